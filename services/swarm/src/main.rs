@@ -1,0 +1,2 @@
+//! Swarm's one binary.
+fn main() {}
