@@ -1,0 +1,140 @@
+//! Every event and command type in one table: names, shapes, schemas. Code and wire cannot disagree.
+
+use schemars::{Schema, SchemaGenerator};
+use serde_json::value::RawValue;
+
+use crate::{
+    agent, command, control, org,
+    subject::{AgentVerb, CommandVerb, ControlVerb, OrgVerb, Subject, SwarmVerb, TaskVerb},
+    swarm, task,
+};
+
+/// A type that the stream can hold.
+pub struct EventType {
+    /// CloudEvents `type`, with its version.
+    pub name: &'static str,
+    /// JSON Schema of its `data`.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+}
+
+macro_rules! bodies {
+    ($($variant:ident($data:ty) => $name:literal),+ $(,)?) => {
+        /// The `data` of an event or command, by its type.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "each variant is documented at its struct")]
+        #[allow(clippy::large_enum_variant, reason = "bodies live in one place at a time and are moved seldom")]
+        pub enum Body { $($variant($data)),+ }
+
+        impl Body {
+            /// All types, current versions only.
+            pub const TYPES: &'static [EventType] = &[
+                $(EventType { name: $name, schema: |g| g.subschema_for::<$data>() }),+
+            ];
+            /// CloudEvents `type`.
+            pub const fn type_name(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $name),+ }
+            }
+            /// Reads `data` of the type `name`. `None`: no such type.
+            pub fn parse(name: &str, data: &RawValue) -> Option<Result<Self, serde_json::Error>> {
+                match name {
+                    $($name => Some(serde_json::from_str::<$data>(data.get()).map(Self::$variant)),)+
+                    _ => None,
+                }
+            }
+            /// `data` as JSON.
+            pub fn to_raw(&self) -> Result<Box<RawValue>, serde_json::Error> {
+                match self { $(Self::$variant(data) => serde_json::value::to_raw_value(data)),+ }
+            }
+        }
+        $(impl From<$data> for Body { fn from(data: $data) -> Self { Self::$variant(data) } })+
+    };
+}
+
+bodies! {
+    OrgCreated(org::Created) => "swarm.org.created.v1",
+    OrgUserAdded(org::UserAdded) => "swarm.org.user_added.v1",
+    OrgKeyCreated(org::KeyCreated) => "swarm.org.key_created.v1",
+    OrgKeyRevoked(org::KeyRevoked) => "swarm.org.key_revoked.v1",
+    OrgRefused(org::Refused) => "swarm.org.refused.v1",
+    SwarmCreated(swarm::Created) => "swarm.swarm.created.v1",
+    SwarmUpdated(swarm::Updated) => "swarm.swarm.updated.v1",
+    SwarmStopping(swarm::Stopping) => "swarm.swarm.stopping.v1",
+    SwarmDeleted(swarm::Deleted) => "swarm.swarm.deleted.v1",
+    SwarmRefused(swarm::Refused) => "swarm.swarm.refused.v1",
+    SwarmMeasured(swarm::Measured) => "swarm.swarm.measured.v1",
+    SwarmSampled(swarm::Sampled) => "swarm.swarm.sampled.v1",
+    AgentJoined(agent::Joined) => "swarm.agent.joined.v1",
+    AgentLeft(agent::Left) => "swarm.agent.left.v1",
+    AgentRemoved(agent::Removed) => "swarm.agent.removed.v1",
+    AgentSuspected(agent::Suspected) => "swarm.agent.suspected.v1",
+    AgentRecovered(agent::Recovered) => "swarm.agent.recovered.v1",
+    AgentFailed(agent::Failed) => "swarm.agent.failed.v1",
+    TaskSubmitted(task::Submitted) => "swarm.task.submitted.v1",
+    TaskGraphAccepted(task::GraphAccepted) => "swarm.task.graph_accepted.v1",
+    TaskGraphRejected(task::GraphRejected) => "swarm.task.graph_rejected.v1",
+    TaskRejected(task::Rejected) => "swarm.task.rejected.v1",
+    TaskRefused(task::Refused) => "swarm.task.refused.v1",
+    TaskAssigned(task::Assigned) => "swarm.task.assigned.v1",
+    TaskWithdrawn(task::Withdrawn) => "swarm.task.withdrawn.v1",
+    TaskStarted(task::Started) => "swarm.task.started.v1",
+    TaskProgressed(task::Progressed) => "swarm.task.progressed.v1",
+    TaskCompleted(task::Completed) => "swarm.task.completed.v1",
+    TaskAttemptFailed(task::AttemptFailed) => "swarm.task.attempt_failed.v1",
+    TaskRetried(task::Retried) => "swarm.task.retried.v1",
+    TaskFailed(task::Failed) => "swarm.task.failed.v1",
+    TaskCancelled(task::Cancelled) => "swarm.task.cancelled.v1",
+    Create(command::Create) => "swarm.cmd.create.v1",
+    Update(command::Update) => "swarm.cmd.update.v1",
+    Delete(command::Delete) => "swarm.cmd.delete.v1",
+    Join(command::Join) => "swarm.cmd.join.v1",
+    Leave(command::Leave) => "swarm.cmd.leave.v1",
+    RemoveAgent(command::RemoveAgent) => "swarm.cmd.remove_agent.v1",
+    Cancel(command::Cancel) => "swarm.cmd.cancel.v1",
+    Retry(command::Retry) => "swarm.cmd.retry.v1",
+    CreateOrg(command::CreateOrg) => "swarm.cmd.create_org.v1",
+    CreateKey(command::CreateKey) => "swarm.cmd.create_key.v1",
+    RevokeKey(command::RevokeKey) => "swarm.cmd.revoke_key.v1",
+    Claimed(control::Claimed) => "swarm.ctl.claimed.v1",
+    Woken(control::Woken) => "swarm.ctl.woken.v1",
+    Observed(control::Observed) => "swarm.ctl.observed.v1",
+}
+
+/// The `type` that belongs on a subject, without its version: `swarm.<aggregate>.<verb>`.
+pub fn type_stem(subject: &Subject) -> &'static str {
+    macro_rules! stems {
+        ($verb:expr, $kind:ident, $prefix:literal, [$($variant:ident $word:literal),+ $(,)?]) => {
+            match $verb { $($kind::$variant => concat!($prefix, $word)),+ }
+        };
+    }
+    match subject {
+        Subject::Swarm(_, verb) => stems!(verb, SwarmVerb, "swarm.swarm.", [
+            Created "created", Updated "updated", Stopping "stopping", Deleted "deleted", Refused "refused",
+            Measured "measured", Sampled "sampled"
+        ]),
+        Subject::Agent(_, verb, _) => stems!(verb, AgentVerb, "swarm.agent.", [
+            Joined "joined", Left "left", Removed "removed", Suspected "suspected", Recovered "recovered",
+            Failed "failed"
+        ]),
+        Subject::Task(_, verb, _) => stems!(verb, TaskVerb, "swarm.task.", [
+            Submitted "submitted", GraphAccepted "graph_accepted", GraphRejected "graph_rejected",
+            Rejected "rejected", Refused "refused", Assigned "assigned", Withdrawn "withdrawn", Started "started",
+            Progressed "progressed", Completed "completed", AttemptFailed "attempt_failed", Retried "retried",
+            Failed "failed", Cancelled "cancelled"
+        ]),
+        Subject::Org(_, _, verb) => stems!(verb, OrgVerb, "swarm.org.", [
+            Created "created", UserAdded "user_added", KeyCreated "key_created", KeyRevoked "key_revoked",
+            Refused "refused"
+        ]),
+        Subject::Command(_, verb) | Subject::OrgCommand(_, _, verb) => {
+            stems!(verb, CommandVerb, "swarm.cmd.", [
+                Create "create", Update "update", Delete "delete", Join "join", Leave "leave",
+                RemoveAgent "remove_agent", Cancel "cancel", Retry "retry", CreateOrg "create_org",
+                CreateKey "create_key", RevokeKey "revoke_key"
+            ])
+        }
+        Subject::Control(_, _, verb) => stems!(verb, ControlVerb, "swarm.ctl.", [
+            Claimed "claimed", Woken "woken", Observed "observed"
+        ]),
+        Subject::Heartbeat(..) => "swarm.hb",
+    }
+}

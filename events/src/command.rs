@@ -1,0 +1,151 @@
+//! Commands: orders, stored in the stream like everything else and answered by at least one event whose `causationid` is
+//! the command's id. The type is `swarm.cmd.<verb>.v1`; the CloudEvents subject is what it is about.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    configuration::TopologyKind,
+    ids::{InstanceId, KeyId, TaskId, UserId},
+    json::Json,
+    org::Role,
+};
+
+/// `swarm.cmd.create.v1`: create the swarm that the subject names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    /// Name.
+    pub name: String,
+    /// Description.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// Topology, star by default.
+    #[serde(default)]
+    pub topology: Option<TopologyKind>,
+    /// A merge patch over the default configuration.
+    #[serde(default)]
+    pub configuration: Json,
+    /// Whose key asked.
+    #[serde(default)]
+    pub created_by: Option<UserId>,
+    /// SHA-256 (hex) of the request body that an `Idempotency-Key` came with.
+    #[serde(default)]
+    pub body_sha256: Option<String>,
+}
+
+/// `swarm.cmd.update.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Update {
+    /// A JSON merge patch (RFC 7396) over `{name, description, configuration}`.
+    pub patch: Json,
+}
+
+/// `swarm.cmd.delete.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Delete {}
+
+/// `swarm.cmd.join.v1`: sent by an agent process; the CloudEvents subject is the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Join {
+    /// The process.
+    pub instance: InstanceId,
+    /// 1 to 50 characters.
+    pub agent_type: String,
+    /// Unique among the swarm's live agents; derived from the agent's id if absent.
+    #[serde(default)]
+    pub agent_name: Option<String>,
+    /// What it can do.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// Tasks it runs at once; the swarm's setting if absent.
+    #[serde(default)]
+    pub slots: Option<u32>,
+    /// Tasks that may wait at it; the swarm's setting if absent.
+    #[serde(default)]
+    pub waiting: Option<u32>,
+    /// Anything.
+    #[serde(default)]
+    pub metadata: Json,
+}
+
+/// `swarm.cmd.leave.v1`: sent by an agent process after draining.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Leave {
+    /// The incarnation that leaves.
+    pub incarnation: u64,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// `swarm.cmd.remove_agent.v1`: the CloudEvents subject is the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveAgent {
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// `swarm.cmd.cancel.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cancel {
+    /// The task.
+    pub task_id: TaskId,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// `swarm.cmd.retry.v1`: another generation for a task that ended without a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// The task.
+    pub task_id: TaskId,
+}
+
+/// `swarm.cmd.create_org.v1`: the organization that the subject names, its first admin and that admin's key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateOrg {
+    /// Name.
+    pub name: String,
+    /// The first admin.
+    pub user_id: UserId,
+    /// The admin's name.
+    pub user_name: String,
+    /// Id of the admin's key.
+    pub key_id: KeyId,
+    /// SHA-256 of the admin's key, lower-case hex.
+    pub key_sha256: String,
+}
+
+/// `swarm.cmd.create_key.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateKey {
+    /// The key's id.
+    pub key_id: KeyId,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// What it is for.
+    pub name: String,
+    /// What it allows.
+    pub role: Role,
+    /// SHA-256 of the key, lower-case hex.
+    pub sha256: String,
+}
+
+/// `swarm.cmd.revoke_key.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeKey {
+    /// The key.
+    pub key_id: KeyId,
+}

@@ -1,0 +1,221 @@
+//! A swarm's settings.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{json::Json, problem::Problem};
+
+/// How agents are connected.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum TopologyKind {
+    /// A hub and its workers.
+    #[default]
+    Star,
+    /// Peers.
+    Mesh,
+    /// A tree.
+    Hierarchical,
+    /// A circle with a token.
+    Ring,
+}
+
+/// How the distributor chooses among the agents that may take a task.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// The agent with the smallest load.
+    #[default]
+    LeastLoaded,
+}
+
+/// Waits between attempts: `base_ms * factor_percent/100 ^ (attempt - 1)`, at most `cap_ms`, plus a jitter of up to a
+/// quarter derived from the task's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryPolicy {
+    /// Wait after the first failed attempt, in milliseconds.
+    pub base_ms: u64,
+    /// Growth from attempt to attempt, in percent (200: doubles).
+    pub factor_percent: u32,
+    /// Longest wait, in milliseconds.
+    pub cap_ms: u64,
+}
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            base_ms: 500,
+            factor_percent: 200,
+            cap_ms: 60_000,
+        }
+    }
+}
+
+/// A swarm's configuration: the PRD's fields and ours. Unknown fields are refused when it is submitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Configuration {
+    /// Fewest live agents with which the swarm is `active`; below it is `degraded`.
+    pub min_agents: u32,
+    /// Most agents that may join.
+    pub max_agents: u32,
+    /// Most workers of a star topology.
+    pub max_workers: u32,
+    /// The scaler's rules, carried as they are.
+    pub scaling_policy: Json,
+    /// How often an agent reports, in milliseconds.
+    pub heartbeat_interval_ms: u64,
+    /// Run limit of an attempt when the task names none, in milliseconds.
+    pub task_timeout_ms: u64,
+    /// Attempts of a task when it names no number.
+    pub max_attempts: u32,
+    /// How an agent is chosen.
+    pub distribution_algorithm: Algorithm,
+    /// Most tasks that may wait (pending or queued) in the swarm.
+    pub queue_limit: u64,
+    /// Slots of an agent that names none when it joins.
+    pub agent_slots: u32,
+    /// How many tasks may wait at an agent beyond its slots.
+    pub agent_waiting: u32,
+    /// Ageing: one step of priority weighs as much as this many milliseconds of waiting.
+    pub priority_step_ms: u64,
+    /// Waits between attempts.
+    pub retry: RetryPolicy,
+}
+
+/// Most agents in a swarm: the largest pool that the benchmarks cover.
+pub const AGENTS_MAX: u32 = 10_000;
+/// Most slots of an agent: what one process can reasonably run at once.
+pub const SLOTS_MAX: u32 = 1_024;
+/// Most tasks that may wait at an agent beyond its slots.
+pub const WAITING_MAX: u32 = 1_024;
+/// Longest run limit: 30 days in milliseconds.
+pub const TIMEOUT_MS_MAX: u64 = 30 * 24 * 3_600 * 1_000;
+/// Most attempts of a task.
+pub const ATTEMPTS_MAX: u32 = 100;
+/// Largest queue limit of a swarm: what the distributor's memory bound (1.5 KB each) allows on a 24 GiB machine.
+pub const QUEUE_LIMIT_MAX: u64 = 10_000_000;
+
+impl Default for Configuration {
+    fn default() -> Self {
+        Self {
+            min_agents: 0,
+            max_agents: 1_000,
+            max_workers: 1_000,
+            scaling_policy: Json::object(),
+            heartbeat_interval_ms: 1_000,
+            task_timeout_ms: 300_000,
+            max_attempts: 3,
+            distribution_algorithm: Algorithm::default(),
+            queue_limit: 100_000,
+            agent_slots: 1,
+            agent_waiting: 0,
+            priority_step_ms: 30_000,
+            retry: RetryPolicy::default(),
+        }
+    }
+}
+
+fn between<T: PartialOrd + std::fmt::Display>(
+    field: &str,
+    value: T,
+    low: T,
+    high: T,
+) -> Result<(), Problem> {
+    if value < low || value > high {
+        return Err(Problem::new(
+            "out-of-range",
+            format!("{value} is outside {low} to {high}"),
+        )
+        .field(format!("configuration.{field}"))
+        .cure(format!("give a number from {low} to {high}")));
+    }
+    Ok(())
+}
+
+impl Configuration {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// The first field that is out of its range, by name.
+    pub fn check(&self) -> Result<(), Problem> {
+        between("max_agents", self.max_agents, 1, AGENTS_MAX)?;
+        between("min_agents", self.min_agents, 0, self.max_agents)?;
+        between("max_workers", self.max_workers, 1, AGENTS_MAX)?;
+        between(
+            "heartbeat_interval_ms",
+            self.heartbeat_interval_ms,
+            100,
+            60_000,
+        )?;
+        between("task_timeout_ms", self.task_timeout_ms, 1, TIMEOUT_MS_MAX)?;
+        between("max_attempts", self.max_attempts, 1, ATTEMPTS_MAX)?;
+        between("queue_limit", self.queue_limit, 1, QUEUE_LIMIT_MAX)?;
+        between("agent_slots", self.agent_slots, 1, SLOTS_MAX)?;
+        between("agent_waiting", self.agent_waiting, 0, WAITING_MAX)?;
+        between("priority_step_ms", self.priority_step_ms, 0, 86_400_000)?;
+        between(
+            "retry.factor_percent",
+            self.retry.factor_percent,
+            100,
+            1_000,
+        )?;
+        between("retry.cap_ms", self.retry.cap_ms, 0, TIMEOUT_MS_MAX)?;
+        between("retry.base_ms", self.retry.base_ms, 0, TIMEOUT_MS_MAX)?;
+        if !self.scaling_policy.is_object() {
+            return Err(Problem::new("wrong-type", "must be an object")
+                .field("configuration.scaling_policy"));
+        }
+        Ok(())
+    }
+
+    /// Applies a JSON merge patch (RFC 7396: absent keeps, null resets to the default) and checks the outcome.
+    ///
+    /// # Errors
+    /// An unknown field, a wrong type or a value out of range, by name.
+    pub fn merged(&self, patch: &Json) -> Result<Self, Problem> {
+        let shape = |e: serde_json::Error| {
+            Problem::new("bad-configuration", e.to_string())
+                .field("configuration")
+                .cure("see the fields of Configuration in /openapi.json")
+        };
+        let serde_json::Value::Object(patch) = patch.to_value() else {
+            return Err(Problem::new("wrong-type", "must be an object").field("configuration"));
+        };
+        let mut current = serde_json::to_value(self).map_err(shape)?;
+        merge(&mut current, &patch);
+        let merged: Self = serde_json::from_value(current).map_err(shape)?;
+        merged.check()?;
+        Ok(merged)
+    }
+}
+
+/// RFC 7396 on objects.
+fn merge(target: &mut serde_json::Value, patch: &serde_json::Map<String, serde_json::Value>) {
+    if !target.is_object() {
+        *target = serde_json::Value::Object(serde_json::Map::new());
+    }
+    let Some(object) = target.as_object_mut() else {
+        return;
+    };
+    for (key, value) in patch {
+        match value {
+            serde_json::Value::Null => {
+                object.remove(key);
+            }
+            serde_json::Value::Object(inner) => {
+                merge(
+                    object.entry(key.clone()).or_insert(serde_json::Value::Null),
+                    inner,
+                );
+            }
+            other => {
+                object.insert(key.clone(), other.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What a service says to its own log. The CloudEvents subject is the partition's two digits.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    agent::Evidence,
+    ids::{AgentId, InstanceId, SwarmId},
+    problem::Problem,
+    swarm::AgentSample,
+};
+
+/// `swarm.ctl.claimed.v1`. Its stream sequence is the epoch of what the claimer decides from here on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Claimed {
+    /// The service process.
+    pub instance: InstanceId,
+    /// Version of its decision code.
+    pub decider_version: u32,
+    /// Epoch of the claim before, 0 if none.
+    pub previous: u64,
+    /// Why it claims: `start`, `takeover`, `doubt`, `refresh`.
+    pub reason: String,
+    /// Inputs (stream sequences) that stuck two owners and are rejected with this claim.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejects: Vec<Stuck>,
+}
+
+/// An input that `decide` could not handle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stuck {
+    /// Its stream sequence.
+    pub sequence: u64,
+    /// What happened.
+    pub problem: Problem,
+}
+
+/// `swarm.ctl.woken.v1`: its store time alone matters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Woken {}
+
+/// What was seen of an agent.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Sighting {
+    /// Silent for longer than the first limit.
+    Silent,
+    /// Silent for longer than the last limit, or disconnected for longer than its limit.
+    Gone,
+    /// Heard again.
+    Heard,
+}
+
+/// `swarm.ctl.observed.v1`: by health's shell, on transitions and sampling intervals only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Observed {
+    /// An agent fell silent, went, or came back.
+    Liveness {
+        /// Its swarm.
+        swarm_id: SwarmId,
+        /// The agent.
+        agent_id: AgentId,
+        /// The incarnation that was seen.
+        incarnation: u64,
+        /// What was seen.
+        sighting: Sighting,
+        /// The figures.
+        evidence: Evidence,
+    },
+    /// Heartbeats of an interval, in parts.
+    Samples {
+        /// The swarm.
+        swarm_id: SwarmId,
+        /// By agent.
+        agents: std::collections::BTreeMap<AgentId, AgentSample>,
+    },
+}

@@ -1,0 +1,76 @@
+//! Events of organizations: users and keys. Written by the coordinator.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{CommandId, KeyId, UserId},
+    problem::Problem,
+};
+
+/// What a key's holder may do.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Submits tasks and reads.
+    User,
+    /// Reads, history above all.
+    Analyst,
+    /// Also creates and configures swarms.
+    Developer,
+    /// Also scales, cancels, removes.
+    Operator,
+    /// Everything, users and keys included.
+    Admin,
+}
+
+/// `swarm.org.created.v1`; the CloudEvents subject is the organization.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Created {
+    /// Its name.
+    pub name: String,
+}
+
+/// `swarm.org.user_added.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UserAdded {
+    /// The user.
+    pub user_id: UserId,
+    /// Display name.
+    pub name: String,
+    /// Highest role that a key of this user may have.
+    pub role: Role,
+}
+
+/// `swarm.org.key_created.v1`. The key itself is never stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct KeyCreated {
+    /// The key's id.
+    pub key_id: KeyId,
+    /// Whose key it is.
+    pub user_id: UserId,
+    /// What it is for.
+    pub name: String,
+    /// What it allows.
+    pub role: Role,
+    /// SHA-256 of the key, lower-case hex. Keys are 256 random bits, so a slow hash would protect nothing more.
+    pub sha256: String,
+}
+
+/// `swarm.org.key_revoked.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct KeyRevoked {
+    /// The key.
+    pub key_id: KeyId,
+}
+
+/// `swarm.org.refused.v1`: a command about an organization was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refused {
+    /// The command, if its id could be read.
+    pub command_id: Option<CommandId>,
+    /// Why.
+    pub problem: Problem,
+}

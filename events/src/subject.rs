@@ -1,0 +1,540 @@
+//! Every subject is built and taken apart here and nowhere else.
+//!
+//! Tokens are UUIDs, fixed words and the two-digit partition, never user text. No subject holds a task id: a stream keeps
+//! over 200 bytes of memory for each distinct subject, for ever. The prefix of a next stream generation,
+//! `swarm_events_<g>` with subjects below `swarm.g<g>.`, is reserved.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::ids::{AgentId, OrgId, SwarmId};
+
+/// Name of the one stream.
+pub const STREAM: &str = "swarm_events";
+/// Everything that `swarm_events` stores.
+pub const STREAM_SUBJECTS: [&str; 3] = ["swarm.evt.>", "swarm.cmd.>", "swarm.ctl.>"];
+/// What the stream republishes, and where: a hint for agents and live views.
+pub const REPUBLISH_SOURCE: &str = "swarm.evt.>";
+/// Destination of the republished messages. Only the server may publish there.
+pub const REPUBLISH_DESTINATION: &str = "swarm.live.evt.>";
+/// Number of partitions, fixed for the life of a log: a swarm's partition is stored in its subjects.
+pub const PARTITIONS: u8 = 64;
+
+/// One of the 64 shares into which swarms fall.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Partition(u8);
+
+impl Partition {
+    /// The partition with this number, `None` from 64 on.
+    pub const fn new(number: u8) -> Option<Self> {
+        if number < PARTITIONS {
+            Some(Self(number))
+        } else {
+            None
+        }
+    }
+    /// The partition of a swarm or organization: the first byte of the SHA-256 of its 16 id bytes, modulo 64.
+    pub fn of(id: Uuid) -> Self {
+        Self(Sha256::digest(id.as_bytes())[0] % PARTITIONS)
+    }
+    /// Its number, 0 to 63.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+    /// All of them, in order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..PARTITIONS).map(Self)
+    }
+}
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02}", self.0)
+    }
+}
+impl fmt::Debug for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p{:02}", self.0)
+    }
+}
+impl FromStr for Partition {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text.len() != 2 || !text.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(());
+        }
+        text.parse().ok().and_then(Self::new).ok_or(())
+    }
+}
+
+/// Where a swarm lives: partition, organization, swarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// The swarm's partition.
+    pub partition: Partition,
+    /// Its organization.
+    pub org: OrgId,
+    /// The swarm.
+    pub swarm: SwarmId,
+}
+impl Place {
+    /// The place of a swarm; its partition follows from its id.
+    pub fn new(org: OrgId, swarm: SwarmId) -> Self {
+        Self {
+            partition: Partition::of(swarm.0),
+            org,
+            swarm,
+        }
+    }
+}
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.partition, self.org, self.swarm)
+    }
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident => $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+        impl $name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// The word as it stands in subjects and types.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(self.as_str()) }
+        }
+        impl FromStr for $name {
+            type Err = ();
+            fn from_str(text: &str) -> Result<Self, ()> {
+                match text { $($word => Ok(Self::$variant),)+ _ => Err(()) }
+            }
+        }
+    };
+}
+
+words! {
+    /// A deciding service.
+    Service {
+        /// Swarms, membership, organizations.
+        Coordinator => "coordinator",
+        /// Tasks.
+        Distributor => "distributor",
+        /// Liveness.
+        Health => "health",
+        /// Scaling policies.
+        Scaler => "scaler",
+    }
+}
+impl Serialize for Service {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+words! {
+    /// Verbs of swarm events.
+    SwarmVerb {
+        /// It exists.
+        Created => "created",
+        /// Its settings changed.
+        Updated => "updated",
+        /// It is being terminated.
+        Stopping => "stopping",
+        /// It has ended; it stays readable.
+        Deleted => "deleted",
+        /// A command or an unreadable message was refused.
+        Refused => "refused",
+        /// The distributor's figures.
+        Measured => "measured",
+        /// Health's sampled heartbeats.
+        Sampled => "sampled",
+    }
+}
+words! {
+    /// Verbs of agent events.
+    AgentVerb {
+        /// A process of the agent joined.
+        Joined => "joined",
+        /// It left by its own word.
+        Left => "left",
+        /// It was removed.
+        Removed => "removed",
+        /// It has been silent for a while.
+        Suspected => "suspected",
+        /// It is heard again.
+        Recovered => "recovered",
+        /// It is held to be dead.
+        Failed => "failed",
+    }
+}
+words! {
+    /// Verbs of task events.
+    TaskVerb {
+        /// A client handed it in.
+        Submitted => "submitted",
+        /// All parts of a graph are there and valid.
+        GraphAccepted => "graph_accepted",
+        /// A graph is refused as a whole.
+        GraphRejected => "graph_rejected",
+        /// The task ends at once, with a reason.
+        Rejected => "rejected",
+        /// Something about tasks was refused; no task is touched.
+        Refused => "refused",
+        /// It is an agent's.
+        Assigned => "assigned",
+        /// It is the agent's no more.
+        Withdrawn => "withdrawn",
+        /// The agent works on it.
+        Started => "started",
+        /// The agent reports progress.
+        Progressed => "progressed",
+        /// The agent has its result.
+        Completed => "completed",
+        /// The agent's attempt failed.
+        AttemptFailed => "attempt_failed",
+        /// There will be another attempt.
+        Retried => "retried",
+        /// It ended without a result.
+        Failed => "failed",
+        /// It was called off.
+        Cancelled => "cancelled",
+    }
+}
+impl TaskVerb {
+    /// Whether the subject of such an event ends with an agent's id.
+    pub const fn names_agent(self) -> bool {
+        matches!(
+            self,
+            Self::Assigned
+                | Self::Withdrawn
+                | Self::Started
+                | Self::Progressed
+                | Self::Completed
+                | Self::AttemptFailed
+        )
+    }
+    /// Whether the agent named by the subject is the one that writes it.
+    pub const fn by_agent(self) -> bool {
+        matches!(
+            self,
+            Self::Started | Self::Progressed | Self::Completed | Self::AttemptFailed
+        )
+    }
+}
+words! {
+    /// Verbs of organization events.
+    OrgVerb {
+        /// It exists.
+        Created => "created",
+        /// A user was added.
+        UserAdded => "user_added",
+        /// An API key was made.
+        KeyCreated => "key_created",
+        /// An API key holds no more.
+        KeyRevoked => "key_revoked",
+        /// A command was refused.
+        Refused => "refused",
+    }
+}
+words! {
+    /// Verbs of commands.
+    CommandVerb {
+        /// Create a swarm.
+        Create => "create",
+        /// Change a swarm.
+        Update => "update",
+        /// Terminate a swarm.
+        Delete => "delete",
+        /// An agent process wants in.
+        Join => "join",
+        /// An agent process goes.
+        Leave => "leave",
+        /// Take an agent out.
+        RemoveAgent => "remove_agent",
+        /// Call a task off.
+        Cancel => "cancel",
+        /// Give an ended task another generation.
+        Retry => "retry",
+        /// Create an organization with its first admin and key.
+        CreateOrg => "create_org",
+        /// Make an API key.
+        CreateKey => "create_key",
+        /// Revoke an API key.
+        RevokeKey => "revoke_key",
+    }
+}
+impl CommandVerb {
+    /// Whether it is about an organization and not about a swarm.
+    pub const fn of_org(self) -> bool {
+        matches!(self, Self::CreateOrg | Self::CreateKey | Self::RevokeKey)
+    }
+    /// The service that answers it.
+    pub const fn service(self) -> Service {
+        match self {
+            Self::Cancel | Self::Retry => Service::Distributor,
+            _ => Service::Coordinator,
+        }
+    }
+}
+words! {
+    /// Verbs of control messages, by which a service speaks to its own log.
+    ControlVerb {
+        /// A replica took the partition over. The sequence is its epoch.
+        Claimed => "claimed",
+        /// Time went on: what is due is due.
+        Woken => "woken",
+        /// The shell saw something that the log does not hold.
+        Observed => "observed",
+    }
+}
+
+/// A subject, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// `swarm.evt.<p>.<org>.<swarm>.swarm.<verb>`
+    Swarm(Place, SwarmVerb),
+    /// `swarm.evt.<p>.<org>.<swarm>.agent.<verb>.<agent>`
+    Agent(Place, AgentVerb, AgentId),
+    /// `swarm.evt.<p>.<org>.<swarm>.task.<verb>[.<agent>]`
+    Task(Place, TaskVerb, Option<AgentId>),
+    /// `swarm.evt.<p>.<org>.org.<verb>`
+    Org(Partition, OrgId, OrgVerb),
+    /// `swarm.cmd.<p>.<org>.<swarm>.<verb>`
+    Command(Place, CommandVerb),
+    /// `swarm.cmd.<p>.<org>.org.<verb>`
+    OrgCommand(Partition, OrgId, CommandVerb),
+    /// `swarm.ctl.<service>.<p>.<verb>`
+    Control(Service, Partition, ControlVerb),
+    /// `swarm.hb.<p>.<org>.<swarm>.<agent>`
+    Heartbeat(Place, AgentId),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Swarm(place, verb) => write!(f, "swarm.evt.{place}.swarm.{verb}"),
+            Self::Agent(place, verb, agent) => write!(f, "swarm.evt.{place}.agent.{verb}.{agent}"),
+            Self::Task(place, verb, None) => write!(f, "swarm.evt.{place}.task.{verb}"),
+            Self::Task(place, verb, Some(agent)) => {
+                write!(f, "swarm.evt.{place}.task.{verb}.{agent}")
+            }
+            Self::Org(p, org, verb) => write!(f, "swarm.evt.{p}.{org}.org.{verb}"),
+            Self::Command(place, verb) => write!(f, "swarm.cmd.{place}.{verb}"),
+            Self::OrgCommand(p, org, verb) => write!(f, "swarm.cmd.{p}.{org}.org.{verb}"),
+            Self::Control(service, p, verb) => write!(f, "swarm.ctl.{service}.{p}.{verb}"),
+            Self::Heartbeat(place, agent) => write!(f, "swarm.hb.{place}.{agent}"),
+        }
+    }
+}
+
+/// A subject that is none of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{subject} is not a subject of Swarm")]
+pub struct SubjectError {
+    /// The text.
+    pub subject: String,
+}
+
+fn place(p: &str, org: &str, swarm: &str) -> Option<Place> {
+    Some(Place {
+        partition: p.parse().ok()?,
+        org: org.parse().ok()?,
+        swarm: swarm.parse().ok()?,
+    })
+}
+
+impl Subject {
+    fn parse_tokens(text: &str) -> Option<Self> {
+        let mut tokens = [""; 9];
+        let mut count = 0;
+        for token in text.split('.') {
+            *tokens.get_mut(count)? = token;
+            count += 1;
+        }
+        Some(match tokens[..count] {
+            ["swarm", "evt", p, org, "org", verb] => {
+                Self::Org(p.parse().ok()?, org.parse().ok()?, verb.parse().ok()?)
+            }
+            ["swarm", "evt", p, org, swarm, "swarm", verb] => {
+                Self::Swarm(place(p, org, swarm)?, verb.parse().ok()?)
+            }
+            ["swarm", "evt", p, org, swarm, "agent", verb, agent] => Self::Agent(
+                place(p, org, swarm)?,
+                verb.parse().ok()?,
+                agent.parse().ok()?,
+            ),
+            ["swarm", "evt", p, org, swarm, "task", verb] => {
+                let verb: TaskVerb = verb.parse().ok()?;
+                if verb.names_agent() {
+                    return None;
+                }
+                Self::Task(place(p, org, swarm)?, verb, None)
+            }
+            ["swarm", "evt", p, org, swarm, "task", verb, agent] => {
+                let verb: TaskVerb = verb.parse().ok()?;
+                if !verb.names_agent() {
+                    return None;
+                }
+                Self::Task(place(p, org, swarm)?, verb, Some(agent.parse().ok()?))
+            }
+            ["swarm", "cmd", p, org, "org", verb] => {
+                let verb: CommandVerb = verb.parse().ok()?;
+                if !verb.of_org() {
+                    return None;
+                }
+                Self::OrgCommand(p.parse().ok()?, org.parse().ok()?, verb)
+            }
+            ["swarm", "cmd", p, org, swarm, verb] => {
+                let verb: CommandVerb = verb.parse().ok()?;
+                if verb.of_org() {
+                    return None;
+                }
+                Self::Command(place(p, org, swarm)?, verb)
+            }
+            ["swarm", "ctl", service, p, verb] => {
+                Self::Control(service.parse().ok()?, p.parse().ok()?, verb.parse().ok()?)
+            }
+            ["swarm", "hb", p, org, swarm, agent] => {
+                Self::Heartbeat(place(p, org, swarm)?, agent.parse().ok()?)
+            }
+            _ => return None,
+        })
+    }
+
+    /// Takes a subject apart.
+    pub fn parse(text: &str) -> Result<Self, SubjectError> {
+        Self::parse_tokens(text).ok_or_else(|| SubjectError {
+            subject: text.to_owned(),
+        })
+    }
+
+    /// The partition it names.
+    pub const fn partition(&self) -> Partition {
+        match self {
+            Self::Swarm(place, _)
+            | Self::Agent(place, _, _)
+            | Self::Task(place, _, _)
+            | Self::Command(place, _)
+            | Self::Heartbeat(place, _) => place.partition,
+            Self::Org(p, _, _) | Self::OrgCommand(p, _, _) | Self::Control(_, p, _) => *p,
+        }
+    }
+    /// The swarm's place, if it names a swarm.
+    pub const fn place(&self) -> Option<Place> {
+        match self {
+            Self::Swarm(place, _)
+            | Self::Agent(place, _, _)
+            | Self::Task(place, _, _)
+            | Self::Command(place, _)
+            | Self::Heartbeat(place, _) => Some(*place),
+            _ => None,
+        }
+    }
+    /// The organization, if it names one.
+    pub const fn org(&self) -> Option<OrgId> {
+        match self {
+            Self::Org(_, org, _) | Self::OrgCommand(_, org, _) => Some(*org),
+            _ => match self.place() {
+                Some(place) => Some(place.org),
+                None => None,
+            },
+        }
+    }
+    /// The agent, if it names one.
+    pub const fn agent(&self) -> Option<AgentId> {
+        match self {
+            Self::Agent(_, _, agent) | Self::Heartbeat(_, agent) => Some(*agent),
+            Self::Task(_, _, agent) => *agent,
+            _ => None,
+        }
+    }
+    /// The partition that follows from the ids in it, where they name one.
+    pub fn rightful_partition(&self) -> Option<Partition> {
+        match self {
+            Self::Org(_, org, _) | Self::OrgCommand(_, org, _) => Some(Partition::of(org.0)),
+            _ => self.place().map(|place| Partition::of(place.swarm.0)),
+        }
+    }
+    /// The subject on which what is stored under this one is republished.
+    pub fn live(text: &str) -> Option<String> {
+        text.strip_prefix("swarm.evt.")
+            .map(|rest| format!("swarm.live.evt.{rest}"))
+    }
+}
+
+/// Filters (NATS wildcards) for consumers. The filters that one function gives never overlap.
+pub mod filter {
+    use super::{AgentId, Partition, Place, Service};
+
+    /// What a service's partition is decided from; `partition` `None` means all of them.
+    pub fn inputs(service: Service, partition: Option<Partition>) -> Vec<String> {
+        let p = partition.map_or_else(|| "*".to_owned(), |p| p.to_string());
+        // Claims of every service: a decision counts only under the last claim of its writer. `*` for the service would
+        // overlap with nothing here.
+        let claims = format!("swarm.ctl.*.{p}.claimed");
+        let woken = format!("swarm.ctl.{service}.{p}.woken");
+        let observed = format!("swarm.ctl.{service}.{p}.observed");
+        match service {
+            Service::Coordinator => vec![
+                // Organizations concern every partition of the coordinator.
+                "swarm.evt.*.*.org.*".to_owned(),
+                format!("swarm.evt.{p}.*.*.swarm.>"),
+                format!("swarm.evt.{p}.*.*.agent.>"),
+                format!("swarm.cmd.{p}.>"),
+                claims,
+                woken,
+                observed,
+            ],
+            Service::Distributor => vec![
+                format!("swarm.evt.{p}.*.*.swarm.>"),
+                format!("swarm.evt.{p}.*.*.agent.>"),
+                format!("swarm.evt.{p}.*.*.task.>"),
+                format!("swarm.cmd.{p}.*.*.cancel"),
+                format!("swarm.cmd.{p}.*.*.retry"),
+                claims,
+                woken,
+                observed,
+            ],
+            Service::Health | Service::Scaler => vec![
+                format!("swarm.evt.{p}.*.*.swarm.>"),
+                format!("swarm.evt.{p}.*.*.agent.>"),
+                claims,
+                woken,
+                observed,
+            ],
+        }
+    }
+    /// Everything.
+    pub fn all() -> Vec<String> {
+        super::STREAM_SUBJECTS
+            .iter()
+            .map(|s| (*s).to_owned())
+            .collect()
+    }
+    /// All events of a swarm, for live views and replays.
+    pub fn swarm(place: Place) -> Vec<String> {
+        vec![format!("swarm.evt.{place}.>")]
+    }
+    /// Heartbeats of all agents.
+    pub fn heartbeats() -> String {
+        "swarm.hb.>".to_owned()
+    }
+    /// What an agent must hear: its assignments, withdrawals, and the verdicts on itself. On the live subjects if `live`.
+    pub fn agent(place: Place, agent: AgentId, live: bool) -> Vec<String> {
+        let root = if live { "swarm.live.evt" } else { "swarm.evt" };
+        vec![
+            format!("{root}.{place}.task.assigned.{agent}"),
+            format!("{root}.{place}.task.withdrawn.{agent}"),
+            format!("{root}.{place}.agent.*.{agent}"),
+        ]
+    }
+}

@@ -1,0 +1,165 @@
+//! Events of swarms. Written by the coordinator; `measured` by the distributor, `sampled` by health.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    configuration::{Configuration, TopologyKind},
+    ids::{AgentId, CommandId, InstanceId, TaskId, UserId},
+    json::Json,
+    problem::Problem,
+    time::Timestamp,
+};
+
+/// Longest name of a swarm, in characters (the PRD's VARCHAR(100)).
+pub const NAME_CHARS_MAX: usize = 100;
+/// Longest description, in bytes.
+pub const DESCRIPTION_BYTES_MAX: usize = 10_000;
+
+/// `swarm.swarm.created.v1`; the CloudEvents subject is the swarm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Created {
+    /// Unique among the living swarms of the organization in its partition's view; 1 to 100 characters.
+    pub name: String,
+    /// Free text.
+    pub description: Option<String>,
+    /// Topology.
+    pub topology: TopologyKind,
+    /// All settings, defaults filled in.
+    pub configuration: Configuration,
+    /// Partition, 0 to 63, fixed for the swarm's life.
+    pub partition: u8,
+    /// Whose key asked for it.
+    pub created_by: Option<UserId>,
+}
+
+/// `swarm.swarm.updated.v1`: the whole new values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Updated {
+    /// Name.
+    pub name: String,
+    /// Description.
+    pub description: Option<String>,
+    /// All settings.
+    pub configuration: Configuration,
+}
+
+/// `swarm.swarm.stopping.v1`: no more tasks or agents are taken; open tasks are cancelled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stopping {}
+
+/// `swarm.swarm.deleted.v1`: nothing runs any more; the swarm stays readable as inactive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Deleted {}
+
+/// `swarm.swarm.refused.v1`: a command was refused, or a message could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refused {
+    /// The command, if it is one and its id could be read.
+    pub command_id: Option<CommandId>,
+    /// The subject of what was refused.
+    pub refused_subject: String,
+    /// Stream sequence of what was refused (the last one, if `count` is above 1).
+    pub refused_seq: u64,
+    /// How many of the same kind this stands for (summed per source and second).
+    pub count: u32,
+    /// Why.
+    pub problem: Problem,
+}
+
+/// Load of one agent in [`Measured`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AgentLoad {
+    /// Tasks running.
+    pub running: u32,
+    /// Tasks assigned and not started.
+    pub waiting: u32,
+    /// Tasks completed in its life.
+    pub completed: u64,
+    /// Attempts failed in its life.
+    pub failed: u64,
+}
+
+/// `swarm.swarm.measured.v1`: the distributor's figures, at most once a second for an active swarm.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Measured {
+    /// Tasks that wait for dependencies.
+    pub pending: u64,
+    /// Tasks that wait for an agent.
+    pub queued: u64,
+    /// Tasks assigned and not started.
+    pub assigned: u64,
+    /// Tasks running.
+    pub running: u64,
+    /// Tasks completed so far.
+    pub completed: u64,
+    /// Tasks failed so far (rejected ones included).
+    pub failed: u64,
+    /// Tasks cancelled so far.
+    pub cancelled: u64,
+    /// Age of the oldest queued task, in milliseconds.
+    pub oldest_wait_ms: u64,
+    /// Queued tasks that no live agent has the capabilities for.
+    pub unmet: u64,
+    /// Agents whose figures moved since the last time, at most 256 in one event.
+    pub agents: BTreeMap<AgentId, AgentLoad>,
+}
+
+/// One agent's sample in [`Sampled`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AgentSample {
+    /// Process that sent it.
+    pub instance: InstanceId,
+    /// `idle` or `busy`, by the agent's own word.
+    pub status: String,
+    /// When health last heard it.
+    pub last_heartbeat_at: Timestamp,
+    /// CPU of the process tree in hundredths of a percent of one core, read from the operating system.
+    pub cpu_centipercent: u32,
+    /// Resident memory of the process tree in KiB.
+    pub memory_kib: u64,
+    /// Open sockets of the process tree.
+    pub active_connections: u32,
+    /// Tasks waiting at the agent.
+    pub queue_depth: u32,
+    /// Tasks that it works on.
+    pub current_tasks: Vec<TaskId>,
+}
+
+/// Most agents in one part of [`Sampled`] or [`Measured`]: keeps the event below 100 KB.
+pub const SAMPLE_AGENTS_MAX: usize = 256;
+
+/// `swarm.swarm.sampled.v1`: health's record of the heartbeats of an interval, only of agents whose figures moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Sampled {
+    /// By agent.
+    pub agents: BTreeMap<AgentId, AgentSample>,
+}
+
+/// What a heartbeat carries on `swarm.hb.…` (not stored in the event stream).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Heartbeat {
+    /// The process.
+    pub instance: InstanceId,
+    /// Its incarnation, once it has joined.
+    pub incarnation: u64,
+    /// Rises by one from beat to beat of an instance.
+    pub counter: u64,
+    /// `idle` or `busy`.
+    pub status: String,
+    /// CPU of the process tree in hundredths of a percent of one core.
+    pub cpu_centipercent: u32,
+    /// Resident memory of the process tree in KiB.
+    pub memory_kib: u64,
+    /// Open sockets of the process tree.
+    pub active_connections: u32,
+    /// Tasks waiting at the agent.
+    pub queue_depth: u32,
+    /// Tasks that it works on, with their assignments.
+    pub current_tasks: Vec<TaskId>,
+    /// Anything the agent adds.
+    #[serde(default)]
+    pub metadata: Json,
+}

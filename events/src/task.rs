@@ -1,0 +1,368 @@
+//! Events of tasks. `submitted` is written by clients; `started`, `progressed`, `completed` and `attempt_failed` by the
+//! agent that the subject names; everything else by the distributor. The CloudEvents subject is the task (of the graph
+//! for `graph_accepted` and `graph_rejected`).
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    configuration::Algorithm,
+    ids::{AgentId, CommandId, GraphId, TaskId},
+    json::Json,
+    problem::Problem,
+};
+
+/// Longest task type, in characters (the PRD's VARCHAR(50)).
+pub const TYPE_CHARS_MAX: usize = 50;
+/// Largest payload in an event, in bytes: leaves room for inputs beside it in the assignment, far below 1 MiB.
+pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+/// Largest result in an event, in bytes.
+pub const RESULT_BYTES_MAX: usize = 256 * 1024;
+/// Largest inline sum of inputs in an assignment, in bytes; above it they go to the object store.
+pub const INPUTS_BYTES_MAX: usize = 256 * 1024;
+/// Most tasks in one graph.
+pub const GRAPH_TASKS_MAX: u32 = 1_000;
+/// Most dependencies of one task: a reduce over the largest graph.
+pub const DEPENDENCIES_MAX: usize = 1_000;
+/// Longest error message, in bytes; longer ones are cut by the agent.
+pub const ERROR_BYTES_MAX: usize = 8 * 1024;
+/// Longest affinity key or alias, in bytes.
+pub const KEY_BYTES_MAX: usize = 200;
+/// Most candidates that an assignment names.
+pub const CANDIDATES_MAX: usize = 8;
+
+/// What a dependency waits for.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum DependencyType {
+    /// The other task has ended, either way.
+    #[default]
+    Completion,
+    /// The other task has completed; if it ends otherwise, this one fails.
+    Success,
+    /// As success, and its result becomes an input.
+    Data,
+}
+
+/// An edge of a graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Dependency {
+    /// The task that must come first.
+    pub task_id: TaskId,
+    /// What is waited for.
+    #[serde(default)]
+    pub dependency_type: DependencyType,
+    /// Name of the input (data dependencies); the task's id if absent.
+    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
+    pub alias: Option<String>,
+}
+
+/// A submitted task's place in a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GraphPart {
+    /// The graph.
+    pub id: GraphId,
+    /// This part's number, 0 to `of` − 1.
+    pub index: u32,
+    /// How many parts there are.
+    pub of: u32,
+}
+
+fn priority_default() -> u8 {
+    PRIORITY_DEFAULT
+}
+/// Priority of a task that names none.
+pub const PRIORITY_DEFAULT: u8 = 5;
+/// Lowest and highest priority.
+pub const PRIORITY_RANGE: std::ops::RangeInclusive<u8> = 1..=10;
+
+/// `swarm.task.submitted.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Submitted {
+    /// What kind of work; 1 to 50 characters.
+    pub task_type: String,
+    /// What the agent gets.
+    #[serde(default)]
+    pub payload: Json,
+    /// 1 to 10, higher is more important.
+    #[serde(default = "priority_default")]
+    pub priority: u8,
+    /// An agent must have all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required_capabilities: Vec<String>,
+    /// Attempts at the most; the swarm's setting if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// Run limit of an attempt from its start, in milliseconds; the swarm's setting if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// The task that this one is a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_task_id: Option<TaskId>,
+    /// Tasks with the same key like the same agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity_key: Option<String>,
+    /// What must come first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<Dependency>,
+    /// The name under which the tasks of one submission knew it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Its graph, if it came with others or names others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<GraphPart>,
+    /// SHA-256 (hex) of the request body that an `Idempotency-Key` came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_sha256: Option<String>,
+}
+
+/// `swarm.task.graph_accepted.v1`: all tasks of the graph exist from here on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GraphAccepted {
+    /// How many tasks.
+    pub tasks: u32,
+}
+
+/// `swarm.task.graph_rejected.v1`: none of its tasks exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GraphRejected {
+    /// Why.
+    pub problem: Problem,
+    /// The task that it is about.
+    pub task_id: Option<TaskId>,
+}
+
+/// `swarm.task.rejected.v1`: the task has ended without ever being queued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rejected {
+    /// Why.
+    pub problem: Problem,
+    /// When a retry may succeed, in milliseconds from now.
+    pub retry_after_ms: Option<u64>,
+}
+
+/// `swarm.task.refused.v1`: something about tasks was refused; no task is touched by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refused {
+    /// The command, if it is one.
+    pub command_id: Option<CommandId>,
+    /// Subject of what was refused.
+    pub refused_subject: String,
+    /// Stream sequence of what was refused (the last one, if `count` is above 1).
+    pub refused_seq: u64,
+    /// How many of the same kind this stands for (summed per source and second).
+    pub count: u32,
+    /// Why.
+    pub problem: Problem,
+}
+
+/// A value that stands in the event, or where to find it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Carried {
+    /// Here it is.
+    Inline(Json),
+    /// In the `data` of the event stored at this sequence: `payload` of a `submitted`, `result` of a `completed`.
+    AtSequence(u64),
+    /// Name of an object in the bucket `swarm_objects`.
+    Object(String),
+}
+
+/// An agent that was considered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Candidate {
+    /// The agent.
+    pub agent_id: AgentId,
+    /// Its score by the algorithm; the lowest wins, ties go to the agent that joined first.
+    pub score: i64,
+}
+
+/// Why agents were not considered.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum PassedOver {
+    /// A required capability is missing.
+    Capability,
+    /// All slots and waiting places are taken.
+    Full,
+    /// Suspected or failed.
+    Unhealthy,
+    /// It let two assignments lapse and has written nothing since.
+    Unresponsive,
+}
+
+/// `swarm.task.assigned.v1`. Its own stream sequence is the fencing token, and the assignment's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Assigned {
+    /// What kind of work.
+    pub task_type: String,
+    /// What the agent gets.
+    pub payload: Carried,
+    /// Results of data dependencies by alias; `None` if there are none. Inline it is one JSON object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Carried>,
+    /// Number of this attempt, from 1.
+    pub attempt: u32,
+    /// Rises when an ended task is retried, from 1.
+    pub generation: u32,
+    /// The agent's incarnation that it is meant for.
+    pub incarnation: u64,
+    /// Priority.
+    pub priority: u8,
+    /// Run limit from `started`, in milliseconds.
+    pub timeout_ms: u64,
+    /// The rule that chose.
+    pub algorithm: Algorithm,
+    /// The best candidates, the chosen one first, at most [`CANDIDATES_MAX`].
+    pub candidates: Vec<Candidate>,
+    /// How many agents were passed over, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub passed_over: BTreeMap<PassedOver, u32>,
+}
+
+/// `swarm.task.started.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Started {
+    /// Stream sequence of the assignment.
+    pub assignment: u64,
+    /// The agent's incarnation.
+    pub incarnation: u64,
+}
+
+/// `swarm.task.progressed.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Progressed {
+    /// Stream sequence of the assignment.
+    pub assignment: u64,
+    /// The agent's incarnation.
+    pub incarnation: u64,
+    /// Parts done, 0 to 100.
+    pub percent: Option<u8>,
+    /// In words.
+    pub message: Option<String>,
+}
+
+/// `swarm.task.completed.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Completed {
+    /// Stream sequence of the assignment.
+    pub assignment: u64,
+    /// The agent's incarnation.
+    pub incarnation: u64,
+    /// The result.
+    pub result: Carried,
+}
+
+/// `swarm.task.attempt_failed.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AttemptFailed {
+    /// Stream sequence of the assignment.
+    pub assignment: u64,
+    /// The agent's incarnation.
+    pub incarnation: u64,
+    /// What went wrong, at most [`ERROR_BYTES_MAX`] bytes.
+    pub error: String,
+    /// Whether another attempt could help.
+    pub retryable: bool,
+}
+
+/// Why an assignment was taken away.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum WithdrawReason {
+    /// The agent was held to be dead.
+    AgentFailed,
+    /// The agent left.
+    AgentLeft,
+    /// The agent was removed.
+    AgentRemoved,
+    /// A new process of the agent joined.
+    AgentRestarted,
+    /// The run limit passed.
+    Timeout,
+    /// It did not start in time.
+    StartLimit,
+    /// The task was called off.
+    Cancelled,
+    /// An idle agent takes it over.
+    Steal,
+    /// The agent is being drained.
+    Drain,
+    /// The topology changed.
+    Topology,
+    /// The agent's event could not be used (over-large result, for one).
+    BadResult,
+}
+
+/// What happens when a withdrawal is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Then {
+    /// It is queued again; the attempt does not count if it had not started.
+    Queue,
+    /// It is queued again after this many milliseconds.
+    RetryAfterMs(u64),
+    /// It ends; its one `failed` or `cancelled` follows.
+    End,
+}
+
+/// `swarm.task.withdrawn.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Withdrawn {
+    /// Stream sequence of the assignment.
+    pub assignment: u64,
+    /// The incarnation it was given to.
+    pub incarnation: u64,
+    /// Why.
+    pub reason: WithdrawReason,
+    /// Holds even if the agent has started; the agent kills what runs. Without it, void once `started` stands.
+    pub force: bool,
+    /// What happens next.
+    pub then: Then,
+}
+
+/// `swarm.task.retried.v1`: after a failed attempt, or a person's retry of an ended task (a new generation).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Retried {
+    /// Attempts so far in this generation.
+    pub attempts: u32,
+    /// Wait before it is queued, in milliseconds.
+    pub delay_ms: u64,
+    /// The generation that goes on or begins.
+    pub generation: u32,
+    /// Error of the attempt before, if one failed.
+    pub error: Option<String>,
+}
+
+/// `swarm.task.failed.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Failed {
+    /// Attempts that were made.
+    pub attempts: u32,
+    /// The generation that ends.
+    pub generation: u32,
+    /// What went wrong.
+    pub error: String,
+    /// Every attempt was used up, or the error is not retryable: a person may look and retry.
+    pub dead_lettered: bool,
+    /// The task whose failure caused this one, if it failed for its dependency.
+    pub because_of: Option<TaskId>,
+}
+
+/// `swarm.task.cancelled.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Cancelled {
+    /// The generation that ends.
+    pub generation: u32,
+    /// Why.
+    pub reason: String,
+}

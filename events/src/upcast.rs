@@ -1,0 +1,40 @@
+//! Old versions are read for ever: an upcaster turns the `data` of an old version into the next one.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+/// One step from a version to the next. Kept for ever once an event of the old version may be stored.
+pub struct Upcaster {
+    /// The old type with its version, `swarm.task.progressed.v1`.
+    pub from: &'static str,
+    /// The next version, `swarm.task.progressed.v2`.
+    pub to: &'static str,
+    /// Turns `data` of the old version into that of the next, or says which field is wrong.
+    pub convert: fn(Value) -> Result<Value, String>,
+}
+
+/// All upcasters. Empty as long as every type is at its first version.
+pub const UPCASTERS: &[Upcaster] = &[];
+
+/// Follows `upcasters` from `name` to the newest version. `None`: nothing to do.
+///
+/// # Errors
+/// What a step says is wrong with the data.
+pub fn upcast<'a>(
+    upcasters: &[Upcaster],
+    name: &'a str,
+    data: &str,
+) -> Result<Option<(Cow<'a, str>, String)>, String> {
+    let mut name = Cow::Borrowed(name);
+    let mut value: Option<Value> = None;
+    while let Some(step) = upcasters.iter().find(|u| u.from == name) {
+        let current = match value.take() {
+            Some(value) => value,
+            None => serde_json::from_str(data).map_err(|e| e.to_string())?,
+        };
+        value = Some((step.convert)(current)?);
+        name = Cow::Borrowed(step.to);
+    }
+    Ok(value.map(|value| (name, value.to_string())))
+}
