@@ -1,0 +1,272 @@
+//! nats-server as this crate runs it, against the real binary.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, stream};
+use async_nats::{Client, ConnectOptions};
+use futures::StreamExt;
+use swarm_servers::{
+    Authority, Durability, NatsServer, NatsSettings, Permissions, ServerError, testing,
+};
+
+async fn store_one(url: &str) -> u64 {
+    let client = async_nats::connect(url).await.expect("connects");
+    let context = jetstream::new(client);
+    context
+        .get_or_create_stream(stream::Config {
+            name: "kept".into(),
+            subjects: vec!["kept.>".into()],
+            ..Default::default()
+        })
+        .await
+        .expect("makes the stream");
+    let ack = context
+        .publish("kept.x", "1".into())
+        .await
+        .expect("publishes");
+    ack.await.expect("is stored").sequence
+}
+
+#[tokio::test]
+async fn a_restart_keeps_the_port_and_what_was_stored() {
+    let mut nats = testing::nats().await;
+    let url = nats.url.clone();
+    assert_eq!(store_one(&url).await, 1);
+    nats.restart().await;
+    assert_eq!(nats.url, url);
+    assert_eq!(store_one(&url).await, 2);
+}
+
+#[tokio::test]
+async fn a_kill_loses_nothing_that_was_acknowledged() {
+    let mut nats = testing::nats_with(|settings| settings.durability = Durability::Always).await;
+    assert_eq!(store_one(&nats.url).await, 1);
+    nats.kill();
+    assert!(async_nats::connect(&nats.url).await.is_err());
+    nats.restart().await;
+    assert_eq!(store_one(&nats.url).await, 2);
+}
+
+#[tokio::test]
+async fn a_used_port_is_named_with_its_cure() {
+    let first = testing::nats().await;
+    let mut settings = NatsSettings::new(first.dir().join("second"));
+    settings.port = first.server.settings().port;
+    settings.ws_port = 0;
+    settings.monitor_port = 0;
+    let Err(error) = NatsServer::start(settings).await else {
+        panic!("two servers on one port")
+    };
+    assert!(matches!(error, ServerError::PortInUse { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("SWARM_NATS_PORT"), "{text}");
+    assert!(
+        text.contains(&first.server.settings().port.to_string()),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_stale_pid_file_does_not_matter() {
+    let nats = testing::nats().await;
+    let settings = nats.server.settings().clone();
+    let pid_file = settings.data_dir.join("nats-server.pid");
+    nats.server.stop().await;
+    assert!(!pid_file.exists(), "a stopped server leaves none");
+    // Our own pid: alive, but no server of ours.
+    std::fs::write(&pid_file, format!("{}\n", std::process::id())).expect("writes");
+    let server = NatsServer::start(settings).await.expect("starts");
+    assert_ne!(server.pid(), std::process::id());
+}
+
+#[tokio::test]
+async fn a_server_left_by_a_killed_parent_is_replaced() {
+    let nats = testing::nats().await;
+    let settings = nats.server.settings().clone();
+    let left = nats.server.pid();
+    // A parent that was killed ran no drop; the server and its pid file stay.
+    std::mem::forget(nats.server);
+    let server = NatsServer::start(settings)
+        .await
+        .expect("starts on the same port");
+    assert_ne!(server.pid(), left);
+    assert_eq!(store_one(&server.url()).await, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_start_says_why() {
+    let nats = testing::nats().await;
+    let mut settings = NatsSettings::new(nats.dir().join("bad"));
+    (settings.port, settings.ws_port, settings.monitor_port) = (0, 0, 0);
+    settings.host = "192.0.2.1".into(); // reserved for documents: nobody's address
+    let Err(error) = NatsServer::start(settings).await else {
+        panic!("it listens on an address that is not ours")
+    };
+    let text = error.to_string();
+    assert!(
+        text.contains("192.0.2.1") || text.contains("port"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn three_servers_hold_a_stream_three_times() {
+    let cluster = testing::nats_cluster().await;
+    let client = async_nats::connect(&cluster.nodes[1].url)
+        .await
+        .expect("connects");
+    let context = jetstream::new(client);
+    let made = context
+        .create_stream(stream::Config {
+            name: "thrice".into(),
+            num_replicas: 3,
+            ..Default::default()
+        })
+        .await
+        .expect("makes the stream");
+    assert_eq!(made.cached_info().config.num_replicas, 3);
+}
+
+async fn with_creds(url: &str, creds: &str) -> Client {
+    ConnectOptions::with_credentials(creds)
+        .expect("creds are read")
+        .connect(url)
+        .await
+        .expect("connects")
+}
+
+fn may(publish: &[&str], subscribe: &[&str]) -> Permissions {
+    let list = |subjects: &[&str]| subjects.iter().map(|s| (*s).to_owned()).collect();
+    Permissions {
+        publish: list(publish),
+        subscribe: list(subscribe),
+        responses: false,
+    }
+}
+
+/// What arrives within a moment; a refused publish shows only by not arriving.
+async fn next(messages: &mut async_nats::Subscriber) -> Option<String> {
+    let message = tokio::time::timeout(Duration::from_millis(300), messages.next()).await;
+    message
+        .ok()
+        .flatten()
+        .map(|message| message.subject.to_string())
+}
+
+#[tokio::test]
+async fn a_user_speaks_and_hears_only_what_its_credentials_allow() {
+    let (nats, authority) = testing::nats_with_auth().await;
+    assert!(
+        async_nats::connect(&nats.url).await.is_err(),
+        "nobody comes in without credentials"
+    );
+
+    let admin = authority.mint("admin", &Permissions::all()).expect("mints");
+    let admin = with_creds(&nats.url, &admin).await;
+    let mut all = admin.subscribe(">").await.expect("subscribes");
+    admin.flush().await.expect("flushes");
+
+    let agent = authority
+        .mint("agent", &may(&["mine.>"], &["for.me"]))
+        .expect("mints");
+    let agent = with_creds(&nats.url, &agent).await;
+    let mut heard = agent.subscribe("for.me").await.expect("subscribes");
+    let mut overheard = agent
+        .subscribe("for.you")
+        .await
+        .expect("the refusal comes later");
+    agent.publish("yours.x", "".into()).await.expect("sends");
+    agent.publish("mine.x", "".into()).await.expect("sends");
+    agent.flush().await.expect("flushes");
+    assert_eq!(
+        next(&mut all).await.as_deref(),
+        Some("mine.x"),
+        "yours.x was refused"
+    );
+
+    admin.publish("for.you", "".into()).await.expect("sends");
+    admin.publish("for.me", "".into()).await.expect("sends");
+    assert_eq!(next(&mut heard).await.as_deref(), Some("for.me"));
+    assert_eq!(next(&mut overheard).await, None);
+
+    let mute = authority.mint("mute", &may(&[], &[])).expect("mints");
+    let mute = with_creds(&nats.url, &mute).await;
+    mute.publish("mine.y", "".into()).await.expect("sends");
+    mute.flush().await.expect("flushes");
+    while let Some(subject) = next(&mut all).await {
+        assert_ne!(subject, "mine.y", "an empty list allows nothing");
+    }
+}
+
+#[tokio::test]
+async fn one_who_may_respond_may_answer_at_any_inbox() {
+    let (nats, authority) = testing::nats_with_auth().await;
+    let admin = authority.mint("admin", &Permissions::all()).expect("mints");
+    let admin = with_creds(&nats.url, &admin).await;
+    let mut permissions = may(&[], &["ask"]);
+    permissions.responses = true;
+    let answerer = authority.mint("answerer", &permissions).expect("mints");
+    let answerer = with_creds(&nats.url, &answerer).await;
+    let mut asked = answerer.subscribe("ask").await.expect("subscribes");
+    answerer.flush().await.expect("flushes");
+    tokio::spawn(async move {
+        let question = asked.next().await.expect("is asked");
+        let reply = question.reply.expect("wants an answer");
+        answerer
+            .publish(reply, "yes".into())
+            .await
+            .expect("answers");
+        answerer.flush().await.expect("flushes");
+    });
+    let answer = admin.request("ask", "".into()).await.expect("is answered");
+    assert_eq!(answer.payload, "yes");
+}
+
+#[tokio::test]
+async fn the_system_user_hears_who_disconnects_and_the_streams_are_the_admins() {
+    let (mut nats, authority) = testing::nats_with_auth().await;
+    let creds = authority.write_system_creds().expect("writes");
+    let mode = creds.metadata().expect("is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let system = ConnectOptions::with_credentials_file(&creds)
+        .await
+        .expect("reads")
+        .connect(&nats.url)
+        .await
+        .expect("connects");
+    let mut notices = system
+        .subscribe("$SYS.ACCOUNT.*.DISCONNECT")
+        .await
+        .expect("subscribes");
+    system.flush().await.expect("flushes");
+
+    let admin_creds = authority.write_admin_creds().expect("writes");
+    let admin_creds = std::fs::read_to_string(admin_creds).expect("reads");
+    let admin = with_creds(&nats.url, &admin_creds).await;
+    let context = jetstream::new(admin.clone());
+    let config = stream::Config {
+        name: "theirs".into(),
+        ..Default::default()
+    };
+    context
+        .create_stream(config)
+        .await
+        .expect("JetStream is theirs");
+    drop(context);
+    admin.drain().await.expect("drains");
+    drop(admin);
+    assert!(
+        next(&mut notices).await.is_some(),
+        "a notice of the disconnect"
+    );
+
+    // The same keys after a restart: old credentials still hold.
+    nats.restart().await;
+    let again = Authority::load_or_create(&nats.server.settings().data_dir.join("keys"));
+    assert_eq!(
+        again.expect("reads").swarm_account_seed(),
+        authority.swarm_account_seed()
+    );
+    with_creds(&nats.url, &admin_creds).await;
+}
