@@ -1,1 +1,269 @@
 //! The log on NATS JetStream.
+
+mod acks;
+mod group;
+mod objects;
+mod tail;
+mod wire;
+mod writer;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::jetstream::{
+    Context, ErrorCode,
+    stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
+};
+use bytes::Bytes;
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, ready},
+    stream::BoxStream,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    AppendError, Appended, BATCH_MESSAGES_MAX, Log, LogError, LogInfo, Message, StoredMessage, Tailed,
+    connect::Connection,
+    definitions::{EVENTS_STREAM, OBJECTS_BUCKET},
+    provision::check_server,
+};
+
+/// No acknowledgement for this long: the outcome is unknown. Well above a cluster's usual hiccups; an election (4 to 9 s) may
+/// exceed it, and then claiming again settles the doubt.
+pub const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the server does before it acknowledges, which decides how writes are made fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Every write is flushed to disk (`sync_interval: always`): what waits is grouped into atomic batches.
+    Always,
+    /// The disk is flushed now and then: on a single node plain pipelined publishes are fastest.
+    Speed,
+}
+
+/// How to write.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// The server's flush policy.
+    pub durability: Durability,
+    /// Copies of the stream. More than one means a cluster: one checked write in flight per subject, writes grouped.
+    pub replicas: usize,
+    /// `Content-Type` header of every message, `None` for none.
+    pub content_type: Option<String>,
+    /// How long an acknowledgement is awaited.
+    pub ack_timeout: Duration,
+}
+
+impl LogSettings {
+    /// Settings for CloudEvents in structured mode, with [`ACK_TIMEOUT`].
+    pub fn new(durability: Durability, replicas: usize) -> Self {
+        Self { durability, replicas, content_type: Some("application/cloudevents+json".to_owned()), ack_timeout: ACK_TIMEOUT }
+    }
+}
+
+/// Figures of the writer since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Messages acknowledged as stored (duplicates included).
+    pub appended: u64,
+    /// Messages refused: fences, limits, full disk.
+    pub refused: u64,
+    /// Messages whose outcome is unknown.
+    pub unknown: u64,
+    /// Atomic batches sent.
+    pub batches: u64,
+    /// Messages sent in them.
+    pub batched: u64,
+    /// Publishes that wait for their acknowledgement now (a batch counts once).
+    pub in_flight: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) appended: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) unknown: AtomicU64,
+    pub(crate) batches: AtomicU64,
+    pub(crate) batched: AtomicU64,
+    pub(crate) in_flight: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn count(&self, outcome: &Result<Appended, AppendError>, messages: u64) {
+        let counter = match outcome {
+            Ok(_) => &self.appended,
+            Err(AppendError::Unknown { .. }) => &self.unknown,
+            Err(_) => &self.refused,
+        };
+        counter.fetch_add(messages, Ordering::Relaxed);
+    }
+}
+
+/// The log on JetStream. Clones share one writer, so that the calls of a process take effect in one order.
+#[derive(Clone)]
+pub struct JetStreamLog {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    connection: Connection,
+    context: Context,
+    stream: Stream,
+    objects: async_nats::jetstream::object_store::ObjectStore,
+    /// Unbounded, since `append` must take its place in the order without waiting. Callers bound it by awaiting outcomes.
+    jobs: mpsc::UnboundedSender<writer::Job>,
+    counters: Arc<Counters>,
+}
+
+impl JetStreamLog {
+    /// Opens the provisioned log and starts its writer.
+    ///
+    /// # Errors
+    /// [`LogError::Incompatible`] when the server is too old or nothing was provisioned, [`LogError::Unreachable`] when it does
+    /// not answer.
+    pub async fn open(connection: &Connection, settings: LogSettings) -> Result<Self, LogError> {
+        check_server(connection.client())?;
+        let context = async_nats::jetstream::new(connection.client().clone());
+        let stream = context.get_stream(EVENTS_STREAM).await.map_err(|error| match error.kind() {
+            async_nats::jetstream::context::GetStreamErrorKind::JetStream(cause)
+                if cause.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+            {
+                LogError::Incompatible(format!("stream {EVENTS_STREAM} does not exist: provision it first"))
+            }
+            _ => LogError::Unreachable(format!("stream {EVENTS_STREAM} cannot be read: {error}")),
+        })?;
+        let objects = context
+            .get_object_store(OBJECTS_BUCKET)
+            .await
+            .map_err(|error| LogError::Incompatible(format!("object store {OBJECTS_BUCKET} cannot be opened: {error}")))?;
+        let counters = Arc::new(Counters::default());
+        let jobs = writer::start(connection, settings, counters.clone()).await?;
+        Ok(Self { inner: Arc::new(Inner { connection: connection.clone(), context, stream, objects, jobs, counters }) })
+    }
+
+    /// The connection, for core NATS and for news of losses.
+    pub fn connection(&self) -> &Connection {
+        &self.inner.connection
+    }
+
+    /// The NATS client.
+    pub fn client(&self) -> &async_nats::Client {
+        self.inner.connection.client()
+    }
+
+    /// The JetStream context.
+    pub fn context(&self) -> &Context {
+        &self.inner.context
+    }
+
+    /// Figures of this process's writer.
+    pub fn stats(&self) -> LogStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.inner.counters;
+        LogStats {
+            appended: read(&counters.appended),
+            refused: read(&counters.refused),
+            unknown: read(&counters.unknown),
+            batches: read(&counters.batches),
+            batched: read(&counters.batched),
+            in_flight: read(&counters.in_flight),
+        }
+    }
+}
+
+impl Log for JetStreamLog {
+    fn append(&self, messages: Vec<Message>) -> BoxFuture<'static, Vec<Result<Appended, AppendError>>> {
+        if messages.is_empty() {
+            return ready(Vec::new()).boxed();
+        }
+        let lost: Vec<_> = messages.iter().map(|message| message.subject.clone()).collect();
+        let (answer, outcome) = oneshot::channel();
+        let _ = self.inner.jobs.send(writer::Job::each(messages, answer)); // a dropped job answers below
+        async move {
+            outcome.await.unwrap_or_else(|_| lost.iter().map(|subject| Err(wire::unknown(subject, "the writer ended"))).collect())
+        }
+        .boxed()
+    }
+
+    fn append_atomic(&self, messages: Vec<Message>) -> BoxFuture<'static, Result<Appended, AppendError>> {
+        let subject = messages.first().map(|message| message.subject.clone()).unwrap_or_default();
+        if let Some(refusal) = batch_size_refusal(&subject, messages.len()) {
+            return ready(Err(refusal)).boxed();
+        }
+        let (answer, outcome) = oneshot::channel();
+        let _ = self.inner.jobs.send(writer::Job::Atomic { messages, answer });
+        async move { outcome.await.unwrap_or_else(|_| Err(wire::unknown(&subject, "the writer ended"))) }.boxed()
+    }
+
+    fn tail(&self, filters: Vec<String>, from: u64) -> BoxStream<'static, Result<Tailed, LogError>> {
+        tail::tail(self.inner.connection.clone(), self.inner.context.clone(), filters, from).boxed()
+    }
+
+    async fn get(&self, sequence: u64) -> Result<Option<StoredMessage>, LogError> {
+        // Not the direct API: on a cluster a follower may lag behind what its caller has been acknowledged.
+        match self.inner.stream.get_raw_message(sequence).await {
+            Ok(message) => Ok(Some(wire::stored(message))),
+            Err(error) => match error.kind() {
+                RawMessageErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
+                RawMessageErrorKind::JetStream(cause) => Err(LogError::Refused(cause.to_string())),
+                _ => Err(LogError::Unreachable(error.to_string())),
+            },
+        }
+    }
+
+    async fn last_of(&self, subject: &str) -> Result<Option<StoredMessage>, LogError> {
+        match self.inner.stream.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => Ok(Some(wire::stored(message))),
+            Err(error) => match error.kind() {
+                LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                LastRawMessageErrorKind::JetStream(cause) => Err(LogError::Refused(cause.to_string())),
+                _ => Err(LogError::Unreachable(error.to_string())),
+            },
+        }
+    }
+
+    async fn info(&self) -> Result<LogInfo, LogError> {
+        let info = self.inner.stream.get_info().await.map_err(|error| LogError::Unreachable(error.to_string()))?;
+        Ok(LogInfo {
+            first_sequence: info.state.first_sequence,
+            last_sequence: info.state.last_sequence,
+            created_micros: wire::micros(info.created.unix_timestamp_nanos()),
+            bytes: info.state.bytes,
+            bytes_max: info.config.max_bytes,
+        })
+    }
+
+    async fn put_object(&self, name: &str, bytes: Bytes) -> Result<(), LogError> {
+        objects::put(&self.inner.objects, name, bytes).await
+    }
+
+    async fn get_object(&self, name: &str) -> Result<Option<Bytes>, LogError> {
+        objects::get(&self.inner.objects, name).await
+    }
+
+    async fn list_objects(&self, prefix: &str) -> Result<Vec<String>, LogError> {
+        objects::list(&self.inner.objects, prefix).await
+    }
+
+    async fn delete_object(&self, name: &str) -> Result<(), LogError> {
+        objects::delete(&self.inner.objects, name).await
+    }
+}
+
+/// The refusal of an atomic batch that is empty or too long, in the server's terms (10199: batch too large).
+pub(crate) fn batch_size_refusal(subject: &str, messages: usize) -> Option<AppendError> {
+    let (code, description) = match messages {
+        0 => (0, "an atomic batch needs at least one message".to_owned()),
+        BATCH_MESSAGES_MAX.. if messages > BATCH_MESSAGES_MAX => {
+            (10199, format!("an atomic batch of {messages} messages is over the limit of {BATCH_MESSAGES_MAX}"))
+        }
+        _ => return None,
+    };
+    Some(AppendError::Refused { subject: subject.to_owned(), code, description })
+}

@@ -1,0 +1,191 @@
+//! Creates the streams and buckets of [`crate::definitions`], and refuses what differs.
+
+use async_nats::jetstream::{Context, context::GetStreamErrorKind, stream::Config};
+use serde_json::{Map, Value};
+
+use crate::{
+    LogError,
+    definitions::{self, Provision, SERVER_VERSION_MIN},
+};
+
+/// Creates what is missing, accepts what is identical, raises `max_bytes`, `max_msg_size` and `num_replicas`. Idempotent, and
+/// safe when several processes do it at once.
+///
+/// # Errors
+/// [`LogError::Incompatible`] for an old server or a stream that differs otherwise (with both configurations),
+/// [`LogError::Unreachable`] and [`LogError::Refused`] as the server answers.
+pub async fn provision(context: &Context, provision: &Provision) -> Result<(), LogError> {
+    check_server(&context.client())?;
+    for wanted in definitions::streams(provision) {
+        provision_stream(context, wanted).await?;
+    }
+    Ok(())
+}
+
+/// Refuses servers older than [`SERVER_VERSION_MIN`].
+///
+/// # Errors
+/// [`LogError::Incompatible`] with both versions.
+pub fn check_server(client: &async_nats::Client) -> Result<(), LogError> {
+    let (major, minor, patch) = SERVER_VERSION_MIN;
+    if client.is_server_compatible(major, minor, patch) {
+        return Ok(());
+    }
+    let version = client.server_info().version;
+    Err(LogError::Incompatible(format!(
+        "nats-server {version} is too old: Swarm needs {major}.{minor}.{patch} or newer (older ones check fences in atomic batches wrongly)"
+    )))
+}
+
+async fn provision_stream(context: &Context, wanted: Config) -> Result<(), LogError> {
+    let existing = match context.get_stream(&wanted.name).await {
+        Ok(stream) => stream.cached_info().config.clone(),
+        Err(error) if is_not_found(&error) => {
+            // Creating is idempotent on the server for an equal configuration; a racing process asks for the same.
+            return match context.create_stream(wanted.clone()).await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(LogError::Refused(format!("stream {} cannot be created: {error}", wanted.name))),
+            };
+        }
+        Err(error) => return Err(LogError::Unreachable(format!("stream {} cannot be read: {error}", wanted.name))),
+    };
+    match compare(&existing, &wanted) {
+        Verdict::Same => Ok(()),
+        Verdict::Raise(raised) => {
+            tracing::info!(stream = %wanted.name, "raising the limits of the stream");
+            let name = wanted.name;
+            match context.update_stream(*raised).await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(LogError::Refused(format!("stream {name} cannot be updated: {error}"))),
+            }
+        }
+        Verdict::Incompatible(fields) => Err(LogError::Incompatible(format!(
+            "stream {} exists with a configuration that Swarm cannot use (different: {}); \
+             use another NATS account or remove the stream.\nexisting: {}\nneeded:   {}",
+            wanted.name,
+            fields.join(", "),
+            Value::Object(normalized(&existing)),
+            Value::Object(normalized(&wanted)),
+        ))),
+    }
+}
+
+fn is_not_found(error: &async_nats::jetstream::context::GetStreamError) -> bool {
+    match error.kind() {
+        GetStreamErrorKind::JetStream(error) => error.error_code() == async_nats::jetstream::ErrorCode::STREAM_NOT_FOUND,
+        _ => false,
+    }
+}
+
+enum Verdict {
+    Same,
+    Raise(Box<Config>),
+    Incompatible(Vec<String>),
+}
+
+/// Fields that may differ: raised when ours is higher, left alone when the operator's is.
+const RAISABLE: [&str; 3] = ["max_bytes", "max_msg_size", "num_replicas"];
+/// Fields that say nothing about behaviour.
+const IGNORED: [&str; 3] = ["metadata", "description", "placement"];
+
+fn compare(existing: &Config, wanted: &Config) -> Verdict {
+    let (have, want) = (normalized(existing), normalized(wanted));
+    let mut different: Vec<String> = Vec::new();
+    let mut raise = Vec::new();
+    for field in have.keys().chain(want.keys().filter(|field| !have.contains_key(*field))) {
+        let (have, want) = (have.get(field), want.get(field));
+        if have == want || IGNORED.contains(&field.as_str()) {
+            continue;
+        }
+        if RAISABLE.contains(&field.as_str()) {
+            if limit(want) > limit(have) {
+                raise.push(field.as_str().to_owned());
+            }
+        } else {
+            different.push(field.clone());
+        }
+    }
+    if !different.is_empty() {
+        return Verdict::Incompatible(different);
+    }
+    if raise.is_empty() {
+        return Verdict::Same;
+    }
+    let mut raised = existing.clone();
+    raised.max_bytes = higher(existing.max_bytes, wanted.max_bytes);
+    raised.max_message_size = higher(existing.max_message_size, wanted.max_message_size);
+    raised.num_replicas = existing.num_replicas.max(wanted.num_replicas);
+    Verdict::Raise(Box::new(raised))
+}
+
+/// The higher of two limits, where nothing above zero means none.
+fn higher<T: Copy + Ord + Into<i64>>(a: T, b: T) -> T {
+    match (a.into() <= 0, b.into() <= 0) {
+        (true, _) => a,
+        (_, true) => b,
+        _ => a.max(b),
+    }
+}
+
+fn limit(value: Option<&Value>) -> i64 {
+    match value.and_then(Value::as_i64) {
+        None | Some(..=0) => i64::MAX,
+        Some(limit) => limit,
+    }
+}
+
+/// A configuration as JSON without the fields that are at their defaults, so that what the server fills in does not count.
+fn normalized(config: &Config) -> Map<String, Value> {
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(config) else {
+        return Map::new();
+    };
+    if let Some(Value::Array(subjects)) = fields.get_mut("subjects") {
+        subjects.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+    }
+    fields.retain(|field, value| match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Number(number) => !matches!(number.as_i64(), Some(0 | -1)),
+        Value::Object(object) => !object.is_empty() && field != "metadata" && object.values().any(|value| !value.is_null()),
+        Value::Array(items) => !items.is_empty(),
+        Value::String(text) => !text.is_empty() && !(field == "compression" && text == "none"),
+        Value::Bool(true) => true,
+    });
+    // "default" is what the server writes for an unset persistence mode, and zeroed consumer limits for unset ones.
+    if fields.get("persist_mode").is_some_and(|mode| mode == "default") {
+        fields.remove("persist_mode");
+    }
+    if let Some(Value::Object(limits)) = fields.get("consumer_limits")
+        && limits.values().all(|value| value.as_i64().is_none_or(|number| number <= 0))
+    {
+        fields.remove("consumer_limits");
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn higher_limits_of_the_operator_stay() {
+        let wanted = definitions::events(&Provision { replicas: 1, max_bytes: 100, objects_max_bytes: -1 });
+        let existing = Config { max_bytes: 200, num_replicas: 3, ..wanted.clone() };
+        assert!(matches!(compare(&existing, &wanted), Verdict::Same));
+    }
+
+    #[test]
+    fn lower_limits_are_raised_and_the_rest_is_kept() {
+        let wanted = definitions::events(&Provision { replicas: 3, max_bytes: -1, objects_max_bytes: -1 });
+        let existing = Config { max_bytes: 200, num_replicas: 1, ..wanted.clone() };
+        let Verdict::Raise(raised) = compare(&existing, &wanted) else { panic!("must be raised") };
+        assert_eq!((raised.max_bytes, raised.num_replicas), (-1, 3));
+    }
+
+    #[test]
+    fn other_differences_are_named() {
+        let wanted = definitions::events(&Provision::default());
+        let existing = Config { allow_atomic_publish: false, subjects: vec!["swarm.evt.>".into()], ..wanted.clone() };
+        let Verdict::Incompatible(fields) = compare(&existing, &wanted) else { panic!("must be refused") };
+        assert_eq!(fields, ["subjects", "allow_atomic"]);
+    }
+}
