@@ -2,6 +2,10 @@ use std::path::PathBuf;
 
 /// Why a server could not be found, started or stopped. Each message names the thing and the cure.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "each field is explained by the message that it stands in"
+)]
 pub enum ServerError {
     /// No source holds a usable server.
     #[error("no {server} {wanted} found; tried: {tried}. Install it, or name it with {setting}")]

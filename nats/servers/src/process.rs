@@ -39,6 +39,8 @@ pub(crate) struct Process {
     server: &'static str,
     child: Child,
     log: PathBuf,
+    /// Where this run's part of the log begins.
+    log_from: u64,
     pid_file: PathBuf,
     stop_signal: Signal,
     ended: Option<ExitStatus>,
@@ -47,6 +49,7 @@ pub(crate) struct Process {
 impl Process {
     pub fn spawn(launch: Launch) -> Result<Self, ServerError> {
         let log = open_log(&launch.log)?;
+        let log_from = log.metadata().map_or(0, |file| file.len());
         let mut command = match death_signal_wrapper(launch.stop_signal) {
             Some(mut wrapper) => {
                 wrapper.arg(&launch.program);
@@ -78,6 +81,7 @@ impl Process {
             server: launch.server,
             child,
             log: launch.log,
+            log_from,
             pid_file: launch.pid_file,
             stop_signal: launch.stop_signal,
             ended: None,
@@ -125,7 +129,7 @@ impl Process {
                 return Err(ServerError::Exited {
                     server: self.server,
                     status: status.to_string(),
-                    tail: tail(&self.log),
+                    tail: tail(&self.log, self.log_from),
                     log: self.log.clone(),
                 });
             }
@@ -143,7 +147,7 @@ impl Process {
                 return Err(ServerError::NotReady {
                     server: self.server,
                     seconds: patience.as_secs(),
-                    tail: tail(&self.log),
+                    tail: tail(&self.log, self.log_from),
                     log: self.log.clone(),
                 });
             }
@@ -181,7 +185,7 @@ impl Process {
     }
 
     pub fn log_has(&self, text: &str) -> bool {
-        tail(&self.log).contains(text)
+        tail(&self.log, self.log_from).contains(text)
     }
 }
 
@@ -257,12 +261,12 @@ fn open_log(path: &Path) -> Result<File, ServerError> {
         .map_err(ServerError::io("open the log", path))
 }
 
-/// The last lines of a log, on one line.
-fn tail(log: &Path) -> String {
+/// The last lines of a log after byte `from`, on one line.
+fn tail(log: &Path, from: u64) -> String {
     let read = || -> io::Result<String> {
         let mut file = File::open(log)?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES).max(from)))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let text = String::from_utf8_lossy(&bytes);
