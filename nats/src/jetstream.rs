@@ -4,7 +4,7 @@ mod acks;
 mod group;
 mod objects;
 mod tail;
-mod wire;
+pub(crate) mod wire;
 mod writer;
 
 use std::{
