@@ -299,7 +299,7 @@ impl NatsSettings {
         let mut text = String::new();
         for line in template.lines() {
             let mut line = line.to_owned();
-            if line.starts_with("include \"auth.conf\"") {
+            if line.starts_with("include ") {
                 line = self
                     .auth
                     .as_ref()

@@ -165,7 +165,8 @@ async fn a_user_speaks_and_hears_only_what_its_credentials_allow() {
     let admin = authority.mint("admin", &Permissions::all()).expect("mints");
     let admin = with_creds(&nats.url, &admin).await;
     let mut all = admin.subscribe(">").await.expect("subscribes");
-    admin.flush().await.expect("flushes");
+    admin.publish("ready", "".into()).await.expect("sends");
+    assert_eq!(next(&mut all).await.as_deref(), Some("ready"));
 
     let agent = authority
         .mint("agent", &may(&["mine.>"], &["for.me"]))
@@ -219,8 +220,14 @@ async fn one_who_may_respond_may_answer_at_any_inbox() {
             .expect("answers");
         answerer.flush().await.expect("flushes");
     });
-    let answer = admin.request("ask", "".into()).await.expect("is answered");
-    assert_eq!(answer.payload, "yes");
+    // The subscription may still be on its way to the server.
+    for _ in 0..100 {
+        match admin.request("ask", "".into()).await {
+            Ok(answer) => return assert_eq!(answer.payload, "yes"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+    panic!("no answer");
 }
 
 #[tokio::test]
@@ -269,4 +276,46 @@ async fn the_system_user_hears_who_disconnects_and_the_streams_are_the_admins() 
         authority.swarm_account_seed()
     );
     with_creds(&nats.url, &admin_creds).await;
+}
+
+/// The other process of the test below; does nothing when run by itself.
+#[tokio::test]
+async fn parent_that_never_stops() {
+    if std::env::var_os("BE_THE_PARENT").is_none() {
+        return;
+    }
+    let nats = testing::nats().await;
+    println!("server {}", nats.server.pid());
+    std::future::pending::<()>().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_ends_when_its_parent_is_killed() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let mut parent = Command::new(std::env::current_exe().expect("is known"))
+        .args(["--exact", "parent_that_never_stops", "--nocapture"])
+        .env("BE_THE_PARENT", "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let lines = BufReader::new(parent.stdout.take().expect("is piped")).lines();
+    let pid = lines
+        .map_while(Result::ok)
+        .find_map(|line| line.split_once("server ").map(|(_, pid)| pid.to_owned()))
+        .expect("says which process the server is");
+    parent.kill().expect("is killed");
+    parent.wait().expect("has ended");
+    let stat = format!("/proc/{pid}/stat");
+    for _ in 0..200 {
+        // Gone, or ended and not yet collected by whoever inherited it.
+        match std::fs::read_to_string(&stat) {
+            Ok(text) if !text.contains(") Z ") => {}
+            _ => return,
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("nats-server {pid} outlived its parent");
 }
