@@ -285,7 +285,7 @@ async fn parent_that_never_stops() {
         return;
     }
     let nats = testing::nats().await;
-    println!("server {}", nats.server.pid());
+    println!("server {} {}", nats.server.pid(), nats.dir().display());
     std::future::pending::<()>().await;
 }
 
@@ -302,10 +302,11 @@ async fn a_server_ends_when_its_parent_is_killed() {
         .spawn()
         .expect("starts");
     let lines = BufReader::new(parent.stdout.take().expect("is piped")).lines();
-    let pid = lines
+    let said = lines
         .map_while(Result::ok)
-        .find_map(|line| line.split_once("server ").map(|(_, pid)| pid.to_owned()))
+        .find_map(|line| line.split_once("server ").map(|(_, said)| said.to_owned()))
         .expect("says which process the server is");
+    let (pid, dir) = said.split_once(' ').expect("and where");
     parent.kill().expect("is killed");
     parent.wait().expect("has ended");
     let stat = format!("/proc/{pid}/stat");
@@ -313,7 +314,7 @@ async fn a_server_ends_when_its_parent_is_killed() {
         // Gone, or ended and not yet collected by whoever inherited it.
         match std::fs::read_to_string(&stat) {
             Ok(text) if !text.contains(") Z ") => {}
-            _ => return,
+            _ => return std::fs::remove_dir_all(dir).expect("removes what the parent could not"),
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
