@@ -31,6 +31,11 @@ pub enum ServerError {
         port: u16,
         setting: &'static str,
     },
+    /// Another process runs the server of this folder.
+    #[error(
+        "{path} is in use: another process runs a {server} in it. Stop that one (`swarm down`), or choose another data folder"
+    )]
+    FolderInUse { server: &'static str, path: PathBuf },
     /// The server ended instead of becoming ready.
     #[error("{server} ended at once ({status}); the end of {log} says: {tail}")]
     Exited {

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::process::{Launch, Process, end_leftover};
+use crate::process::{Launch, Process, end_leftover, lock};
 use crate::{Authority, ServerError, find_nats, ports};
 
 /// Sets the port for clients.
@@ -102,6 +102,8 @@ impl NatsSettings {
 pub struct NatsServer {
     settings: NatsSettings,
     process: Process,
+    /// None only while it restarts.
+    lock: Option<fs::File>,
 }
 
 impl NatsServer {
@@ -122,6 +124,7 @@ impl NatsServer {
                 .expect("looking for nats-server does not panic")?,
         });
         prepare(&settings.data_dir)?;
+        let lock = lock("nats-server", &settings.data_dir)?;
         end_leftover(
             "nats-server",
             &settings.pid_file(),
@@ -147,6 +150,7 @@ impl NatsServer {
                     return Ok(Self {
                         settings: fixed,
                         process,
+                        lock: Some(lock),
                     });
                 }
                 // Between our look at the port and the server's.
@@ -218,6 +222,7 @@ impl NatsServer {
     /// Stops it in good order if it still runs, and starts it again on the same ports and data.
     pub async fn restart(&mut self) -> Result<(), ServerError> {
         self.process.stop(STOP_GRACE).await;
+        self.lock.take();
         *self = Self::start(self.settings.clone()).await?;
         Ok(())
     }

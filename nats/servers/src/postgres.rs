@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tracing::{info, warn};
 
 use crate::authority::write_secret;
-use crate::process::{Launch, Process, end_leftover, pid_in, runs_with};
+use crate::process::{Launch, Process, end_leftover, lock, pid_in, runs_with};
 use crate::run_as::RunAs;
 use crate::{ServerError, find_postgres, ports};
 
@@ -62,12 +62,20 @@ pub struct Postgres {
     bin_dir: PathBuf,
     password: String,
     process: Process,
+    /// None only while it restarts.
+    lock: Option<fs::File>,
 }
 
 impl Postgres {
     /// Makes the database if there is none, starts the server and waits until it answers.
     pub async fn start(settings: PgSettings) -> Result<Self, ServerError> {
         // Finding, fetching and initdb run programs and wait for them.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(&settings.data_dir)
+            .map_err(ServerError::io("create", &settings.data_dir))?;
+        let lock = lock("PostgreSQL", &settings.data_dir)?;
         let prepared = {
             let settings = settings.clone();
             tokio::task::spawn_blocking(move || Prepared::new(&settings))
@@ -92,6 +100,7 @@ impl Postgres {
                         bin_dir: prepared.bin_dir,
                         password: prepared.password,
                         process,
+                        lock: Some(lock),
                     });
                 }
                 // Children of one that was killed hold its memory until they notice.
@@ -157,6 +166,7 @@ impl Postgres {
     /// Stops it in good order if it still runs, and starts it again on the same port and data.
     pub async fn restart(&mut self) -> Result<(), ServerError> {
         self.process.stop(STOP_GRACE).await;
+        self.lock.take();
         *self = Self::start(self.settings.clone()).await?;
         Ok(())
     }
@@ -193,11 +203,6 @@ struct Prepared {
 impl Prepared {
     fn new(settings: &PgSettings) -> Result<Self, ServerError> {
         let data = &settings.data_dir;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(data)
-            .map_err(ServerError::io("create", data))?;
         let place = place_for(data)?;
         let cluster = place.join("cluster");
         let run_as = RunAs::for_data(&cluster);

@@ -195,6 +195,25 @@ impl Drop for Process {
     }
 }
 
+/// Takes the data folder for this process, until the file is dropped. Who finds a server there
+/// while holding this knows that its parent is gone.
+pub(crate) fn lock(server: &'static str, data_dir: &Path) -> Result<File, ServerError> {
+    let path = data_dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(ServerError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(ServerError::FolderInUse {
+            server,
+            path: data_dir.to_path_buf(),
+        }),
+        Err(fs::TryLockError::Error(error)) => Err(ServerError::io("lock", &path)(error)),
+    }
+}
+
 /// Ends a server that an earlier run left behind (its parent was killed), which would hold
 /// the port and the data. A pid that is now another program's is left alone: only a
 /// process whose command line names `mark`, our data, is ours.

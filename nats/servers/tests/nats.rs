@@ -81,16 +81,36 @@ async fn a_stale_pid_file_does_not_matter() {
 }
 
 #[tokio::test]
+async fn a_folder_in_use_is_refused_and_its_server_left_alone() {
+    let nats = testing::nats().await;
+    let Err(error) = NatsServer::start(nats.server.settings().clone()).await else {
+        panic!("two servers on one folder")
+    };
+    assert!(matches!(error, ServerError::FolderInUse { .. }), "{error}");
+    assert_eq!(store_one(&nats.url).await, 1);
+}
+
+#[tokio::test]
 async fn a_server_left_by_a_killed_parent_is_replaced() {
     let nats = testing::nats().await;
     let settings = nats.server.settings().clone();
-    let left = nats.server.pid();
-    // A parent that was killed ran no drop; the server and its pid file stay.
-    std::mem::forget(nats.server);
+    nats.server.stop().await;
+    // What a parent that was killed leaves where the kernel does not end its children.
+    let mut left = std::process::Command::new(settings.bin.as_ref().expect("was found"))
+        .arg("-c")
+        .arg(settings.data_dir.join("nats-server.conf"))
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("starts");
+    let pid_file = settings.data_dir.join("nats-server.pid");
+    std::fs::write(pid_file, left.id().to_string()).expect("writes");
     let server = NatsServer::start(settings)
         .await
         .expect("starts on the same port");
-    assert_ne!(server.pid(), left);
+    assert!(
+        left.try_wait().expect("is ours").is_some(),
+        "the old one has ended"
+    );
     assert_eq!(store_one(&server.url()).await, 1);
 }
 

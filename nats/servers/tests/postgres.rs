@@ -76,13 +76,11 @@ async fn a_stale_pid_file_and_a_half_made_database_do_not_matter() {
     );
     fs::write(data.join("cluster/postmaster.pid"), stale).expect("writes");
     let second = Postgres::start(settings.clone()).await.expect("starts");
-    // And a server that a killed parent left behind.
-    let left = second.pid();
-    std::mem::forget(second);
-    let third = Postgres::start(settings)
-        .await
-        .expect("starts on the same port");
-    assert_ne!(third.pid(), left);
+    let Err(error) = Postgres::start(settings).await else {
+        panic!("two servers on one folder")
+    };
+    assert!(matches!(error, ServerError::FolderInUse { .. }), "{error}");
+    second.stop().await;
 }
 
 #[tokio::test]
