@@ -17,7 +17,8 @@ use std::{
 
 use async_nats::jetstream::{
     Context, ErrorCode,
-    stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
+    message::StreamMessage,
+    stream::{DirectGetError, DirectGetErrorKind, RawMessageError, RawMessageErrorKind, Stream},
 };
 use bytes::Bytes;
 use futures::{
@@ -115,6 +116,7 @@ struct Inner {
     connection: Connection,
     context: Context,
     stream: Stream,
+    cluster: bool,
     objects: async_nats::jetstream::object_store::ObjectStore,
     /// Unbounded, since `append` must take its place in the order without waiting. Callers bound it by awaiting outcomes.
     jobs: mpsc::UnboundedSender<writer::Job>,
@@ -143,8 +145,9 @@ impl JetStreamLog {
             .await
             .map_err(|error| LogError::Incompatible(format!("object store {OBJECTS_BUCKET} cannot be opened: {error}")))?;
         let counters = Arc::new(Counters::default());
+        let cluster = settings.replicas > 1;
         let jobs = writer::start(connection, settings, counters.clone()).await?;
-        Ok(Self { inner: Arc::new(Inner { connection: connection.clone(), context, stream, objects, jobs, counters }) })
+        Ok(Self { inner: Arc::new(Inner { connection: connection.clone(), context, stream, cluster, objects, jobs, counters }) })
     }
 
     /// The connection, for core NATS and for news of losses.
@@ -206,25 +209,18 @@ impl Log for JetStreamLog {
     }
 
     async fn get(&self, sequence: u64) -> Result<Option<StoredMessage>, LogError> {
-        // Not the direct API: on a cluster a follower may lag behind what its caller has been acknowledged.
-        match self.inner.stream.get_raw_message(sequence).await {
-            Ok(message) => Ok(Some(wire::stored(message))),
-            Err(error) => match error.kind() {
-                RawMessageErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
-                RawMessageErrorKind::JetStream(cause) => Err(LogError::Refused(cause.to_string())),
-                _ => Err(LogError::Unreachable(error.to_string())),
-            },
+        if self.inner.cluster {
+            raw(self.inner.stream.get_raw_message(sequence).await)
+        } else {
+            direct(self.inner.stream.direct_get(sequence).await)
         }
     }
 
     async fn last_of(&self, subject: &str) -> Result<Option<StoredMessage>, LogError> {
-        match self.inner.stream.get_last_raw_message_by_subject(subject).await {
-            Ok(message) => Ok(Some(wire::stored(message))),
-            Err(error) => match error.kind() {
-                LastRawMessageErrorKind::NoMessageFound => Ok(None),
-                LastRawMessageErrorKind::JetStream(cause) => Err(LogError::Refused(cause.to_string())),
-                _ => Err(LogError::Unreachable(error.to_string())),
-            },
+        if self.inner.cluster {
+            raw(self.inner.stream.get_last_raw_message_by_subject(subject).await)
+        } else {
+            direct(self.inner.stream.direct_get_last_for_subject(subject).await)
         }
     }
 
@@ -253,6 +249,32 @@ impl Log for JetStreamLog {
 
     async fn delete_object(&self, name: &str) -> Result<(), LogError> {
         objects::delete(&self.inner.objects, name).await
+    }
+}
+
+/// The answer of a direct get, the cheapest way. Not for clusters: there a follower answers, which may lag behind what its caller
+/// has been acknowledged.
+fn direct(answer: Result<StreamMessage, DirectGetError>) -> Result<Option<StoredMessage>, LogError> {
+    match answer {
+        Ok(message) => Ok(Some(wire::stored(message))),
+        Err(error) => match error.kind() {
+            DirectGetErrorKind::NotFound => Ok(None),
+            DirectGetErrorKind::InvalidSubject => Err(LogError::Refused(error.to_string())),
+            _ => Err(LogError::Unreachable(error.to_string())),
+        },
+    }
+}
+
+/// The answer of the stream's leader.
+fn raw(answer: Result<StreamMessage, RawMessageError>) -> Result<Option<StoredMessage>, LogError> {
+    match answer {
+        Ok(message) => Ok(Some(wire::stored(message))),
+        Err(error) => match error.kind() {
+            RawMessageErrorKind::NoMessageFound => Ok(None),
+            RawMessageErrorKind::JetStream(cause) => Err(LogError::Refused(cause.to_string())),
+            RawMessageErrorKind::InvalidSubject => Err(LogError::Refused(error.to_string())),
+            RawMessageErrorKind::Other => Err(LogError::Unreachable(error.to_string())),
+        },
     }
 }
 

@@ -33,6 +33,9 @@ const REBUILD_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// A restarted server may not know its streams for a moment; one that does not for this long has lost them.
 const STREAM_MISSING_MAX: Duration = Duration::from_secs(30);
 
+/// Descriptions of status 409 with which one pull request ends; with any other the consumer does.
+const REQUEST_ENDED: [&str; 2] = ["MaxBytes", "Batch Completed"];
+
 struct Tail {
     connection: Connection,
     context: Context,
@@ -266,10 +269,10 @@ impl Source {
                     return Ok((message, delivery));
                 }
                 Some(StatusCode::IDLE_HEARTBEAT) => {}
-                // A pull request ended: expired, or its bytes are used up.
+                // A pull request ended: expired, its bytes are used up, or it is complete.
                 Some(StatusCode::TIMEOUT) => self.end_request(&message),
                 Some(StatusCode::REQUEST_TERMINATED)
-                    if message.description.as_deref().is_some_and(|text| text.contains("MaxBytes")) =>
+                    if message.description.as_deref().is_some_and(|text| REQUEST_ENDED.iter().any(|end| text.contains(end))) =>
                 {
                     self.end_request(&message);
                 }
