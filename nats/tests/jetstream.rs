@@ -1,0 +1,276 @@
+//! What only a real server can show: restarts, lost connections, full streams, provisioning, republish.
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::jetstream::stream::Config;
+use futures::StreamExt;
+use support::{connection, message, messages_until, open, server, subject, under};
+use swarm_log::{
+    AppendError, Log, LogError, StoredMessage, Tailed,
+    definitions::{self, EVENTS_STREAM, Provision},
+    jetstream::{Durability, JetStreamLog, LogSettings},
+    provision::provision,
+};
+
+/// Bodies that were acknowledged, by sequence, and bodies of unknown outcome.
+#[derive(Default)]
+struct Written {
+    stored: Vec<(u64, String)>,
+    unknown: Vec<String>,
+}
+
+/// Appends in small calls until `stop`, several calls in flight.
+async fn write(log: JetStreamLog, stop: Arc<AtomicBool>) -> Written {
+    let mut written = Written::default();
+    let mut in_flight = futures::stream::FuturesOrdered::new();
+    let mut call = 0;
+    loop {
+        while in_flight.len() < 16 && !stop.load(Ordering::Relaxed) {
+            call += 1;
+            let bodies: Vec<_> = (0..call % 5 + 1).map(|number| format!("{call}-{number}")).collect();
+            let outcome = log.append(bodies.iter().map(|body| message(&subject("task.submitted"), body)).collect());
+            in_flight.push_back(async move { bodies.into_iter().zip(outcome.await).collect::<Vec<_>>() });
+        }
+        let Some(outcomes) = in_flight.next().await else { return written };
+        for (body, outcome) in outcomes {
+            match outcome {
+                Ok(appended) => written.stored.push((appended.sequence, body)),
+                Err(AppendError::Unknown { .. }) => written.unknown.push(body),
+                Err(other) => panic!("{body}: {other}"),
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn survives_restarts(durability: Durability) {
+    let mut server = server(durability).await;
+    let log = open(&server.url, durability, &Provision::default()).await;
+    let reader = open(&server.url, durability, &Provision::default()).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn(write(log.clone(), stop.clone()));
+    let mut tail = reader.tail(vec!["swarm.evt.>".into()], 0);
+    let mut met: Vec<StoredMessage> = Vec::new();
+    let (mut interrupted, mut resumed, mut target) = (0, 0, 200);
+    while resumed < 2 || met.len() < target {
+        match tail.next().await.expect("never ends").expect("mends itself") {
+            Tailed::Message(message) => met.push(message),
+            Tailed::CaughtUp => {}
+            Tailed::Interrupted => interrupted += 1,
+            Tailed::Resumed => {
+                resumed += 1;
+                target = met.len() + 200;
+            }
+        }
+        if interrupted == resumed && resumed < 2 && met.len() >= target {
+            server.kill(); // SIGKILL with appends in flight
+            server.restart().await;
+            target = usize::MAX;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let written = writing.await.expect("no panic");
+    let last = log.info().await.expect("readable").last_sequence;
+    while met.last().is_none_or(|message| message.sequence < last) {
+        if let Tailed::Message(message) = tail.next().await.expect("never ends").expect("mends itself") {
+            met.push(message);
+        }
+    }
+    assert!(met.iter().map(|message| message.sequence).eq(1..=last), "no gap and no repeat, whatever was restarted");
+    assert!(!written.unknown.is_empty(), "kills with appends in flight leave doubt");
+    for (sequence, body) in &written.stored {
+        let index = usize::try_from(*sequence).expect("small") - 1;
+        assert_eq!(met[index].payload, body.as_bytes(), "what was acknowledged at {sequence}");
+    }
+    // What is unknown may be there or not, but nothing else is.
+    let mut known: Vec<&[u8]> = written.stored.iter().map(|(_, body)| body.as_bytes()).collect();
+    known.extend(written.unknown.iter().map(|body| body.as_bytes()));
+    known.sort_unstable();
+    assert!(met.iter().all(|message| known.binary_search(&&message.payload[..]).is_ok()));
+    let fresh = messages_until(&reader, vec!["swarm.>".into()], 0, last).await;
+    assert_eq!(fresh, met);
+}
+
+#[tokio::test]
+async fn restarts_lose_nothing_with_speed() {
+    survives_restarts(Durability::Speed).await;
+}
+
+#[tokio::test]
+async fn restarts_lose_nothing_with_sync_always() {
+    survives_restarts(Durability::Always).await;
+}
+
+#[tokio::test]
+async fn appends_while_disconnected_fail_at_once_and_are_not_sent_later() {
+    let mut server = server(Durability::Speed).await;
+    let log = open(&server.url, Durability::Speed, &Provision::default()).await;
+    let mut news = log.connection().watch();
+    server.kill();
+    news.wait_for(|state| !state.connected).await.expect("told");
+    let started = std::time::Instant::now();
+    let outcome = log.append(vec![message(&subject("task.submitted"), "late")]).await.remove(0);
+    assert!(matches!(outcome, Err(AppendError::Unknown { .. })), "{outcome:?}");
+    assert!(started.elapsed() < Duration::from_secs(1));
+    server.restart().await;
+    news.wait_for(|state| state.connected && state.losses > 0).await.expect("told");
+    // The first append after the return may still meet the client's own state.
+    loop {
+        match log.append(vec![message(&subject("task.submitted"), "next")]).await.remove(0) {
+            Ok(appended) => {
+                let stored = log.get(appended.sequence).await.expect("readable").expect("there");
+                assert_eq!(&stored.payload[..], b"next");
+                break;
+            }
+            Err(AppendError::Unknown { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let last = log.info().await.expect("readable").last_sequence;
+    let stored = messages_until(&log, vec!["swarm.>".into()], 0, last).await;
+    assert!(stored.iter().all(|message| &message.payload[..] == b"next"));
+    assert_eq!(log.stats().in_flight, 0);
+}
+
+async fn full_stream_says_so(durability: Durability) {
+    let server = server(durability).await;
+    let settings = Provision { max_bytes: 256 * 1024, ..Provision::default() };
+    let log = open(&server.url, durability, &settings).await;
+    let body = "x".repeat(8 * 1024);
+    let outcomes = log.append((0..60).map(|_| message(&subject("task.submitted"), &body)).collect()).await;
+    let stored = outcomes.iter().take_while(|outcome| outcome.is_ok()).count();
+    assert!((20..40).contains(&stored), "{stored}");
+    for outcome in &outcomes[stored..] {
+        assert!(matches!(outcome, Err(AppendError::Full { .. })), "{outcome:?}");
+    }
+    let batch = log.append_atomic((0..10).map(|_| message(&subject("task.submitted"), &body)).collect()).await;
+    assert!(matches!(batch, Err(AppendError::Full { .. })), "{batch:?}");
+    let info = log.info().await.expect("readable");
+    assert_eq!((info.last_sequence, info.bytes_max), (stored as u64, 256 * 1024));
+    assert!(info.bytes <= 256 * 1024);
+    // Raising the limit is all it takes.
+    let larger = Provision { max_bytes: 1024 * 1024, ..Provision::default() };
+    provision(log.context(), &larger).await.expect("raised");
+    log.append(vec![message(&subject("task.submitted"), &body)]).await.remove(0).expect("room again");
+}
+
+#[tokio::test]
+async fn a_full_stream_says_so_with_speed() {
+    full_stream_says_so(Durability::Speed).await;
+}
+
+#[tokio::test]
+async fn a_full_stream_says_so_with_sync_always() {
+    full_stream_says_so(Durability::Always).await;
+}
+
+#[tokio::test]
+async fn provisioning_is_idempotent() {
+    let server = server(Durability::Speed).await;
+    let connection = connection(&server.url).await;
+    let context = async_nats::jetstream::new(connection.client().clone());
+    let error = JetStreamLog::open(&connection, LogSettings::new(Durability::Speed, 1)).await.err().expect("nothing there");
+    assert!(matches!(error, LogError::Incompatible(_)), "{error}");
+    let settings = Provision::default();
+    // At once and again.
+    let (a, b) = tokio::join!(provision(&context, &settings), provision(&context, &settings));
+    a.and(b).expect("created");
+    provision(&context, &settings).await.expect("identical");
+    for wanted in definitions::streams(&settings) {
+        let stream = context.get_stream(&wanted.name).await.expect("there");
+        let config = &stream.cached_info().config;
+        assert_eq!((config.num_replicas, config.storage, config.max_bytes), (1, wanted.storage, wanted.max_bytes), "{}", wanted.name);
+    }
+    let presence = context.get_key_value(definitions::PRESENCE_BUCKET).await.expect("a KV bucket");
+    let revision = presence.create("distributor.a", "{}".into()).await.expect("usable");
+    presence.update("distributor.a", "{1}".into(), revision).await.expect("usable");
+    // Limits go up, never down.
+    let raised = Provision { max_bytes: settings.max_bytes * 2, ..settings.clone() };
+    provision(&context, &raised).await.expect("raised");
+    provision(&context, &settings).await.expect("the operator's higher limit stays");
+    let stream = context.get_stream(EVENTS_STREAM).await.expect("there");
+    assert_eq!(stream.cached_info().config.max_bytes, raised.max_bytes);
+}
+
+#[tokio::test]
+async fn an_incompatible_stream_is_refused_with_both_configurations() {
+    let server = server(Durability::Speed).await;
+    let connection = connection(&server.url).await;
+    let context = async_nats::jetstream::new(connection.client().clone());
+    let foreign = Config { name: EVENTS_STREAM.into(), subjects: vec!["swarm.evt.>".into(), "orders.>".into()], ..Config::default() };
+    context.create_stream(foreign).await.expect("created");
+    let error = provision(&context, &Provision::default()).await.expect_err("must be refused");
+    let LogError::Incompatible(text) = &error else { panic!("{error}") };
+    for part in [EVENTS_STREAM, "subjects", "allow_atomic", "existing: {", "orders.>", "needed:   {", "swarm.ctl.>"] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+}
+
+#[tokio::test]
+async fn stored_events_are_republished() {
+    let server = server(Durability::Speed).await;
+    let log = open(&server.url, Durability::Speed, &Provision::default()).await;
+    let assigned = subject("task.assigned.a");
+    let mut live = log.client().subscribe(assigned.replacen("swarm.evt", "swarm.live.evt", 1)).await.expect("subscribed");
+    log.client().flush().await.expect("flushed");
+    let outcomes = log.append(vec![message(&assigned, "1"), message(&subject("task.submitted"), "-"), message(&assigned, "2")]).await;
+    let sequences: Vec<_> = outcomes.into_iter().map(|outcome| outcome.expect("stored").sequence).collect();
+    for (body, sequence, previous) in [("1", sequences[0], 0), ("2", sequences[2], sequences[0])] {
+        let message = live.next().await.expect("republished");
+        let header = |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name)).map(|value| value.as_str().to_owned());
+        assert_eq!(&message.payload[..], body.as_bytes());
+        assert_eq!(header("Nats-Stream").as_deref(), Some(EVENTS_STREAM));
+        assert_eq!(header("Nats-Subject"), Some(assigned.clone()));
+        assert_eq!(header("Nats-Sequence"), Some(sequence.to_string()));
+        assert_eq!(header("Nats-Last-Sequence"), Some(previous.to_string()));
+        assert!(header("Nats-Time-Stamp").is_some());
+    }
+}
+
+#[tokio::test]
+async fn overlapping_filters_end_the_tail_with_a_reason() {
+    let server = server(Durability::Speed).await;
+    let log = open(&server.url, Durability::Speed, &Provision::default()).await;
+    let mut tail = log.tail(vec!["swarm.evt.>".into(), "swarm.evt.07.>".into()], 0);
+    let error = tail.next().await.expect("an answer").expect_err("must be refused");
+    assert!(error.to_string().contains("overlap"), "{error}");
+    assert!(tail.next().await.is_none());
+}
+
+#[tokio::test]
+async fn many_disjoint_filters_are_taken() {
+    let server = server(Durability::Speed).await;
+    let log = open(&server.url, Durability::Speed, &Provision::default()).await;
+    let families = ["evt", "cmd"];
+    let filters: Vec<_> = (0..64).flat_map(|p| families.map(|family| format!("swarm.{family}.{p:02}.>")))
+        .chain((0..64).flat_map(|p| ["coordinator", "distributor", "health"].map(|service| format!("swarm.ctl.{service}.{p:02}.>"))))
+        .collect();
+    assert_eq!(filters.len(), 320);
+    let sequence = log.append(vec![message(&subject("task.submitted"), "a")]).await.remove(0).expect("stored").sequence;
+    assert_eq!(messages_until(&log, filters, 0, sequence).await.len(), 1);
+}
+
+#[tokio::test]
+async fn sync_always_groups_what_waits() {
+    let server = server(Durability::Always).await;
+    let log = open(&server.url, Durability::Always, &Provision::default()).await;
+    let claimed = "swarm.ctl.distributor.07.claimed";
+    let epoch = log.append(vec![under(message(claimed, "a"), claimed, 0)]).await.remove(0).expect("claimed").sequence;
+    let calls: Vec<_> = (0..300).map(|number| {
+        log.append(vec![under(message(&subject("task.assigned.a"), &format!("{number}")), claimed, epoch)])
+    }).collect();
+    for call in calls {
+        call.await.remove(0).expect("stored");
+    }
+    let stats = log.stats();
+    assert_eq!((stats.appended, stats.in_flight), (301, 0));
+    assert!((3..30).contains(&stats.batches) && stats.batched > 250, "{stats:?}");
+}
