@@ -13,6 +13,7 @@ pub mod envelope;
 pub mod ids;
 pub mod json;
 pub mod org;
+pub mod permissions;
 pub mod problem;
 pub mod read;
 pub mod subject;

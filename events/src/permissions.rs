@@ -1,0 +1,292 @@
+//! What each user of the bus may publish and subscribe to, built from the subject module.
+//!
+//! The server enforces it: a service that is taken over, or simply wrong, cannot write what another decides. What a
+//! permission cannot forbid (headers, reply subjects) is why these credentials go to operated components only, and why
+//! every event is checked against its subject when it is read.
+
+use uuid::Uuid;
+
+use crate::{
+    ids::{AgentId, OrgId, SwarmId},
+    read::{Writer, writer},
+    subject::{
+        AgentVerb, CommandVerb, ControlVerb, OrgVerb, Partition, Place, STREAM, Service, Subject,
+        SwarmVerb, TaskVerb,
+    },
+};
+
+/// Stream of the last heartbeats.
+const HEARTBEATS: &str = "swarm_heartbeats";
+/// Bucket of the services' presence keys.
+const PRESENCE: &str = "swarm_presence";
+/// Bucket of snapshots and large inputs.
+const OBJECTS: &str = "swarm_objects";
+/// Replies. One prefix for all: what is asked over the bus is the log, which all of these may read.
+const INBOX: &str = "_INBOX.>";
+/// What the server republishes of the log.
+const LIVE: &str = "swarm.live.>";
+/// Messages that are published but not stored never reach a stream's consumers: these are core NATS.
+const HEARTBEAT_SUBJECTS: &str = "swarm.hb.>";
+
+/// Subjects (wildcards allowed) that a user may publish and subscribe to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Permissions {
+    /// May be published to.
+    pub publish: Vec<String>,
+    /// May be subscribed to.
+    pub subscribe: Vec<String>,
+}
+
+/// A user of the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// A deciding service.
+    Service(Service),
+    /// Folds the log into the read models.
+    Projector,
+    /// Turns requests into commands and submissions.
+    Gateway,
+    /// A person's command line: everything that clients and agents may write, on any swarm, and reading.
+    Operator,
+    /// One agent of one swarm.
+    Agent(Place, AgentId),
+}
+
+impl User {
+    /// What it may do.
+    pub fn permissions(self) -> Permissions {
+        let mut publish = match self {
+            Self::Service(service) => written_by(
+                |writer| matches!(writer, Writer::Service(s) | Writer::Shell(s) if s == service),
+            ),
+            Self::Projector => Vec::new(),
+            Self::Gateway => written_by(|writer| writer == Writer::Client),
+            Self::Operator => written_by(|writer| matches!(writer, Writer::Client | Writer::Agent)),
+            Self::Agent(place, agent) => agent_writes(place, agent),
+        };
+        publish.extend(stream_reading(STREAM));
+        publish.extend(object_reading());
+        if !matches!(self, Self::Agent(..)) {
+            publish.extend(stream_reading(HEARTBEATS));
+            publish.extend(presence());
+        }
+        // Snapshots, and inputs that are too large for their event.
+        if matches!(self, Self::Service(_) | Self::Projector) {
+            publish.extend(object_writing());
+        }
+        // A result that is too large for its event.
+        if matches!(self, Self::Agent(..) | Self::Operator) {
+            publish.push(format!("$O.{OBJECTS}.>"));
+        }
+        let mut subscribe = vec![INBOX.to_owned()];
+        match self {
+            Self::Agent(place, agent) => {
+                subscribe.extend(crate::subject::filter::agent(place, agent, true));
+            }
+            _ => subscribe.extend([LIVE.to_owned(), HEARTBEAT_SUBJECTS.to_owned()]),
+        }
+        Permissions { publish, subscribe }
+    }
+}
+
+/// Ids that stand for "any" until they are replaced by wildcards.
+const ANY: Uuid = Uuid::nil();
+
+/// The subjects whose writer is one of those that `wanted` names, on every partition, organization and swarm.
+fn written_by(wanted: impl Fn(Writer) -> bool) -> Vec<String> {
+    let place = Place::new(OrgId(ANY), SwarmId(ANY));
+    let mut subjects: Vec<String> = every(place, AgentId(ANY))
+        .filter(|subject| wanted(writer(subject)))
+        .map(|subject| wildcards(&subject))
+        .collect();
+    subjects.sort();
+    subjects.dedup();
+    subjects
+}
+
+/// What one agent writes: its own task events and heartbeats, and its own joining and leaving.
+fn agent_writes(place: Place, agent: AgentId) -> Vec<String> {
+    every(place, agent)
+        .filter(|subject| match subject {
+            Subject::Command(_, verb) => matches!(verb, CommandVerb::Join | CommandVerb::Leave),
+            other => writer(other) == Writer::Agent,
+        })
+        .map(|subject| subject.to_string())
+        .collect()
+}
+
+/// Every kind of subject, for one place and agent.
+fn every(place: Place, agent: AgentId) -> impl Iterator<Item = Subject> {
+    let (p, org) = (place.partition, place.org);
+    let swarm = SwarmVerb::ALL
+        .iter()
+        .map(move |verb| Subject::Swarm(place, *verb));
+    let agents = AgentVerb::ALL
+        .iter()
+        .map(move |verb| Subject::Agent(place, *verb, agent));
+    let tasks = TaskVerb::ALL
+        .iter()
+        .map(move |verb| Subject::Task(place, *verb, verb.names_agent().then_some(agent)));
+    let orgs = OrgVerb::ALL
+        .iter()
+        .map(move |verb| Subject::Org(p, org, *verb));
+    let commands = CommandVerb::ALL.iter().map(move |verb| {
+        if verb.of_org() {
+            Subject::OrgCommand(p, org, *verb)
+        } else {
+            Subject::Command(place, *verb)
+        }
+    });
+    let control = Service::ALL.iter().flat_map(move |service| {
+        ControlVerb::ALL
+            .iter()
+            .map(move |verb| Subject::Control(*service, p, *verb))
+    });
+    swarm
+        .chain(agents)
+        .chain(tasks)
+        .chain(orgs)
+        .chain(commands)
+        .chain(control)
+        .chain([Subject::Heartbeat(place, agent)])
+}
+
+/// A subject with wildcards for its partition and ids.
+fn wildcards(subject: &Subject) -> String {
+    let any = |token: &str| token.parse::<Partition>().is_ok() || Uuid::parse_str(token).is_ok();
+    subject
+        .to_string()
+        .split('.')
+        .map(|token| if any(token) { "*" } else { token })
+        .collect::<Vec<_>>()
+        .join(".")
+}
+
+/// The parts of JetStream's API that reading a stream takes: its state, single messages, short-lived consumers.
+fn stream_reading(stream: &str) -> Vec<String> {
+    vec![
+        "$JS.API.INFO".to_owned(),
+        format!("$JS.API.STREAM.INFO.{stream}"),
+        format!("$JS.API.STREAM.MSG.GET.{stream}"),
+        format!("$JS.API.DIRECT.GET.{stream}"),
+        format!("$JS.API.DIRECT.GET.{stream}.>"),
+        format!("$JS.API.CONSUMER.CREATE.{stream}"),
+        format!("$JS.API.CONSUMER.CREATE.{stream}.>"),
+        format!("$JS.API.CONSUMER.INFO.{stream}.*"),
+        format!("$JS.API.CONSUMER.DELETE.{stream}.*"),
+        format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.*"),
+        format!("$JS.FC.{stream}.>"),
+    ]
+}
+
+fn presence() -> Vec<String> {
+    let mut subjects = stream_reading(&format!("KV_{PRESENCE}"));
+    subjects.push(format!("$KV.{PRESENCE}.>"));
+    subjects
+}
+
+fn object_reading() -> Vec<String> {
+    stream_reading(&format!("OBJ_{OBJECTS}"))
+}
+
+/// Replacing or deleting an object purges its old chunks.
+fn object_writing() -> Vec<String> {
+    vec![
+        format!("$O.{OBJECTS}.>"),
+        format!("$JS.API.STREAM.PURGE.OBJ_{OBJECTS}"),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVICES: [Service; 3] = [Service::Coordinator, Service::Distributor, Service::Health];
+
+    fn covers(filter: &str, subject: &str) -> bool {
+        let (mut f, mut s) = (filter.split('.'), subject.split('.'));
+        loop {
+            match (f.next(), s.next()) {
+                (Some(">"), Some(_)) => return true,
+                (Some("*"), Some(_)) => {}
+                (Some(a), Some(b)) if a == b => {}
+                (None, None) => return true,
+                _ => return false,
+            }
+        }
+    }
+
+    fn may_publish(user: User, subject: &Subject) -> bool {
+        let text = subject.to_string();
+        user.permissions().publish.iter().any(|f| covers(f, &text))
+    }
+
+    fn somewhere(number: u128) -> Place {
+        Place::new(OrgId(Uuid::from_u128(7)), SwarmId(Uuid::from_u128(number)))
+    }
+
+    #[test]
+    fn a_service_may_write_exactly_what_it_decides() {
+        let place = somewhere(1);
+        for subject in every(place, AgentId(Uuid::from_u128(3))) {
+            for service in SERVICES {
+                let rightful = matches!(
+                    writer(&subject),
+                    Writer::Service(s) | Writer::Shell(s) if s == service
+                );
+                assert_eq!(
+                    may_publish(User::Service(service), &subject),
+                    rightful,
+                    "{service} on {subject}"
+                );
+            }
+            let client = writer(&subject) == Writer::Client;
+            assert_eq!(may_publish(User::Gateway, &subject), client, "{subject}");
+            assert!(!may_publish(User::Projector, &subject), "{subject}");
+        }
+    }
+
+    #[test]
+    fn an_agent_speaks_as_itself_only() {
+        let (here, there) = (somewhere(1), somewhere(2));
+        let (me, other) = (AgentId(Uuid::from_u128(3)), AgentId(Uuid::from_u128(4)));
+        let user = User::Agent(here, me);
+        assert!(may_publish(
+            user,
+            &Subject::Task(here, TaskVerb::Started, Some(me))
+        ));
+        assert!(may_publish(
+            user,
+            &Subject::Command(here, CommandVerb::Join)
+        ));
+        assert!(may_publish(user, &Subject::Heartbeat(here, me)));
+        for subject in [
+            Subject::Task(here, TaskVerb::Started, Some(other)),
+            Subject::Task(there, TaskVerb::Started, Some(me)),
+            Subject::Task(here, TaskVerb::Assigned, Some(me)),
+            Subject::Task(here, TaskVerb::Submitted, None),
+            Subject::Command(here, CommandVerb::Delete),
+            Subject::Command(there, CommandVerb::Join),
+        ] {
+            assert!(!may_publish(user, &subject), "{subject}");
+        }
+    }
+
+    #[test]
+    fn nobody_may_publish_what_only_the_server_republishes() {
+        let users = SERVICES.map(User::Service).into_iter().chain([
+            User::Projector,
+            User::Gateway,
+            User::Operator,
+        ]);
+        for user in users {
+            let publish = user.permissions().publish;
+            assert!(
+                !publish
+                    .iter()
+                    .any(|f| covers(f, "swarm.live.evt.x") || f.starts_with("swarm.live")),
+                "{user:?}"
+            );
+        }
+    }
+}
