@@ -147,7 +147,8 @@ fn normalized(config: &Config) -> Map<String, Value> {
         Value::Number(number) => !matches!(number.as_i64(), Some(0 | -1)),
         Value::Object(object) => !object.is_empty() && field != "metadata" && object.values().any(|value| !value.is_null()),
         Value::Array(items) => !items.is_empty(),
-        Value::String(text) => !text.is_empty() && !(field == "compression" && text == "none"),
+        Value::String(text) if field == "compression" => text != "none",
+        Value::String(text) => !text.is_empty(),
         Value::Bool(true) => true,
     });
     // "default" is what the server writes for an unset persistence mode, and zeroed consumer limits for unset ones.

@@ -12,7 +12,7 @@ use std::{
 
 use async_nats::jetstream::stream::Config;
 use futures::StreamExt;
-use support::{connection, message, messages_until, open, server, subject, under};
+use support::{connection, jetstream_cluster, message, messages_until, open, server, subject, under, Server};
 use swarm_log::{
     AppendError, Log, LogError, StoredMessage, Tailed,
     definitions::{self, EVENTS_STREAM, Provision},
@@ -273,4 +273,84 @@ async fn sync_always_groups_what_waits() {
     let stats = log.stats();
     assert_eq!((stats.appended, stats.in_flight), (301, 0));
     assert!((3..30).contains(&stats.batches) && stats.batched > 250, "{stats:?}");
+}
+
+/// The simulated log copies this order of checks.
+#[tokio::test]
+async fn a_node_checks_fences_before_duplicates_and_a_cluster_after() {
+    let node = support::jetstream(Durability::Speed).await;
+    let cluster = jetstream_cluster().await;
+    for (log, is_cluster) in [(&node.log, false), (&cluster.log, true)] {
+        let claimed = "swarm.ctl.distributor.07.claimed";
+        let mut claim = under(message(claimed, "a"), claimed, 0);
+        claim.message_id = Some("id".into());
+        let first = log.append(vec![claim.clone()]).await.remove(0).expect("claimed");
+        match log.append(vec![claim]).await.remove(0) {
+            Ok(appended) => assert!(is_cluster && appended.duplicate && appended.sequence == first.sequence),
+            Err(AppendError::Fenced { .. }) => assert!(!is_cluster),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn on_a_cluster_checks_of_two_processes_on_one_subject_both_pass() {
+    let fixture = jetstream_cluster().await;
+    let Server::Cluster(cluster) = &fixture.server else { panic!("a cluster") };
+    let settings = Provision { replicas: 3, max_bytes: 64 * 1024 * 1024, ..Provision::default() };
+    let mut logs = vec![fixture.log.clone()];
+    for node in &cluster.nodes[1..] {
+        logs.push(open(&node.url, Durability::Always, &settings).await);
+    }
+    let claimed = "swarm.ctl.distributor.07.claimed";
+    let epoch = logs[0].append(vec![under(message(claimed, "a"), claimed, 0)]).await.remove(0).expect("claimed").sequence;
+    let mut calls = Vec::new();
+    for number in 0..60 {
+        for log in &logs {
+            calls.push(log.append(vec![under(message(&subject("task.assigned.a"), &format!("{number}")), claimed, epoch)]));
+        }
+    }
+    for call in calls {
+        call.await.remove(0).expect("10164 is settled inside");
+    }
+    let last = logs[0].info().await.expect("readable").last_sequence;
+    assert_eq!(last, epoch + 180);
+}
+
+#[tokio::test]
+async fn the_loss_of_a_node_leaves_no_gap_in_a_tail() {
+    let mut fixture = jetstream_cluster().await;
+    let log = fixture.log.clone();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn(write(log.clone(), stop.clone()));
+    let mut tail = log.tail(vec!["swarm.evt.>".into()], 0);
+    let leader = log.context().get_stream(EVENTS_STREAM).await.expect("there").cached_info().cluster.clone();
+    let leader = leader.and_then(|cluster| cluster.leader).expect("a leader");
+    let Server::Cluster(cluster) = &mut fixture.server else { panic!("a cluster") };
+    let number = cluster.nodes.iter().position(|node| node.server.settings().name == leader).expect("one of ours");
+    let mut met = Vec::new();
+    let mut killed = None;
+    let mut written = None;
+    let mut writing = Some(writing);
+    loop {
+        match tail.next().await.expect("never ends").expect("mends itself") {
+            Tailed::Message(message) => met.push(message),
+            Tailed::Interrupted | Tailed::Resumed | Tailed::CaughtUp => {}
+        }
+        if killed.is_none() && met.len() >= 200 {
+            cluster.nodes[number].kill();
+            killed = Some(met.len());
+        }
+        if killed.is_some_and(|at| met.len() >= at + 400) && let Some(writing) = writing.take() {
+            stop.store(true, Ordering::Relaxed);
+            written = Some((writing.await.expect("no panic"), log.info().await.expect("readable").last_sequence));
+        }
+        if written.as_ref().is_some_and(|(_, last)| met.last().is_some_and(|message| message.sequence >= *last)) {
+            break;
+        }
+    }
+    assert!(met.iter().map(|message| message.sequence).eq(1..=met.len() as u64), "no gap and no repeat");
+    for (sequence, body) in &written.expect("written").0.stored {
+        assert_eq!(met[usize::try_from(*sequence).expect("small") - 1].payload, body.as_bytes());
+    }
 }
