@@ -1,0 +1,364 @@
+//! Reads the read models. Every function is scoped to one organization: what belongs to another does not exist.
+//!
+//! Lists come in the order in which things were made, so that a page that was read stays as it was and a new row appears
+//! at the end. A cursor is opaque: it is the place of the last row of the page before.
+
+mod cursor;
+mod rows;
+
+use sqlx::{Postgres, QueryBuilder, postgres::PgPool};
+use swarm_events::{AgentId, OrgId, SwarmId, TaskId};
+
+pub use cursor::{Cursor, Page, PageRequest};
+pub use rows::{AgentRow, DependencyRow, EventRow, Jsonb, OrganizationRow, SwarmRow, TaskRow};
+
+/// Rows of a page that names no number.
+pub const PAGE_DEFAULT: u32 = 100;
+/// Most rows of a page: with the largest payloads and results a page stays what a client can hold.
+pub const PAGE_MAX: u32 = 1_000;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// `limit` is 0 or above [`PAGE_MAX`].
+    #[error("limit: {0} is outside 1 to {PAGE_MAX}")]
+    Limit(u32),
+    /// `cursor` is not one of this list.
+    #[error("cursor: not a cursor of this list (take next_cursor of the page before, as it is)")]
+    Cursor,
+    /// The tables are not there (yet): no projector has run, or it rebuilds.
+    #[error("the read models are being made")]
+    NotThere(#[source] sqlx::Error),
+    /// PostgreSQL does not answer.
+    #[error("PostgreSQL does not answer")]
+    Unavailable(#[source] sqlx::Error),
+    /// PostgreSQL answered with something else than rows.
+    #[error("PostgreSQL refused a read")]
+    Refused(#[source] sqlx::Error),
+}
+impl QueryError {
+    /// Whether the same question may be answered later: a 503 and not a 500.
+    pub const fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::NotThere(_))
+    }
+}
+impl From<sqlx::Error> for QueryError {
+    fn from(error: sqlx::Error) -> Self {
+        if crate::pg::is_missing_table(&error) {
+            Self::NotThere(error)
+        } else if crate::pg::is_unavailable(&error) {
+            Self::Unavailable(error)
+        } else {
+            Self::Refused(error)
+        }
+    }
+}
+
+/// Which swarms.
+#[derive(Clone, Debug, Default)]
+pub struct SwarmFilter {
+    /// Only with this status.
+    pub status: Option<String>,
+    /// Only with this name.
+    pub name: Option<String>,
+    /// Deleted ones too.
+    pub deleted: bool,
+}
+
+/// Which tasks.
+#[derive(Clone, Debug, Default)]
+pub struct TaskFilter {
+    /// Only with this status.
+    pub status: Option<String>,
+    /// Only of this type.
+    pub task_type: Option<String>,
+    /// Only those that are (or are not) dead letters.
+    pub dead_lettered: Option<bool>,
+    /// Only of this graph.
+    pub graph_id: Option<uuid::Uuid>,
+    /// Only at this agent.
+    pub agent_id: Option<AgentId>,
+}
+
+/// An organization.
+///
+/// # Errors
+/// PostgreSQL does not answer.
+pub async fn organization(
+    pool: &PgPool,
+    org: OrgId,
+) -> Result<Option<OrganizationRow>, QueryError> {
+    let query = sqlx::query_as("SELECT id, name, created_at FROM organizations WHERE id = $1");
+    Ok(query.bind(org.0).fetch_optional(pool).await?)
+}
+
+/// A page of an organization's swarms.
+///
+/// # Errors
+/// See [`QueryError`].
+pub async fn swarms(
+    pool: &PgPool,
+    org: OrgId,
+    filter: &SwarmFilter,
+    page: &PageRequest,
+) -> Result<Page<SwarmRow>, QueryError> {
+    let (limit, after) = page.checked(cursor::SWARMS)?;
+    let mut query = QueryBuilder::<Postgres>::new("SELECT * FROM swarms WHERE organization_id = ");
+    query
+        .push_bind(org.0)
+        .push(" AND created_seq > ")
+        .push_bind(after);
+    if let Some(status) = &filter.status {
+        query.push(" AND status = ").push_bind(status);
+    }
+    if let Some(name) = &filter.name {
+        query.push(" AND name = ").push_bind(name);
+    }
+    if !filter.deleted {
+        query.push(" AND deleted_at IS NULL");
+    }
+    query
+        .push(" ORDER BY created_seq LIMIT ")
+        .push_bind(limit + 1);
+    Ok(Page::of(
+        query.build_query_as().fetch_all(pool).await?,
+        limit,
+        cursor::SWARMS,
+        |row: &SwarmRow| row.created_seq,
+    ))
+}
+
+/// A swarm.
+///
+/// # Errors
+/// PostgreSQL does not answer.
+pub async fn swarm(
+    pool: &PgPool,
+    org: OrgId,
+    swarm: SwarmId,
+) -> Result<Option<SwarmRow>, QueryError> {
+    let query = sqlx::query_as("SELECT * FROM swarms WHERE organization_id = $1 AND id = $2");
+    Ok(query.bind(org.0).bind(swarm.0).fetch_optional(pool).await?)
+}
+
+/// A page of a swarm's agents, stopped ones too.
+///
+/// # Errors
+/// See [`QueryError`].
+pub async fn agents(
+    pool: &PgPool,
+    org: OrgId,
+    swarm: SwarmId,
+    status: Option<&str>,
+    page: &PageRequest,
+) -> Result<Page<AgentRow>, QueryError> {
+    let (limit, after) = page.checked(cursor::AGENTS)?;
+    let mut query =
+        QueryBuilder::<Postgres>::new("SELECT * FROM swarm_agents WHERE organization_id = ");
+    query
+        .push_bind(org.0)
+        .push(" AND swarm_id = ")
+        .push_bind(swarm.0);
+    query.push(" AND created_seq > ").push_bind(after);
+    if let Some(status) = status {
+        query.push(" AND status = ").push_bind(status);
+    }
+    query
+        .push(" ORDER BY created_seq LIMIT ")
+        .push_bind(limit + 1);
+    Ok(Page::of(
+        query.build_query_as().fetch_all(pool).await?,
+        limit,
+        cursor::AGENTS,
+        |row: &AgentRow| row.created_seq,
+    ))
+}
+
+/// An agent of a swarm.
+///
+/// # Errors
+/// PostgreSQL does not answer.
+pub async fn agent(
+    pool: &PgPool,
+    org: OrgId,
+    swarm: SwarmId,
+    agent: AgentId,
+) -> Result<Option<AgentRow>, QueryError> {
+    let query = sqlx::query_as(
+        "SELECT * FROM swarm_agents WHERE organization_id = $1 AND swarm_id = $2 AND id = $3",
+    );
+    Ok(query
+        .bind(org.0)
+        .bind(swarm.0)
+        .bind(agent.0)
+        .fetch_optional(pool)
+        .await?)
+}
+
+/// A page of a swarm's tasks.
+///
+/// # Errors
+/// See [`QueryError`].
+pub async fn tasks(
+    pool: &PgPool,
+    org: OrgId,
+    swarm: SwarmId,
+    filter: &TaskFilter,
+    page: &PageRequest,
+) -> Result<Page<TaskRow>, QueryError> {
+    let (limit, after) = page.checked(cursor::TASKS)?;
+    let mut query =
+        QueryBuilder::<Postgres>::new("SELECT * FROM swarm_tasks WHERE organization_id = ");
+    query
+        .push_bind(org.0)
+        .push(" AND swarm_id = ")
+        .push_bind(swarm.0);
+    query.push(" AND submitted_seq > ").push_bind(after);
+    if let Some(status) = &filter.status {
+        query.push(" AND status = ").push_bind(status);
+    }
+    if let Some(task_type) = &filter.task_type {
+        query.push(" AND task_type = ").push_bind(task_type);
+    }
+    match filter.dead_lettered {
+        // Spelled out: only so is the partial index taken.
+        Some(true) => drop(query.push(" AND dead_lettered")),
+        Some(false) => drop(query.push(" AND NOT dead_lettered")),
+        None => {}
+    }
+    if let Some(graph) = filter.graph_id {
+        query.push(" AND graph_id = ").push_bind(graph);
+    }
+    if let Some(agent) = filter.agent_id {
+        query.push(" AND assigned_agent_id = ").push_bind(agent.0);
+    }
+    query
+        .push(" ORDER BY submitted_seq LIMIT ")
+        .push_bind(limit + 1);
+    Ok(Page::of(
+        query.build_query_as().fetch_all(pool).await?,
+        limit,
+        cursor::TASKS,
+        |row: &TaskRow| row.submitted_seq,
+    ))
+}
+
+/// A task of a swarm.
+///
+/// # Errors
+/// PostgreSQL does not answer.
+pub async fn task(
+    pool: &PgPool,
+    org: OrgId,
+    swarm: SwarmId,
+    task: TaskId,
+) -> Result<Option<TaskRow>, QueryError> {
+    let query = sqlx::query_as(
+        "SELECT * FROM swarm_tasks WHERE organization_id = $1 AND swarm_id = $2 AND id = $3",
+    );
+    Ok(query
+        .bind(org.0)
+        .bind(swarm.0)
+        .bind(task.0)
+        .fetch_optional(pool)
+        .await?)
+}
+
+/// The tasks with this id in all swarms of the organization: more than one only if a client used an id twice.
+///
+/// # Errors
+/// PostgreSQL does not answer.
+pub async fn tasks_by_id(
+    pool: &PgPool,
+    org: OrgId,
+    task: TaskId,
+) -> Result<Vec<TaskRow>, QueryError> {
+    let query = sqlx::query_as(
+        "SELECT * FROM swarm_tasks WHERE organization_id = $1 AND id = $2 ORDER BY submitted_seq",
+    );
+    Ok(query.bind(org.0).bind(task.0).fetch_all(pool).await?)
+}
+
+/// What a task waits for.
+///
+/// # Errors
+/// PostgreSQL does not answer.
+pub async fn dependencies(
+    pool: &PgPool,
+    org: OrgId,
+    swarm: SwarmId,
+    task: TaskId,
+) -> Result<Vec<DependencyRow>, QueryError> {
+    let query = sqlx::query_as(
+        "SELECT * FROM task_dependencies WHERE organization_id = $1 AND swarm_id = $2 AND task_id = $3 \
+         ORDER BY depends_on_task_id",
+    );
+    Ok(query
+        .bind(org.0)
+        .bind(swarm.0)
+        .bind(task.0)
+        .fetch_all(pool)
+        .await?)
+}
+
+/// What waits for a task.
+///
+/// # Errors
+/// PostgreSQL does not answer.
+pub async fn dependents(
+    pool: &PgPool,
+    org: OrgId,
+    swarm: SwarmId,
+    task: TaskId,
+) -> Result<Vec<DependencyRow>, QueryError> {
+    let query = sqlx::query_as(
+        "SELECT * FROM task_dependencies WHERE organization_id = $1 AND swarm_id = $2 AND depends_on_task_id = $3 \
+         ORDER BY task_id",
+    );
+    Ok(query
+        .bind(org.0)
+        .bind(swarm.0)
+        .bind(task.0)
+        .fetch_all(pool)
+        .await?)
+}
+
+/// A page of a swarm's events, in the order of the log.
+///
+/// # Errors
+/// See [`QueryError`].
+pub async fn events(
+    pool: &PgPool,
+    org: OrgId,
+    swarm: SwarmId,
+    event_type: Option<&str>,
+    page: &PageRequest,
+) -> Result<Page<EventRow>, QueryError> {
+    let (limit, after) = page.checked(cursor::EVENTS)?;
+    let mut query = QueryBuilder::<Postgres>::new("SELECT * FROM swarm_events WHERE swarm_id = ");
+    query
+        .push_bind(swarm.0)
+        .push(" AND organization_id = ")
+        .push_bind(org.0);
+    query.push(" AND seq > ").push_bind(after);
+    if let Some(event_type) = event_type {
+        query.push(" AND event_type = ").push_bind(event_type);
+    }
+    query.push(" ORDER BY seq LIMIT ").push_bind(limit + 1);
+    Ok(Page::of(
+        query.build_query_as().fetch_all(pool).await?,
+        limit,
+        cursor::EVENTS,
+        |row: &EventRow| row.seq,
+    ))
+}
+
+/// Up to which stream sequence the tables are. `None`: nothing has been projected yet.
+///
+/// # Errors
+/// PostgreSQL does not answer.
+pub async fn committed_sequence(pool: &PgPool) -> Result<Option<u64>, QueryError> {
+    let query = sqlx::query_scalar("SELECT sequence FROM projection_checkpoint WHERE name = $1");
+    let sequence: Option<i64> = query.bind(crate::CHECKPOINT).fetch_optional(pool).await?;
+    Ok(sequence.map(|sequence| u64::try_from(sequence).unwrap_or(0)))
+}

@@ -1,0 +1,242 @@
+//! Rows as the API shows them: the field names are the column names, times are RFC 3339.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sqlx::FromRow;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// A JSON column, kept as its text: a number too large for a float stays what it is.
+pub type Jsonb = sqlx::types::Json<Box<RawValue>>;
+
+/// A row of `organizations`.
+#[derive(Clone, Debug, Serialize, FromRow, ToSchema)]
+pub struct OrganizationRow {
+    /// The organization.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+}
+
+/// A row of `swarms`.
+#[derive(Clone, Debug, Serialize, FromRow, ToSchema)]
+pub struct SwarmRow {
+    /// The swarm.
+    pub id: Uuid,
+    /// Whose it is.
+    pub organization_id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// In words.
+    pub description: Option<String>,
+    /// `star`, `mesh`, `hierarchical` or `ring`.
+    pub topology: String,
+    /// The topology's own settings.
+    #[schema(value_type = Object)]
+    pub topology_configuration: Jsonb,
+    /// All settings, defaults filled in.
+    #[schema(value_type = Object)]
+    pub configuration: Jsonb,
+    /// `inactive`, `starting`, `active`, `degraded` or `stopping`.
+    pub status: String,
+    /// The leader, if one is elected.
+    pub leader_agent_id: Option<Uuid>,
+    /// Live agents.
+    pub agent_count: i32,
+    /// Partition, 0 to 63.
+    pub partition: i16,
+    /// Whose key created it.
+    pub created_by: Option<Uuid>,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+    /// When its settings or its state last changed.
+    pub updated_at: DateTime<Utc>,
+    /// When its termination ended.
+    pub deleted_at: Option<DateTime<Utc>>,
+    /// Stream sequence of its creation.
+    #[serde(skip)]
+    pub created_seq: i64,
+    /// Stream sequence of the last event that changed it.
+    pub last_seq: i64,
+}
+
+/// A row of `swarm_agents`.
+#[derive(Clone, Debug, Serialize, FromRow, ToSchema)]
+pub struct AgentRow {
+    /// The agent.
+    pub id: Uuid,
+    /// Whose it is.
+    pub organization_id: Uuid,
+    /// Its swarm.
+    pub swarm_id: Uuid,
+    /// What kind.
+    pub agent_type: String,
+    /// Its name.
+    pub agent_name: Option<String>,
+    /// What it can do.
+    pub capabilities: Vec<String>,
+    /// `leader`, `coordinator` or `worker`.
+    pub role: String,
+    /// `idle`, `busy`, `unhealthy` or `stopped` (`pending` and `starting` before it joined).
+    pub status: String,
+    /// The task that it runs (the oldest, if several).
+    pub current_task_id: Option<Uuid>,
+    /// Tasks completed in its life.
+    pub tasks_completed: i32,
+    /// Attempts failed in its life.
+    pub tasks_failed: i32,
+    /// When it was last heard, as of the last sample.
+    pub last_heartbeat_at: Option<DateTime<Utc>>,
+    /// `{cpu_percent, memory_mb, active_connections}` of the last sample, read from the operating system.
+    #[schema(value_type = Object)]
+    pub resource_usage: Jsonb,
+    /// What it said of itself.
+    #[schema(value_type = Object)]
+    pub metadata: Jsonb,
+    /// When its present (or last) process joined.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When that process went.
+    pub stopped_at: Option<DateTime<Utc>>,
+    /// When it first joined.
+    pub created_at: DateTime<Utc>,
+    /// Number of its process, from 1.
+    pub incarnation: i64,
+    /// Its process.
+    pub instance_id: Uuid,
+    /// Tasks that it runs at once.
+    pub slots: i32,
+    /// Tasks that may wait at it.
+    pub waiting: i32,
+    /// Why it stopped.
+    pub stop_reason: Option<String>,
+    /// Stream sequence of its first join.
+    #[serde(skip)]
+    pub created_seq: i64,
+    /// Stream sequence of the last event that changed it.
+    pub last_seq: i64,
+}
+
+/// A row of `swarm_tasks`.
+#[derive(Clone, Debug, Serialize, FromRow, ToSchema)]
+pub struct TaskRow {
+    /// The task.
+    pub id: Uuid,
+    /// Whose it is.
+    pub organization_id: Uuid,
+    /// Its swarm.
+    pub swarm_id: Uuid,
+    /// The task that it is a part of.
+    pub parent_task_id: Option<Uuid>,
+    /// What kind of work.
+    pub task_type: String,
+    /// What the agent gets.
+    #[schema(value_type = Object)]
+    pub payload: Jsonb,
+    /// 1 to 10, higher is more important.
+    pub priority: i32,
+    /// What an agent must be able to do.
+    pub required_capabilities: Vec<String>,
+    /// The agent that has it, or had it last.
+    pub assigned_agent_id: Option<Uuid>,
+    /// `pending`, `queued`, `assigned`, `running`, `completed`, `failed` or `cancelled`.
+    pub status: String,
+    /// Attempts so far in this generation.
+    pub attempt_count: i32,
+    /// Attempts at the most.
+    pub max_attempts: i32,
+    /// What the agent answered.
+    #[schema(value_type = Object)]
+    pub result: Option<Jsonb>,
+    /// What went wrong last.
+    pub error_message: Option<String>,
+    /// When it last became ready for an agent.
+    pub queued_at: Option<DateTime<Utc>>,
+    /// When its last attempt started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended, whichever way.
+    pub completed_at: Option<DateTime<Utc>>,
+    /// When the running attempt is taken away.
+    pub timeout_at: Option<DateTime<Utc>>,
+    /// When it was stored.
+    pub created_at: DateTime<Utc>,
+    /// Its name within its submission.
+    pub key: Option<String>,
+    /// Its graph.
+    pub graph_id: Option<Uuid>,
+    /// Tasks with the same key like the same agent.
+    pub affinity_key: Option<String>,
+    /// Run limit of an attempt in milliseconds.
+    pub timeout_ms: Option<i64>,
+    /// SHA-256 of the request that an `Idempotency-Key` came with.
+    pub body_sha256: Option<String>,
+    /// False while (or for ever if) its graph is not accepted.
+    pub accepted: bool,
+    /// It failed without ever being queued.
+    pub rejected: bool,
+    /// It failed for good: a person may look and retry.
+    pub dead_lettered: bool,
+    /// The task whose failure caused its own.
+    pub because_of: Option<Uuid>,
+    /// Rises when an ended task is retried, from 1.
+    pub generation: i32,
+    /// Parts done of the running attempt, 0 to 100.
+    pub progress_percent: Option<i16>,
+    /// The running attempt in words.
+    pub progress_message: Option<String>,
+    /// Stream sequence of its submission.
+    pub submitted_seq: i64,
+    /// Stream sequence of the last event that changed it.
+    pub last_seq: i64,
+}
+
+/// A row of `task_dependencies`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, FromRow, ToSchema)]
+pub struct DependencyRow {
+    /// The task that waits.
+    pub task_id: Uuid,
+    /// What it waits for.
+    pub depends_on_task_id: Uuid,
+    /// `completion`, `success` or `data`.
+    pub dependency_type: String,
+    /// Name of the input.
+    #[serde(rename = "as")]
+    #[sqlx(rename = "alias")]
+    pub alias: Option<String>,
+}
+
+/// A row of `swarm_events`: one message of the stream.
+#[derive(Clone, Debug, Serialize, FromRow, ToSchema)]
+pub struct EventRow {
+    /// The event (derived from the sequence if the message could not be read).
+    pub id: Uuid,
+    /// The swarm; all zeros for what belongs to none.
+    pub swarm_id: Uuid,
+    /// The agent that it is about or that wrote it.
+    pub agent_id: Option<Uuid>,
+    /// `<aggregate>_<verb>`, with `_void` behind it if it changed nothing.
+    pub event_type: String,
+    /// What it says.
+    #[schema(value_type = Object)]
+    pub event_data: Option<Jsonb>,
+    /// When the server stored it.
+    pub created_at: DateTime<Utc>,
+    /// Stream sequence.
+    pub seq: i64,
+    /// Whose it is.
+    pub organization_id: Option<Uuid>,
+    /// What it is about.
+    pub subject_id: Option<Uuid>,
+    /// CloudEvents type.
+    #[serde(rename = "type")]
+    #[sqlx(rename = "type")]
+    pub kind: Option<String>,
+    /// The event or command that it answers.
+    pub causation_id: Option<Uuid>,
+    /// It changed nothing: its precondition failed.
+    pub void: bool,
+    /// Which precondition.
+    pub void_reason: Option<String>,
+}
