@@ -40,7 +40,6 @@ pub struct Joined {
     /// The process.
     pub instance: InstanceId,
     /// What it is and can do.
-    #[serde(flatten)]
     pub profile: Profile,
 }
 
