@@ -1,0 +1,495 @@
+//! The fold: what each input does to the state.
+
+use sha2::{Digest, Sha256};
+use swarm_events::{
+    AgentId, Body, Event, Input, OrgId, Place, Problem, Recorded, Subject, SwarmId,
+    command::Create,
+    decider::{Admission, Verdict},
+    read::Unreadable,
+    subject::{CommandVerb, Service},
+};
+use uuid::Uuid;
+
+use crate::{
+    Coordinator, OpenTasks, Stopping, Swarm, Touched,
+    mark::{Mark, OrgOrder, Refusal, SwarmOrder, Wanted},
+    unreadable::clipped,
+};
+
+/// Name of the precondition that failed.
+pub(crate) type Void = &'static str;
+
+impl Coordinator {
+    pub(crate) fn fold(
+        &mut self,
+        input: &Input,
+        touched: &mut Touched,
+        opened: &mut Vec<u64>,
+    ) -> Verdict {
+        match self.head.admit(Service::Coordinator, input) {
+            Admission::Void(why) => return Verdict::Void(why),
+            Admission::Claimed => {
+                if let Input::Event(recorded) = input
+                    && let Body::Claimed(claimed) = &recorded.event.body
+                {
+                    // Here and not in `reject`, so that every reader of the log does it.
+                    for stuck in &claimed.rejects {
+                        self.set_aside(stuck.sequence, &stuck.problem);
+                    }
+                }
+                return Verdict::Applied;
+            }
+            Admission::Admit => {}
+        }
+        let outcome = match input {
+            Input::Event(recorded) => self.event(recorded, touched, opened),
+            Input::Unreadable(message) => Ok(self.unreadable(message, opened)),
+        };
+        outcome.unwrap_or_else(|why| {
+            self.head.voids += 1;
+            Verdict::Void(why)
+        })
+    }
+
+    fn event(
+        &mut self,
+        recorded: &Recorded,
+        touched: &mut Touched,
+        opened: &mut Vec<u64>,
+    ) -> Result<Verdict, Void> {
+        let here = recorded.subject.partition() == self.head.partition;
+        match recorded.subject {
+            // Every partition folds the events of all organizations.
+            Subject::Org(_, org, _) => self.org_event(org, recorded, touched),
+            Subject::Swarm(place, _) if here => self.swarm_event(place, recorded, touched, opened),
+            Subject::Agent(place, _, agent) if here => {
+                self.agent_event(place, agent, recorded, touched, opened)
+            }
+            Subject::Command(place, verb) if here && verb.service() == Service::Coordinator => {
+                self.command(place.org, Some(place), verb, recorded, opened)
+            }
+            Subject::OrgCommand(_, org, verb) if here => {
+                self.command(org, None, verb, recorded, opened)
+            }
+            _ => Ok(Verdict::Ignored),
+        }
+    }
+
+    fn org_event(
+        &mut self,
+        org: OrgId,
+        recorded: &Recorded,
+        touched: &mut Touched,
+    ) -> Result<Verdict, Void> {
+        if matches!(recorded.event.body, Body::OrgRefused(_)) {
+            // It may answer a mark of another partition, and changes nothing else.
+            return Ok(if self.close_cause(&recorded.event) {
+                Verdict::Applied
+            } else {
+                Verdict::Ignored
+            });
+        }
+        let verdict = self.orgs.evolve(org, recorded, touched)?;
+        let done = match self.mark_of_cause(&recorded.event) {
+            Some((_, mark)) => match &mark.wanted {
+                Wanted::Org(org, order) => match &**order {
+                    OrgOrder::CreateOrg(order) => self.orgs.get(*org).is_some_and(|found| {
+                        found.users.contains_key(&order.user_id)
+                            && found.keys.contains_key(&order.key_id)
+                    }),
+                    _ => true,
+                },
+                _ => true,
+            },
+            None => false,
+        };
+        if done {
+            self.close_cause(&recorded.event);
+        }
+        Ok(verdict)
+    }
+
+    fn swarm_event(
+        &mut self,
+        place: Place,
+        recorded: &Recorded,
+        touched: &mut Touched,
+        opened: &mut Vec<u64>,
+    ) -> Result<Verdict, Void> {
+        let key = (place.org, place.swarm);
+        let (at, sequence) = (recorded.time, recorded.sequence);
+        match &recorded.event.body {
+            Body::SwarmRefused(_) => {
+                return if self.close_cause(&recorded.event) {
+                    Ok(Verdict::Applied)
+                } else {
+                    Err("already-answered")
+                };
+            }
+            Body::SwarmCreated(created) => {
+                if self.swarms.contains_key(&key) {
+                    return Err("swarm-exists");
+                }
+                let (body_sha256, create_content) = match self.mark_of_cause(&recorded.event) {
+                    Some((_, mark)) => match &mark.wanted {
+                        Wanted::Swarm(_, order) => match &**order {
+                            SwarmOrder::Create(create, content) => {
+                                (create.body_sha256.clone(), *content)
+                            }
+                            _ => (None, 0),
+                        },
+                        _ => (None, 0),
+                    },
+                    None => (None, 0),
+                };
+                let swarm = Swarm {
+                    place,
+                    name: created.name.clone(),
+                    description: created.description.clone(),
+                    topology: created.topology,
+                    configuration: created.configuration.clone(),
+                    created_by: created.created_by,
+                    created_at: at,
+                    updated_at: at,
+                    created_seq: sequence,
+                    body_sha256,
+                    create_content,
+                    stopping: None,
+                    deleted_at: None,
+                    reached: false,
+                    measured: None,
+                    agents: std::collections::BTreeMap::new(),
+                    names: std::collections::BTreeMap::new(),
+                    live: 0,
+                    doubted: 0,
+                };
+                self.names
+                    .insert((place.org, created.name.clone()), place.swarm);
+                self.swarms.insert(key, swarm);
+            }
+            Body::SwarmUpdated(updated) => {
+                let swarm = self.swarms.get_mut(&key).ok_or("unknown-swarm")?;
+                if !swarm.is_open() {
+                    return Err("swarm-stopping");
+                }
+                let old = std::mem::replace(&mut swarm.name, updated.name.clone());
+                swarm.description.clone_from(&updated.description);
+                swarm.configuration = updated.configuration.clone();
+                swarm.updated_at = at;
+                swarm.reached |= swarm.live_agents() >= swarm.agents_needed();
+                self.forget_name(place, old);
+                self.names
+                    .insert((place.org, updated.name.clone()), place.swarm);
+            }
+            Body::SwarmStopping(_) => {
+                let swarm = self.swarms.get_mut(&key).ok_or("unknown-swarm")?;
+                if !swarm.is_open() {
+                    return Err("swarm-stopping");
+                }
+                swarm.stopping = Some(Stopping {
+                    event: recorded.event.id.0,
+                    sequence,
+                    since: self.head.now,
+                    drained: false,
+                });
+                swarm.updated_at = at;
+                self.open(
+                    sequence,
+                    recorded.event.id.0,
+                    recorded.event.correlation,
+                    Wanted::Stopping(place.org, place.swarm),
+                    opened,
+                );
+            }
+            Body::SwarmDeleted(_) => {
+                let swarm = self.swarms.get_mut(&key).ok_or("unknown-swarm")?;
+                let stopping = swarm.stopping.ok_or("not-stopping")?;
+                if swarm.deleted_at.is_some() {
+                    return Err("swarm-deleted");
+                }
+                swarm.deleted_at = Some(at);
+                swarm.updated_at = at;
+                let name = swarm.name.clone();
+                self.forget_name(place, name);
+                self.close(stopping.sequence);
+                touched.swarms.insert(key);
+                return Ok(Verdict::Applied);
+            }
+            Body::SwarmMeasured(measured) => {
+                let swarm = self.swarms.get_mut(&key).ok_or("unknown-swarm")?;
+                let count = measured
+                    .pending
+                    .saturating_add(measured.queued)
+                    .saturating_add(measured.assigned)
+                    .saturating_add(measured.running);
+                let at = self.head.now;
+                swarm.measured = Some(OpenTasks { at, count });
+                if let Some(stopping) = &mut swarm.stopping {
+                    // Judged by what caused it: figures from before `stopping` say nothing of tasks that came in between.
+                    let after = recorded
+                        .event
+                        .decided
+                        .is_some_and(|d| d.cause_sequence >= stopping.sequence);
+                    stopping.drained |= count == 0 && after;
+                }
+                return Ok(Verdict::Applied);
+            }
+            _ => return Ok(Verdict::Ignored),
+        }
+        self.close_cause(&recorded.event);
+        touched.swarms.insert(key);
+        Ok(Verdict::Applied)
+    }
+
+    fn agent_event(
+        &mut self,
+        place: Place,
+        agent: AgentId,
+        recorded: &Recorded,
+        touched: &mut Touched,
+        opened: &mut Vec<u64>,
+    ) -> Result<Verdict, Void> {
+        let key = (place.org, place.swarm);
+        let swarm = self.swarms.get_mut(&key).ok_or("unknown-swarm")?;
+        let (verdict, settled) = swarm.evolve_agent(agent, recorded)?;
+        swarm.reached |= swarm.live_agents() >= swarm.agents_needed();
+        touched.swarms.insert(key);
+        touched.agents.insert((place.org, place.swarm, agent));
+        if let Some(sequence) = settled {
+            self.close(sequence);
+        }
+        if let Body::AgentFailed(failed) = &recorded.event.body {
+            let evidence = Box::new(failed.evidence.clone());
+            self.open(
+                recorded.sequence,
+                recorded.event.id.0,
+                recorded.event.correlation,
+                Wanted::Lost(place.org, place.swarm, agent, evidence),
+                opened,
+            );
+        }
+        // The removals of a swarm's end name its `stopping`, which stays open until the end is there.
+        let stays = self
+            .mark_of_cause(&recorded.event)
+            .is_some_and(|(_, mark)| matches!(mark.wanted, Wanted::Stopping(..)));
+        if !stays {
+            self.close_cause(&recorded.event);
+        }
+        Ok(verdict)
+    }
+
+    fn command(
+        &mut self,
+        org: OrgId,
+        place: Option<Place>,
+        verb: CommandVerb,
+        recorded: &Recorded,
+        opened: &mut Vec<u64>,
+    ) -> Result<Verdict, Void> {
+        let event = &recorded.event;
+        let id = event.id.0;
+        if self.commands.get(id).is_some() || self.open_ids.contains_key(&id) {
+            return Err("repeated-command");
+        }
+        if let Err(problem) = self.commands.check_time(id, self.head.now) {
+            // Not remembered: an id from the future would push the horizon there when it is forgotten.
+            let refusal = self.refusal(org, place, true, recorded, problem);
+            self.open(recorded.sequence, id, event.correlation, refusal, opened);
+            return Ok(Verdict::Applied);
+        }
+        let wanted = match (place, order(&event.body, event.about)) {
+            (Some(place), Some(Order::Swarm(order))) => Wanted::Swarm(place, Box::new(order)),
+            (None, Some(Order::Org(order))) => Wanted::Org(org, Box::new(order)),
+            _ => {
+                let problem = Problem::new(
+                    "unknown-command",
+                    format!("{verb} is no command of the coordinator"),
+                );
+                self.refusal(org, place, true, recorded, problem)
+            }
+        };
+        self.commands.insert(id, recorded.sequence, self.head.now);
+        self.open(recorded.sequence, id, event.correlation, wanted, opened);
+        Ok(Verdict::Applied)
+    }
+
+    fn refusal(
+        &self,
+        org: OrgId,
+        swarm: Option<Place>,
+        command: bool,
+        recorded: &Recorded,
+        problem: Problem,
+    ) -> Wanted {
+        Wanted::Refusal(Box::new(Refusal {
+            org,
+            swarm,
+            command,
+            subject: recorded.subject.to_string(),
+            sequence: recorded.sequence,
+            count: 1,
+            problem: clipped(problem),
+            due: self.head.now,
+        }))
+    }
+
+    /// Opens a mark.
+    pub(crate) fn open(
+        &mut self,
+        sequence: u64,
+        id: Uuid,
+        correlation: Option<Uuid>,
+        wanted: Wanted,
+        opened: &mut Vec<u64>,
+    ) {
+        self.open_ids.insert(id, sequence);
+        let mark = Mark {
+            id,
+            correlation,
+            wanted,
+        };
+        self.marks.insert(sequence, mark);
+        opened.push(sequence);
+    }
+
+    /// Closes a mark, if it is open.
+    pub(crate) fn close(&mut self, sequence: u64) {
+        if let Some(mark) = self.marks.remove(&sequence) {
+            self.open_ids.remove(&mark.id);
+            self.unreadable_groups.retain(|_, of| *of != sequence);
+        }
+    }
+
+    /// The open mark that an event answers.
+    pub(crate) fn mark_of_cause(&self, event: &Event) -> Option<(u64, &Mark)> {
+        let sequence = *self.open_ids.get(&event.causation?)?;
+        Some((sequence, self.marks.get(&sequence)?))
+    }
+
+    fn close_cause(&mut self, event: &Event) -> bool {
+        let Some((sequence, _)) = self.mark_of_cause(event) else {
+            return false;
+        };
+        self.close(sequence);
+        true
+    }
+
+    fn forget_name(&mut self, place: Place, name: String) {
+        let key = (place.org, name);
+        if self.names.get(&key) == Some(&place.swarm) {
+            self.names.remove(&key);
+        }
+    }
+
+    /// Sets the mark aside on which `decide` failed at an input: the one that the input left, else the last one before it.
+    /// A command is refused for it, anything else is dropped.
+    fn set_aside(&mut self, input: u64, problem: &Problem) {
+        let now = self.head.now;
+        let Some((&sequence, mark)) = self.marks.range_mut(..=input).next_back() else {
+            return;
+        };
+        let refusal = match &mark.wanted {
+            Wanted::Swarm(place, order) => Refusal {
+                org: place.org,
+                swarm: Some(*place),
+                command: true,
+                subject: Subject::Command(*place, order.verb()).to_string(),
+                sequence,
+                count: 1,
+                problem: clipped(problem.clone()),
+                due: now,
+            },
+            Wanted::Org(org, order) => Refusal {
+                org: *org,
+                swarm: None,
+                command: true,
+                subject: Subject::OrgCommand(self.head.partition, *org, order.verb()).to_string(),
+                sequence,
+                count: 1,
+                problem: clipped(problem.clone()),
+                due: now,
+            },
+            Wanted::Refusal(_) | Wanted::Stopping(..) | Wanted::Lost(..) => {
+                self.close(sequence);
+                return;
+            }
+        };
+        mark.wanted = Wanted::Refusal(Box::new(refusal));
+    }
+}
+
+enum Order {
+    Swarm(SwarmOrder),
+    Org(OrgOrder),
+}
+
+fn order(body: &Body, about: Uuid) -> Option<Order> {
+    let agent = AgentId(about);
+    Some(match body {
+        Body::Create(c) => Order::Swarm(SwarmOrder::Create(c.clone(), content_of(c))),
+        Body::Update(c) => Order::Swarm(SwarmOrder::Update(c.clone())),
+        Body::Delete(_) => Order::Swarm(SwarmOrder::Delete),
+        Body::Join(c) => Order::Swarm(SwarmOrder::Join(agent, c.clone())),
+        Body::Leave(c) => Order::Swarm(SwarmOrder::Leave(agent, c.clone())),
+        Body::RemoveAgent(c) => Order::Swarm(SwarmOrder::RemoveAgent(agent, c.clone())),
+        Body::CreateOrg(c) => Order::Org(OrgOrder::CreateOrg(c.clone())),
+        Body::CreateKey(c) => Order::Org(OrgOrder::CreateKey(c.clone())),
+        Body::RevokeKey(c) => Order::Org(OrgOrder::RevokeKey(c.clone())),
+        _ => return None,
+    })
+}
+
+impl SwarmOrder {
+    pub(crate) const fn verb(&self) -> CommandVerb {
+        match self {
+            Self::Create(..) => CommandVerb::Create,
+            Self::Update(_) => CommandVerb::Update,
+            Self::Delete => CommandVerb::Delete,
+            Self::Join(..) => CommandVerb::Join,
+            Self::Leave(..) => CommandVerb::Leave,
+            Self::RemoveAgent(..) => CommandVerb::RemoveAgent,
+        }
+    }
+}
+impl OrgOrder {
+    pub(crate) const fn verb(&self) -> CommandVerb {
+        match self {
+            Self::CreateOrg(_) => CommandVerb::CreateOrg,
+            Self::CreateKey(_) => CommandVerb::CreateKey,
+            Self::RevokeKey(_) => CommandVerb::RevokeKey,
+        }
+    }
+}
+
+/// First 16 bytes of the SHA-256 of a create command's fields: two commands with the same id and content are the same.
+pub(crate) fn content_of(create: &Create) -> u128 {
+    let mut hash = Sha256::new();
+    let topology = create.topology.unwrap_or_default() as u8;
+    let description = create.description.as_deref().unwrap_or_default();
+    for part in [
+        create.name.as_bytes(),
+        description.as_bytes(),
+        create.configuration.as_str().as_bytes(),
+        &[topology, u8::from(create.description.is_some())],
+    ] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let mut first = [0u8; 16];
+    first.copy_from_slice(&hash.finalize()[..16]);
+    u128::from_be_bytes(first)
+}
+
+/// A swarm's key in the state.
+pub(crate) type Key = (OrgId, SwarmId);
+
+impl Coordinator {
+    /// As [`swarm_events::decider::Decider::evolve`] for a reader, noting what changed in `touched`.
+    pub fn evolve_traced(&mut self, input: &Input, touched: &mut Touched) -> Verdict {
+        self.fold(input, touched, &mut Vec::new())
+    }
+
+    fn unreadable(&mut self, message: &Unreadable, opened: &mut Vec<u64>) -> Verdict {
+        self.note_unreadable(message, opened)
+    }
+}

@@ -1,0 +1,158 @@
+//! What only the owner knows: which marks are due, and what it has decided and not met yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use swarm_events::{AgentId, OrgId, SwarmId};
+use uuid::Uuid;
+
+/// The owner's overlay.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Marks to be answered, by sequence.
+    pub(crate) due: BTreeSet<u64>,
+    /// Marks with decisions under way, by the id that these name as their cause.
+    under_way: BTreeMap<Uuid, UnderWay>,
+    /// What they hold.
+    held: Scopes,
+    /// Joins under way.
+    joining: BTreeMap<(OrgId, SwarmId), BTreeMap<AgentId, Joining>>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    mark: u64,
+    decisions: usize,
+    scopes: Vec<(Scope, Mode)>,
+    joins: Option<(OrgId, SwarmId, AgentId)>,
+}
+
+/// A join that is promised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Joining {
+    pub(crate) name: String,
+    /// Whether it makes the swarm larger (a takeover does not).
+    pub(crate) adds: bool,
+}
+
+/// Something that decisions are about. While one is under way, nothing that could contradict it is decided, so that every
+/// decision rests on facts alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scope {
+    /// An organization, its users and keys.
+    Org(OrgId),
+    /// The names of an organization's swarms.
+    Names(OrgId),
+    /// A swarm.
+    Swarm(OrgId, SwarmId),
+    /// An agent.
+    Agent(OrgId, SwarmId, AgentId),
+}
+
+/// How a decision holds a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Beside others that share it.
+    Shared,
+    /// Alone.
+    Alone,
+}
+
+/// Scopes that are held.
+#[derive(Debug, Default)]
+pub(crate) struct Scopes(BTreeMap<Scope, (u32, bool)>);
+
+impl Scopes {
+    pub(crate) fn free(&self, wanted: &[(Scope, Mode)]) -> bool {
+        wanted.iter().all(|(scope, mode)| match self.0.get(scope) {
+            None => true,
+            Some((_, alone)) => *mode == Mode::Shared && !alone,
+        })
+    }
+    pub(crate) fn hold(&mut self, wanted: &[(Scope, Mode)]) {
+        for (scope, mode) in wanted {
+            let (holders, alone) = self.0.entry(*scope).or_default();
+            *holders += 1;
+            *alone |= *mode == Mode::Alone;
+        }
+    }
+    fn release(&mut self, held: &[(Scope, Mode)]) {
+        for (scope, mode) in held {
+            if let Some((holders, alone)) = self.0.get_mut(scope) {
+                *holders -= 1;
+                *alone &= *mode != Mode::Alone;
+                if *holders == 0 {
+                    self.0.remove(scope);
+                }
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// A plan with these marks due and nothing under way.
+    pub(crate) fn due(marks: impl Iterator<Item = u64>) -> Self {
+        Self {
+            due: marks.collect(),
+            ..Self::default()
+        }
+    }
+    pub(crate) fn is_free(&self, wanted: &[(Scope, Mode)]) -> bool {
+        self.held.free(wanted)
+    }
+    /// Joins of a swarm that are under way.
+    pub(crate) fn joining(
+        &self,
+        swarm: (OrgId, SwarmId),
+    ) -> impl Iterator<Item = (&AgentId, &Joining)> {
+        self.joining.get(&swarm).into_iter().flatten()
+    }
+    /// Notes decisions as under way.
+    pub(crate) fn start(
+        &mut self,
+        mark: u64,
+        cause: Uuid,
+        decisions: usize,
+        scopes: Vec<(Scope, Mode)>,
+        joins: Option<((OrgId, SwarmId, AgentId), Joining)>,
+    ) {
+        self.due.remove(&mark);
+        self.held.hold(&scopes);
+        let joins = joins.map(|((org, swarm, agent), joining)| {
+            self.joining
+                .entry((org, swarm))
+                .or_default()
+                .insert(agent, joining);
+            (org, swarm, agent)
+        });
+        let entry = UnderWay {
+            mark,
+            decisions,
+            scopes,
+            joins,
+        };
+        self.under_way.insert(cause, entry);
+    }
+    /// Notes that a decision with this cause was met; answers with its mark when it was the last one of it.
+    pub(crate) fn met(&mut self, cause: Uuid) -> Option<u64> {
+        let entry = self.under_way.get_mut(&cause)?;
+        entry.decisions -= 1;
+        if entry.decisions > 0 {
+            return None;
+        }
+        let entry = self.under_way.remove(&cause)?;
+        self.held.release(&entry.scopes);
+        if let Some((org, swarm, agent)) = entry.joins
+            && let Some(joining) = self.joining.get_mut(&(org, swarm))
+        {
+            joining.remove(&agent);
+            if joining.is_empty() {
+                self.joining.remove(&(org, swarm));
+            }
+        }
+        Some(entry.mark)
+    }
+    /// Whether anything about this mark is under way.
+    pub(crate) fn is_under_way(&self, cause: Uuid) -> bool {
+        self.under_way.contains_key(&cause)
+    }
+}

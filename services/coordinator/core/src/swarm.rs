@@ -1,0 +1,210 @@
+//! Swarms and their agents, as the log tells of them.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+use swarm_events::{
+    AgentId, InstanceId, Place, Timestamp, UserId,
+    agent::Profile,
+    configuration::{Configuration, TopologyKind},
+};
+use uuid::Uuid;
+
+/// A swarm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swarm {
+    /// Partition, organization, id.
+    pub place: Place,
+    /// Name.
+    pub name: String,
+    /// Description.
+    pub description: Option<String>,
+    /// Topology.
+    pub topology: TopologyKind,
+    /// All settings.
+    pub configuration: Configuration,
+    /// Whose key asked for it.
+    pub created_by: Option<UserId>,
+    /// When `created` was stored.
+    pub created_at: Timestamp,
+    /// When `created`, `updated`, `stopping` or `deleted` was stored last.
+    pub updated_at: Timestamp,
+    /// Stream sequence of `created`.
+    pub created_seq: u64,
+    /// Hash of the request body that created it under an `Idempotency-Key`.
+    pub body_sha256: Option<String>,
+    /// First 16 bytes of the SHA-256 of the command that created it.
+    pub create_content: u128,
+    /// Its termination, once that has begun.
+    pub stopping: Option<Stopping>,
+    /// When `deleted` was stored.
+    pub deleted_at: Option<Timestamp>,
+    /// It has had the live agents that it needs at least once.
+    pub reached: bool,
+    /// The distributor's last word on its tasks.
+    pub measured: Option<OpenTasks>,
+    /// Agents, those that have gone too.
+    pub agents: BTreeMap<AgentId, Agent>,
+    /// Names of the live ones.
+    pub(crate) names: BTreeMap<String, AgentId>,
+    /// How many are live.
+    pub(crate) live: usize,
+    /// How many of the live ones are suspected or failed.
+    pub(crate) doubted: usize,
+}
+
+/// A termination under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopping {
+    /// Id of the `stopping` event: what the removals and the end are caused by.
+    pub event: Uuid,
+    /// Its sequence.
+    pub sequence: u64,
+    /// Log time at which it was met.
+    pub since: Timestamp,
+    /// The distributor has said that no task is open.
+    pub drained: bool,
+}
+
+/// What the distributor last said of a swarm's open tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenTasks {
+    /// Log time at which it was met.
+    pub at: Timestamp,
+    /// Pending, queued, assigned and running ones.
+    pub count: u64,
+}
+
+/// Whether an agent belongs to its swarm: the coordinator's field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Membership {
+    /// It does.
+    Live,
+    /// It left by its own word.
+    Left,
+    /// It was removed.
+    Removed,
+}
+
+/// Whether an agent's process is held to be alive: health's field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Liveness {
+    /// It is.
+    Alive,
+    /// It has been silent for a while.
+    Suspected,
+    /// It is held to be dead.
+    Failed,
+}
+
+/// An agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    /// What its process said of itself.
+    pub profile: Profile,
+    /// Number of its joins so far: its current (or last) incarnation.
+    pub incarnation: u64,
+    /// Its current (or last) process.
+    pub instance: InstanceId,
+    /// When its first `joined` was stored.
+    pub created_at: Timestamp,
+    /// When its last `joined` was stored.
+    pub joined_at: Timestamp,
+    /// Stream sequence of that `joined`.
+    pub joined_seq: u64,
+    /// Membership.
+    pub membership: Membership,
+    /// When it left or was removed.
+    pub left_at: Option<Timestamp>,
+    /// Why it left or was removed.
+    pub left_reason: Option<String>,
+    /// Liveness.
+    pub liveness: Liveness,
+    /// Sequence of the `failed` that asks for its removal.
+    pub(crate) lost: Option<u64>,
+}
+
+impl Agent {
+    /// It belongs to the swarm.
+    pub fn is_live(&self) -> bool {
+        self.membership == Membership::Live
+    }
+    /// It belongs to the swarm, and nothing speaks against its being alive.
+    pub fn is_healthy(&self) -> bool {
+        self.is_live() && self.liveness == Liveness::Alive
+    }
+}
+
+/// A swarm's status as it is shown. Not stored: it follows from the fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SwarmStatus {
+    /// Nothing runs: no agent has ever joined and none is required, or it was deleted.
+    Inactive,
+    /// It has not had the agents that it needs yet.
+    Starting,
+    /// It has the agents that it needs, all of them healthy.
+    Active,
+    /// It has had the agents that it needs, and now lacks some or doubts one.
+    Degraded,
+    /// It is being terminated.
+    Stopping,
+}
+impl SwarmStatus {
+    /// The PRD's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inactive => "inactive",
+            Self::Starting => "starting",
+            Self::Active => "active",
+            Self::Degraded => "degraded",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+impl fmt::Display for SwarmStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Swarm {
+    /// It takes tasks and agents.
+    pub fn is_open(&self) -> bool {
+        self.stopping.is_none() && self.deleted_at.is_none()
+    }
+    /// Agents that belong to it.
+    pub fn live_agents(&self) -> usize {
+        self.live
+    }
+    /// Agents that belong to it, with nothing against their being alive.
+    pub fn healthy_agents(&self) -> usize {
+        self.live.saturating_sub(self.doubted)
+    }
+    /// Live agents that it needs to be active.
+    pub fn agents_needed(&self) -> usize {
+        usize::try_from(self.configuration.min_agents.max(1)).unwrap_or(usize::MAX)
+    }
+    /// Its status as it is shown.
+    pub fn status(&self) -> SwarmStatus {
+        if self.deleted_at.is_some() {
+            return SwarmStatus::Inactive;
+        }
+        if self.stopping.is_some() {
+            return SwarmStatus::Stopping;
+        }
+        if !self.reached {
+            return if self.agents.is_empty() && self.configuration.min_agents == 0 {
+                SwarmStatus::Inactive
+            } else {
+                SwarmStatus::Starting
+            };
+        }
+        let healthy = self.healthy_agents();
+        if healthy >= self.agents_needed() && healthy == self.live_agents() {
+            SwarmStatus::Active
+        } else {
+            SwarmStatus::Degraded
+        }
+    }
+}
