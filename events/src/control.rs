@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::Evidence,
-    ids::{AgentId, InstanceId, SwarmId},
+    ids::{AgentId, InstanceId, OrgId, SwarmId},
     problem::Problem,
     swarm::AgentSample,
 };
@@ -59,6 +59,8 @@ pub enum Sighting {
 pub enum Observed {
     /// An agent fell silent, went, or came back.
     Liveness {
+        /// Its organization: two of them may have a swarm of the same id.
+        org_id: OrgId,
         /// Its swarm.
         swarm_id: SwarmId,
         /// The agent.
@@ -72,6 +74,8 @@ pub enum Observed {
     },
     /// Heartbeats of an interval, in parts.
     Samples {
+        /// The swarm's organization.
+        org_id: OrgId,
         /// The swarm.
         swarm_id: SwarmId,
         /// By agent.

@@ -13,7 +13,7 @@ use crate::{
     ids::time_of_v7,
     problem::Problem,
     read::{Input, Recorded, Writer, writer},
-    subject::{Partition, Service, Subject},
+    subject::{OrgVerb, Partition, Service, Subject},
     time::Timestamp,
 };
 
@@ -210,6 +210,12 @@ impl Head {
             return Admission::Admit;
         }
         let last = &mut self.epochs[of as usize];
+        if decided.epoch != last.epoch
+            && matches!(recorded.subject, Subject::Org(_, _, OrgVerb::Refused))
+        {
+            // A refusal about a swarm in a wrong partition is told to its organization by the partition that met it.
+            return Admission::Admit;
+        }
         if decided.epoch != last.epoch {
             return Admission::Void("stale-epoch");
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::ids::{AgentId, OrgId, SwarmId};
+use crate::ids::{AgentId, InstanceId, OrgId, SwarmId};
 
 /// Name of the one stream.
 pub const STREAM: &str = "swarm_events";
@@ -471,6 +471,27 @@ impl Subject {
     }
 }
 
+/// Start of the connection name of an agent.
+const CONNECTION_PREFIX: &str = "swarm-agent";
+
+/// The name under which an agent's process connects to nats-server: by it health knows whose connection closed.
+pub fn connection_name(swarm: SwarmId, agent: AgentId, instance: InstanceId) -> String {
+    format!("{CONNECTION_PREFIX}/{swarm}/{agent}/{instance}")
+}
+/// Takes the name of an agent's connection apart; `None` for any other name.
+pub fn parse_connection_name(name: &str) -> Option<(SwarmId, AgentId, InstanceId)> {
+    let mut parts = name.split('/');
+    if parts.next() != Some(CONNECTION_PREFIX) {
+        return None;
+    }
+    let ids = (
+        parts.next()?.parse().ok()?,
+        parts.next()?.parse().ok()?,
+        parts.next()?.parse().ok()?,
+    );
+    parts.next().is_none().then_some(ids)
+}
+
 /// Filters (NATS wildcards) for consumers. The filters that one function gives never overlap.
 pub mod filter {
     use super::{AgentId, Partition, Place, Service};
@@ -536,5 +557,30 @@ pub mod filter {
             format!("{root}.{place}.task.withdrawn.{agent}"),
             format!("{root}.{place}.agent.*.{agent}"),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_name_is_read_as_it_was_built_and_no_other_is() {
+        let (swarm, agent, instance) = (
+            SwarmId(Uuid::from_u128(1)),
+            AgentId(Uuid::from_u128(2)),
+            InstanceId(Uuid::from_u128(3)),
+        );
+        let name = connection_name(swarm, agent, instance);
+        assert_eq!(parse_connection_name(&name), Some((swarm, agent, instance)));
+        for other in [
+            "",
+            "swarm-agent",
+            "swarm-agent/a/b/c",
+            &name[1..],
+            &format!("{name}/"),
+        ] {
+            assert_eq!(parse_connection_name(other), None, "{other}");
+        }
     }
 }
