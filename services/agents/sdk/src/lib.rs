@@ -1,1 +1,2 @@
-//! swarm-agent-sdk.
+//! Write agents in Rust.
+pub mod protocol;
