@@ -123,28 +123,44 @@ pub async fn connect(settings: ConnectSettings) -> Result<Connection, LogError> 
         .split(',')
         .map(|url| url.trim().parse::<ServerAddr>())
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| LogError::Unreachable(format!("{} is not a NATS address: {error}", settings.url)))?;
-    let (sender, state) = watch::channel(ConnectionState { connected: false, losses: 0 });
+        .map_err(|error| {
+            LogError::Unreachable(format!("{} is not a NATS address: {error}", settings.url))
+        })?;
+    let (sender, state) = watch::channel(ConnectionState {
+        connected: false,
+        losses: 0,
+    });
     let sender = Arc::new(sender);
     let deadline = Instant::now() + settings.first_connect_wait;
     loop {
         let error = match options(&settings, &sender)?.connect(&addresses[..]).await {
             Ok(client) => {
                 // The client's own event may still be on its way.
-                sender.send_modify(|state| state.connected = client.connection_state() == State::Connected);
+                sender.send_modify(|state| {
+                    state.connected = client.connection_state() == State::Connected
+                });
                 return Ok(Connection { client, state });
             }
             Err(error) => error,
         };
-        let refused = matches!(error.kind(), ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication);
+        let refused = matches!(
+            error.kind(),
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication
+        );
         if refused || Instant::now() + FIRST_CONNECT_PAUSE > deadline {
-            return Err(LogError::Unreachable(format!("cannot connect to nats-server at {}: {error}", settings.url)));
+            return Err(LogError::Unreachable(format!(
+                "cannot connect to nats-server at {}: {error}",
+                settings.url
+            )));
         }
         sleep(FIRST_CONNECT_PAUSE).await;
     }
 }
 
-fn options(settings: &ConnectSettings, state: &Arc<watch::Sender<ConnectionState>>) -> Result<ConnectOptions, LogError> {
+fn options(
+    settings: &ConnectSettings,
+    state: &Arc<watch::Sender<ConnectionState>>,
+) -> Result<ConnectOptions, LogError> {
     let state = state.clone();
     let hook = settings.on_event.clone();
     let mut options = ConnectOptions::new()
@@ -173,22 +189,31 @@ fn options(settings: &ConnectSettings, state: &Arc<watch::Sender<ConnectionState
     }
     match &settings.creds {
         None => Ok(options),
-        Some(Credentials::Text(text)) => {
-            options.credentials(text).map_err(|error| LogError::Unreachable(format!("the NATS credentials cannot be read: {error}")))
-        }
+        Some(Credentials::Text(text)) => options.credentials(text).map_err(|error| {
+            LogError::Unreachable(format!("the NATS credentials cannot be read: {error}"))
+        }),
         Some(Credentials::File(path)) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| LogError::Unreachable(format!("cannot read NATS credentials {}: {error}", path.display())))?;
-            options
-                .credentials(&text)
-                .map_err(|error| LogError::Unreachable(format!("{} holds no NATS credentials: {error}", path.display())))
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                LogError::Unreachable(format!(
+                    "cannot read NATS credentials {}: {error}",
+                    path.display()
+                ))
+            })?;
+            options.credentials(&text).map_err(|error| {
+                LogError::Unreachable(format!(
+                    "{} holds no NATS credentials: {error}",
+                    path.display()
+                ))
+            })
         }
     }
 }
 
 /// Exponential from [`RECONNECT_DELAY_MIN`] to [`RECONNECT_DELAY_MAX`]; `attempt` starts at 1.
 fn reconnect_delay(attempt: usize) -> Duration {
-    let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(8);
+    let doublings = u32::try_from(attempt.saturating_sub(1))
+        .unwrap_or(u32::MAX)
+        .min(8);
     (RECONNECT_DELAY_MIN * 2u32.pow(doublings)).min(RECONNECT_DELAY_MAX)
 }
 

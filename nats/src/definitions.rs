@@ -77,13 +77,22 @@ pub struct Provision {
 
 impl Default for Provision {
     fn default() -> Self {
-        Self { replicas: 1, max_bytes: EVENTS_BYTES_MAX_DEFAULT, objects_max_bytes: -1 }
+        Self {
+            replicas: 1,
+            max_bytes: EVENTS_BYTES_MAX_DEFAULT,
+            objects_max_bytes: -1,
+        }
     }
 }
 
 /// Every stream of an installation, buckets included.
 pub fn streams(provision: &Provision) -> Vec<Config> {
-    vec![events(provision), heartbeats(provision), presence(provision), objects(provision)]
+    vec![
+        events(provision),
+        heartbeats(provision),
+        presence(provision),
+        objects(provision),
+    ]
 }
 
 /// Fields that all definitions share, with every limit explicit (the server writes 0 as -1).
@@ -151,20 +160,31 @@ pub fn presence(provision: &Provision) -> Config {
         duplicate_window: BUCKET_DUPLICATE_WINDOW,
         allow_rollup: true,
         deny_delete: true,
-        ..base(&format!("KV_{PRESENCE_BUCKET}"), "Swarm: presence of services", provision)
+        ..base(
+            &format!("KV_{PRESENCE_BUCKET}"),
+            "Swarm: presence of services",
+            provision,
+        )
     }
 }
 
 /// The object store: snapshots can be thrown away, so purge and delete are allowed here.
 pub fn objects(provision: &Provision) -> Config {
     Config {
-        subjects: vec![format!("$O.{OBJECTS_BUCKET}.C.>"), format!("$O.{OBJECTS_BUCKET}.M.>")],
+        subjects: vec![
+            format!("$O.{OBJECTS_BUCKET}.C.>"),
+            format!("$O.{OBJECTS_BUCKET}.M.>"),
+        ],
         storage: StorageType::File,
         discard: DiscardPolicy::New,
         max_bytes: provision.objects_max_bytes,
         duplicate_window: BUCKET_DUPLICATE_WINDOW,
         allow_rollup: true,
-        ..base(&format!("OBJ_{OBJECTS_BUCKET}"), "Swarm: snapshots and large inputs", provision)
+        ..base(
+            &format!("OBJ_{OBJECTS_BUCKET}"),
+            "Swarm: snapshots and large inputs",
+            provision,
+        )
     }
 }
 
@@ -173,7 +193,9 @@ pub fn objects(provision: &Provision) -> Config {
 pub fn tail_consumer(filters: &[String], from: u64) -> pull::Config {
     pull::Config {
         description: Some("Swarm: tail".to_owned()),
-        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from.max(1) },
+        deliver_policy: DeliverPolicy::ByStartSequence {
+            start_sequence: from.max(1),
+        },
         ack_policy: AckPolicy::None,
         replay_policy: ReplayPolicy::Instant,
         filter_subjects: filters.to_vec(),
@@ -186,7 +208,10 @@ pub fn tail_consumer(filters: &[String], from: u64) -> pull::Config {
 
 /// Whether `subject` is a literal that [`EVENTS_STREAM`] stores.
 pub fn stores(subject: &str) -> bool {
-    filter::is_literal(subject) && EVENTS_SUBJECTS.iter().any(|filter| filter::matches(filter, subject))
+    filter::is_literal(subject)
+        && EVENTS_SUBJECTS
+            .iter()
+            .any(|filter| filter::matches(filter, subject))
 }
 
 #[cfg(test)]
@@ -197,7 +222,15 @@ mod tests {
     fn the_log_stores_its_three_families_and_no_wildcards() {
         assert!(stores("swarm.evt.00.o.s.task.submitted"));
         assert!(stores("swarm.ctl.distributor.07.claimed"));
-        for other in ["swarm.evt", "swarm.live.evt.a", "swarm.evt.*", "swarm.evt.>", "swarm.evt..a", "swarm.evt.a b", ""] {
+        for other in [
+            "swarm.evt",
+            "swarm.live.evt.a",
+            "swarm.evt.*",
+            "swarm.evt.>",
+            "swarm.evt..a",
+            "swarm.evt.a b",
+            "",
+        ] {
             assert!(!stores(other), "{other}");
         }
     }

@@ -16,8 +16,12 @@ pub fn matches(filter: &str, subject: &str) -> bool {
 
 /// Whether `subject` can be published to: no empty tokens, wildcards, spaces or control characters.
 pub fn is_literal(subject: &str) -> bool {
-    subject.split('.').all(|token| !token.is_empty() && token != "*" && token != ">")
-        && !subject.chars().any(|character| character.is_whitespace() || character.is_control())
+    subject
+        .split('.')
+        .all(|token| !token.is_empty() && token != "*" && token != ">")
+        && !subject
+            .chars()
+            .any(|character| character.is_whitespace() || character.is_control())
 }
 
 #[cfg(test)]

@@ -29,7 +29,8 @@ use futures::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    AppendError, Appended, BATCH_MESSAGES_MAX, Log, LogError, LogInfo, Message, StoredMessage, Tailed,
+    AppendError, Appended, BATCH_MESSAGES_MAX, Log, LogError, LogInfo, Message, StoredMessage,
+    Tailed,
     connect::Connection,
     definitions::{EVENTS_STREAM, OBJECTS_BUCKET},
     provision::check_server,
@@ -64,7 +65,12 @@ pub struct LogSettings {
 impl LogSettings {
     /// Settings for CloudEvents in structured mode, with [`ACK_TIMEOUT`].
     pub fn new(durability: Durability, replicas: usize) -> Self {
-        Self { durability, replicas, content_type: Some("application/cloudevents+json".to_owned()), ack_timeout: ACK_TIMEOUT }
+        Self {
+            durability,
+            replicas,
+            content_type: Some("application/cloudevents+json".to_owned()),
+            ack_timeout: ACK_TIMEOUT,
+        }
     }
 }
 
@@ -132,22 +138,44 @@ impl JetStreamLog {
     pub async fn open(connection: &Connection, settings: LogSettings) -> Result<Self, LogError> {
         check_server(connection.client())?;
         let context = async_nats::jetstream::new(connection.client().clone());
-        let stream = context.get_stream(EVENTS_STREAM).await.map_err(|error| match error.kind() {
-            async_nats::jetstream::context::GetStreamErrorKind::JetStream(cause)
-                if cause.error_code() == ErrorCode::STREAM_NOT_FOUND =>
-            {
-                LogError::Incompatible(format!("stream {EVENTS_STREAM} does not exist: provision it first"))
-            }
-            _ => LogError::Unreachable(format!("stream {EVENTS_STREAM} cannot be read: {error}")),
-        })?;
+        let stream =
+            context
+                .get_stream(EVENTS_STREAM)
+                .await
+                .map_err(|error| match error.kind() {
+                    async_nats::jetstream::context::GetStreamErrorKind::JetStream(cause)
+                        if cause.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                    {
+                        LogError::Incompatible(format!(
+                            "stream {EVENTS_STREAM} does not exist: provision it first"
+                        ))
+                    }
+                    _ => LogError::Unreachable(format!(
+                        "stream {EVENTS_STREAM} cannot be read: {error}"
+                    )),
+                })?;
         let objects = context
             .get_object_store(OBJECTS_BUCKET)
             .await
-            .map_err(|error| LogError::Incompatible(format!("object store {OBJECTS_BUCKET} cannot be opened: {error}")))?;
+            .map_err(|error| {
+                LogError::Incompatible(format!(
+                    "object store {OBJECTS_BUCKET} cannot be opened: {error}"
+                ))
+            })?;
         let counters = Arc::new(Counters::default());
         let cluster = settings.replicas > 1;
         let jobs = writer::start(connection, settings, counters.clone()).await?;
-        Ok(Self { inner: Arc::new(Inner { connection: connection.clone(), context, stream, cluster, objects, jobs, counters }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                connection: connection.clone(),
+                context,
+                stream,
+                cluster,
+                objects,
+                jobs,
+                counters,
+            }),
+        })
     }
 
     /// The connection, for core NATS and for news of losses.
@@ -181,31 +209,65 @@ impl JetStreamLog {
 }
 
 impl Log for JetStreamLog {
-    fn append(&self, messages: Vec<Message>) -> BoxFuture<'static, Vec<Result<Appended, AppendError>>> {
+    fn append(
+        &self,
+        messages: Vec<Message>,
+    ) -> BoxFuture<'static, Vec<Result<Appended, AppendError>>> {
         if messages.is_empty() {
             return ready(Vec::new()).boxed();
         }
-        let lost: Vec<_> = messages.iter().map(|message| message.subject.clone()).collect();
+        let lost: Vec<_> = messages
+            .iter()
+            .map(|message| message.subject.clone())
+            .collect();
         let (answer, outcome) = oneshot::channel();
         let _ = self.inner.jobs.send(writer::Job::each(messages, answer)); // a dropped job answers below
         async move {
-            outcome.await.unwrap_or_else(|_| lost.iter().map(|subject| Err(wire::unknown(subject, "the writer ended"))).collect())
+            outcome.await.unwrap_or_else(|_| {
+                lost.iter()
+                    .map(|subject| Err(wire::unknown(subject, "the writer ended")))
+                    .collect()
+            })
         }
         .boxed()
     }
 
-    fn append_atomic(&self, messages: Vec<Message>) -> BoxFuture<'static, Result<Appended, AppendError>> {
-        let subject = messages.first().map(|message| message.subject.clone()).unwrap_or_default();
+    fn append_atomic(
+        &self,
+        messages: Vec<Message>,
+    ) -> BoxFuture<'static, Result<Appended, AppendError>> {
+        let subject = messages
+            .first()
+            .map(|message| message.subject.clone())
+            .unwrap_or_default();
         if let Some(refusal) = batch_size_refusal(&subject, messages.len()) {
             return ready(Err(refusal)).boxed();
         }
         let (answer, outcome) = oneshot::channel();
-        let _ = self.inner.jobs.send(writer::Job::Atomic { messages, answer });
-        async move { outcome.await.unwrap_or_else(|_| Err(wire::unknown(&subject, "the writer ended"))) }.boxed()
+        let _ = self
+            .inner
+            .jobs
+            .send(writer::Job::Atomic { messages, answer });
+        async move {
+            outcome
+                .await
+                .unwrap_or_else(|_| Err(wire::unknown(&subject, "the writer ended")))
+        }
+        .boxed()
     }
 
-    fn tail(&self, filters: Vec<String>, from: u64) -> BoxStream<'static, Result<Tailed, LogError>> {
-        tail::tail(self.inner.connection.clone(), self.inner.context.clone(), filters, from).boxed()
+    fn tail(
+        &self,
+        filters: Vec<String>,
+        from: u64,
+    ) -> BoxStream<'static, Result<Tailed, LogError>> {
+        tail::tail(
+            self.inner.connection.clone(),
+            self.inner.context.clone(),
+            filters,
+            from,
+        )
+        .boxed()
     }
 
     async fn get(&self, sequence: u64) -> Result<Option<StoredMessage>, LogError> {
@@ -218,14 +280,23 @@ impl Log for JetStreamLog {
 
     async fn last_of(&self, subject: &str) -> Result<Option<StoredMessage>, LogError> {
         if self.inner.cluster {
-            raw(self.inner.stream.get_last_raw_message_by_subject(subject).await)
+            raw(self
+                .inner
+                .stream
+                .get_last_raw_message_by_subject(subject)
+                .await)
         } else {
             direct(self.inner.stream.direct_get_last_for_subject(subject).await)
         }
     }
 
     async fn info(&self) -> Result<LogInfo, LogError> {
-        let info = self.inner.stream.get_info().await.map_err(|error| LogError::Unreachable(error.to_string()))?;
+        let info = self
+            .inner
+            .stream
+            .get_info()
+            .await
+            .map_err(|error| LogError::Unreachable(error.to_string()))?;
         Ok(LogInfo {
             first_sequence: info.state.first_sequence,
             last_sequence: info.state.last_sequence,
@@ -254,7 +325,9 @@ impl Log for JetStreamLog {
 
 /// The answer of a direct get, the cheapest way. Not for clusters: there a follower answers, which may lag behind what its caller
 /// has been acknowledged.
-fn direct(answer: Result<StreamMessage, DirectGetError>) -> Result<Option<StoredMessage>, LogError> {
+fn direct(
+    answer: Result<StreamMessage, DirectGetError>,
+) -> Result<Option<StoredMessage>, LogError> {
     match answer {
         Ok(message) => Ok(Some(wire::stored(message))),
         Err(error) => match error.kind() {
@@ -282,10 +355,17 @@ fn raw(answer: Result<StreamMessage, RawMessageError>) -> Result<Option<StoredMe
 pub(crate) fn batch_size_refusal(subject: &str, messages: usize) -> Option<AppendError> {
     let (code, description) = match messages {
         0 => (0, "an atomic batch needs at least one message".to_owned()),
-        BATCH_MESSAGES_MAX.. if messages > BATCH_MESSAGES_MAX => {
-            (10199, format!("an atomic batch of {messages} messages is over the limit of {BATCH_MESSAGES_MAX}"))
-        }
+        BATCH_MESSAGES_MAX.. if messages > BATCH_MESSAGES_MAX => (
+            10199,
+            format!(
+                "an atomic batch of {messages} messages is over the limit of {BATCH_MESSAGES_MAX}"
+            ),
+        ),
         _ => return None,
     };
-    Some(AppendError::Refused { subject: subject.to_owned(), code, description })
+    Some(AppendError::Refused {
+        subject: subject.to_owned(),
+        code,
+        description,
+    })
 }

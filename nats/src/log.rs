@@ -75,7 +75,9 @@ pub enum AppendError {
         subject: Arc<str>,
     },
     /// The body is over the limit; nothing was sent.
-    #[error("the message for {subject} has {bytes} bytes, more than the limit of {limit}: pass large data by reference")]
+    #[error(
+        "the message for {subject} has {bytes} bytes, more than the limit of {limit}: pass large data by reference"
+    )]
     TooLarge {
         /// Where it was to go.
         subject: String,
@@ -159,33 +161,56 @@ pub struct LogInfo {
 pub trait Log: Clone + Send + Sync + 'static {
     /// Appends each message on its own, pipelined or grouped into atomic batches, whichever the durability mode makes
     /// fast. One outcome for each message, in order. One message's refusal says nothing of its neighbours.
-    fn append(&self, messages: Vec<Message>) -> BoxFuture<'static, Vec<Result<Appended, AppendError>>>;
+    fn append(
+        &self,
+        messages: Vec<Message>,
+    ) -> BoxFuture<'static, Vec<Result<Appended, AppendError>>>;
 
     /// Appends all of the messages or none (at most [`BATCH_MESSAGES_MAX`]); answers with the last one's sequence; the
     /// messages of a batch have consecutive sequences. A reader may see a prefix of the batch for a moment.
-    fn append_atomic(&self, messages: Vec<Message>) -> BoxFuture<'static, Result<Appended, AppendError>>;
+    fn append_atomic(
+        &self,
+        messages: Vec<Message>,
+    ) -> BoxFuture<'static, Result<Appended, AppendError>>;
 
     /// Follows the messages whose subject matches one of `filters` (NATS wildcards), from sequence `from` on (inclusive),
     /// for ever. Mends itself; yields an error only when going on is pointless.
-    fn tail(&self, filters: Vec<String>, from: u64) -> BoxStream<'static, Result<Tailed, LogError>>;
+    fn tail(&self, filters: Vec<String>, from: u64)
+    -> BoxStream<'static, Result<Tailed, LogError>>;
 
     /// The message at `sequence`, `None` if there is none.
-    fn get(&self, sequence: u64) -> impl Future<Output = Result<Option<StoredMessage>, LogError>> + Send;
+    fn get(
+        &self,
+        sequence: u64,
+    ) -> impl Future<Output = Result<Option<StoredMessage>, LogError>> + Send;
 
     /// The last message of the literal `subject`, `None` if there is none.
-    fn last_of(&self, subject: &str) -> impl Future<Output = Result<Option<StoredMessage>, LogError>> + Send;
+    fn last_of(
+        &self,
+        subject: &str,
+    ) -> impl Future<Output = Result<Option<StoredMessage>, LogError>> + Send;
 
     /// First and last sequence, age, size.
     fn info(&self) -> impl Future<Output = Result<LogInfo, LogError>> + Send;
 
     /// Puts an object (a snapshot, an over-long input) under `name`; replaces one that is there.
-    fn put_object(&self, name: &str, bytes: Bytes) -> impl Future<Output = Result<(), LogError>> + Send;
+    fn put_object(
+        &self,
+        name: &str,
+        bytes: Bytes,
+    ) -> impl Future<Output = Result<(), LogError>> + Send;
 
     /// The object under `name`, `None` if there is none.
-    fn get_object(&self, name: &str) -> impl Future<Output = Result<Option<Bytes>, LogError>> + Send;
+    fn get_object(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<Bytes>, LogError>> + Send;
 
     /// Names of the objects that start with `prefix`, sorted.
-    fn list_objects(&self, prefix: &str) -> impl Future<Output = Result<Vec<String>, LogError>> + Send;
+    fn list_objects(
+        &self,
+        prefix: &str,
+    ) -> impl Future<Output = Result<Vec<String>, LogError>> + Send;
 
     /// Deletes the object under `name`, if it is there.
     fn delete_object(&self, name: &str) -> impl Future<Output = Result<(), LogError>> + Send;

@@ -44,10 +44,18 @@ async fn provision_stream(context: &Context, wanted: Config) -> Result<(), LogEr
             // Creating is idempotent on the server for an equal configuration; a racing process asks for the same.
             return match context.create_stream(wanted.clone()).await {
                 Ok(_) => Ok(()),
-                Err(error) => Err(LogError::Refused(format!("stream {} cannot be created: {error}", wanted.name))),
+                Err(error) => Err(LogError::Refused(format!(
+                    "stream {} cannot be created: {error}",
+                    wanted.name
+                ))),
             };
         }
-        Err(error) => return Err(LogError::Unreachable(format!("stream {} cannot be read: {error}", wanted.name))),
+        Err(error) => {
+            return Err(LogError::Unreachable(format!(
+                "stream {} cannot be read: {error}",
+                wanted.name
+            )));
+        }
     };
     match compare(&existing, &wanted) {
         Verdict::Same => Ok(()),
@@ -56,7 +64,9 @@ async fn provision_stream(context: &Context, wanted: Config) -> Result<(), LogEr
             let name = wanted.name;
             match context.update_stream(*raised).await {
                 Ok(_) => Ok(()),
-                Err(error) => Err(LogError::Refused(format!("stream {name} cannot be updated: {error}"))),
+                Err(error) => Err(LogError::Refused(format!(
+                    "stream {name} cannot be updated: {error}"
+                ))),
             }
         }
         Verdict::Incompatible(fields) => Err(LogError::Incompatible(format!(
@@ -72,7 +82,9 @@ async fn provision_stream(context: &Context, wanted: Config) -> Result<(), LogEr
 
 fn is_not_found(error: &async_nats::jetstream::context::GetStreamError) -> bool {
     match error.kind() {
-        GetStreamErrorKind::JetStream(error) => error.error_code() == async_nats::jetstream::ErrorCode::STREAM_NOT_FOUND,
+        GetStreamErrorKind::JetStream(error) => {
+            error.error_code() == async_nats::jetstream::ErrorCode::STREAM_NOT_FOUND
+        }
         _ => false,
     }
 }
@@ -92,7 +104,10 @@ fn compare(existing: &Config, wanted: &Config) -> Verdict {
     let (have, want) = (normalized(existing), normalized(wanted));
     let mut different: Vec<String> = Vec::new();
     let mut raise = Vec::new();
-    for field in have.keys().chain(want.keys().filter(|field| !have.contains_key(*field))) {
+    for field in have
+        .keys()
+        .chain(want.keys().filter(|field| !have.contains_key(*field)))
+    {
         let (have, want) = (have.get(field), want.get(field));
         if have == want || IGNORED.contains(&field.as_str()) {
             continue;
@@ -145,18 +160,27 @@ fn normalized(config: &Config) -> Map<String, Value> {
     fields.retain(|field, value| match value {
         Value::Null | Value::Bool(false) => false,
         Value::Number(number) => !matches!(number.as_i64(), Some(0 | -1)),
-        Value::Object(object) => !object.is_empty() && field != "metadata" && object.values().any(|value| !value.is_null()),
+        Value::Object(object) => {
+            !object.is_empty()
+                && field != "metadata"
+                && object.values().any(|value| !value.is_null())
+        }
         Value::Array(items) => !items.is_empty(),
         Value::String(text) if field == "compression" => text != "none",
         Value::String(text) => !text.is_empty(),
         Value::Bool(true) => true,
     });
     // "default" is what the server writes for an unset persistence mode, and zeroed consumer limits for unset ones.
-    if fields.get("persist_mode").is_some_and(|mode| mode == "default") {
+    if fields
+        .get("persist_mode")
+        .is_some_and(|mode| mode == "default")
+    {
         fields.remove("persist_mode");
     }
     if let Some(Value::Object(limits)) = fields.get("consumer_limits")
-        && limits.values().all(|value| value.as_i64().is_none_or(|number| number <= 0))
+        && limits
+            .values()
+            .all(|value| value.as_i64().is_none_or(|number| number <= 0))
     {
         fields.remove("consumer_limits");
     }
@@ -169,24 +193,48 @@ mod tests {
 
     #[test]
     fn higher_limits_of_the_operator_stay() {
-        let wanted = definitions::events(&Provision { replicas: 1, max_bytes: 100, objects_max_bytes: -1 });
-        let existing = Config { max_bytes: 200, num_replicas: 3, ..wanted.clone() };
+        let wanted = definitions::events(&Provision {
+            replicas: 1,
+            max_bytes: 100,
+            objects_max_bytes: -1,
+        });
+        let existing = Config {
+            max_bytes: 200,
+            num_replicas: 3,
+            ..wanted.clone()
+        };
         assert!(matches!(compare(&existing, &wanted), Verdict::Same));
     }
 
     #[test]
     fn lower_limits_are_raised_and_the_rest_is_kept() {
-        let wanted = definitions::events(&Provision { replicas: 3, max_bytes: -1, objects_max_bytes: -1 });
-        let existing = Config { max_bytes: 200, num_replicas: 1, ..wanted.clone() };
-        let Verdict::Raise(raised) = compare(&existing, &wanted) else { panic!("must be raised") };
+        let wanted = definitions::events(&Provision {
+            replicas: 3,
+            max_bytes: -1,
+            objects_max_bytes: -1,
+        });
+        let existing = Config {
+            max_bytes: 200,
+            num_replicas: 1,
+            ..wanted.clone()
+        };
+        let Verdict::Raise(raised) = compare(&existing, &wanted) else {
+            panic!("must be raised")
+        };
         assert_eq!((raised.max_bytes, raised.num_replicas), (-1, 3));
     }
 
     #[test]
     fn other_differences_are_named() {
         let wanted = definitions::events(&Provision::default());
-        let existing = Config { allow_atomic_publish: false, subjects: vec!["swarm.evt.>".into()], ..wanted.clone() };
-        let Verdict::Incompatible(fields) = compare(&existing, &wanted) else { panic!("must be refused") };
+        let existing = Config {
+            allow_atomic_publish: false,
+            subjects: vec!["swarm.evt.>".into()],
+            ..wanted.clone()
+        };
+        let Verdict::Incompatible(fields) = compare(&existing, &wanted) else {
+            panic!("must be refused")
+        };
         assert_eq!(fields, ["subjects", "allow_atomic"]);
     }
 }

@@ -41,7 +41,12 @@ pub struct SimulatedSettings {
 impl Default for SimulatedSettings {
     fn default() -> Self {
         // 2024-01-01T00:00:00Z, an arbitrary instant.
-        Self { cluster: false, bytes_max: -1, first_sequence: 1, created_micros: 1_704_067_200_000_000 }
+        Self {
+            cluster: false,
+            bytes_max: -1,
+            first_sequence: 1,
+            created_micros: 1_704_067_200_000_000,
+        }
     }
 }
 
@@ -61,12 +66,18 @@ impl Default for SimulatedLog {
 impl SimulatedLog {
     /// An empty log; the handle is called `main`.
     pub fn new(settings: SimulatedSettings) -> Self {
-        Self { world: Arc::new(Mutex::new(World::new(settings))), handle: "main".into() }
+        Self {
+            world: Arc::new(Mutex::new(World::new(settings))),
+            handle: "main".into(),
+        }
     }
 
     /// The same log as seen by the process `name`, which can be cut off by that name.
     pub fn handle(&self, name: &str) -> Self {
-        Self { world: self.world.clone(), handle: name.into() }
+        Self {
+            world: self.world.clone(),
+            handle: name.into(),
+        }
     }
 
     /// Sets the server's clock, in microseconds since the Unix epoch. It may step back, as real ones do.
@@ -144,13 +155,19 @@ impl SimulatedLog {
         if world.handle(&self.handle).connected {
             Ok(world)
         } else {
-            Err(LogError::Unreachable(format!("{} is disconnected", self.handle)))
+            Err(LogError::Unreachable(format!(
+                "{} is disconnected",
+                self.handle
+            )))
         }
     }
 }
 
 impl Log for SimulatedLog {
-    fn append(&self, messages: Vec<Message>) -> BoxFuture<'static, Vec<Result<Appended, AppendError>>> {
+    fn append(
+        &self,
+        messages: Vec<Message>,
+    ) -> BoxFuture<'static, Vec<Result<Appended, AppendError>>> {
         let mut world = self.world();
         let outcomes: Vec<_> = messages
             .into_iter()
@@ -163,10 +180,19 @@ impl Log for SimulatedLog {
         ready(outcomes).boxed()
     }
 
-    fn append_atomic(&self, messages: Vec<Message>) -> BoxFuture<'static, Result<Appended, AppendError>> {
-        let subject = messages.first().map(|message| message.subject.clone()).unwrap_or_default();
-        let refusal = batch_size_refusal(&subject, messages.len())
-            .or_else(|| messages.iter().find_map(|message| wire::check(message).err()));
+    fn append_atomic(
+        &self,
+        messages: Vec<Message>,
+    ) -> BoxFuture<'static, Result<Appended, AppendError>> {
+        let subject = messages
+            .first()
+            .map(|message| message.subject.clone())
+            .unwrap_or_default();
+        let refusal = batch_size_refusal(&subject, messages.len()).or_else(|| {
+            messages
+                .iter()
+                .find_map(|message| wire::check(message).err())
+        });
         let mut world = self.world();
         let outcome = match refusal {
             Some(refusal) => Err(refusal),
@@ -176,8 +202,17 @@ impl Log for SimulatedLog {
         ready(outcome).boxed()
     }
 
-    fn tail(&self, filters: Vec<String>, from: u64) -> BoxStream<'static, Result<Tailed, LogError>> {
-        Box::pin(tail::Tail::new(self.world.clone(), self.handle.clone(), filters, from))
+    fn tail(
+        &self,
+        filters: Vec<String>,
+        from: u64,
+    ) -> BoxStream<'static, Result<Tailed, LogError>> {
+        Box::pin(tail::Tail::new(
+            self.world.clone(),
+            self.handle.clone(),
+            filters,
+            from,
+        ))
     }
 
     async fn get(&self, sequence: u64) -> Result<Option<StoredMessage>, LogError> {
@@ -211,7 +246,12 @@ impl Log for SimulatedLog {
 
     async fn list_objects(&self, prefix: &str) -> Result<Vec<String>, LogError> {
         let world = self.reachable()?;
-        Ok(world.objects.keys().filter(|name| name.starts_with(prefix)).cloned().collect())
+        Ok(world
+            .objects
+            .keys()
+            .filter(|name| name.starts_with(prefix))
+            .cloned()
+            .collect())
     }
 
     async fn delete_object(&self, name: &str) -> Result<(), LogError> {

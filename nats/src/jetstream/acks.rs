@@ -61,7 +61,9 @@ impl Acks {
             .client()
             .subscribe(format!("{inbox}.*"))
             .await
-            .map_err(|error| LogError::Unreachable(format!("cannot subscribe to acknowledgements: {error}")))?;
+            .map_err(|error| {
+                LogError::Unreachable(format!("cannot subscribe to acknowledgements: {error}"))
+            })?;
         let acks = Arc::new(Self {
             connection: connection.clone(),
             inbox,
@@ -90,22 +92,46 @@ impl Acks {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let deadline = Instant::now() + self.timeout;
         self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert(number, Pending { deadline, losses, on_outcome, _permit: permit });
+        self.lock().insert(
+            number,
+            Pending {
+                deadline,
+                losses,
+                on_outcome,
+                _permit: permit,
+            },
+        );
         let reply = format!("{}.{number}", self.inbox);
-        let sent = self.connection.client().publish_with_reply_and_headers(subject.to_owned(), reply, headers, payload);
+        let sent = self.connection.client().publish_with_reply_and_headers(
+            subject.to_owned(),
+            reply,
+            headers,
+            payload,
+        );
         match timeout_at(deadline, sent).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.resolve(number, Outcome::Lost(error.to_string())),
-            Err(_) => self.resolve(number, Outcome::Lost("the connection takes no messages".to_owned())),
+            Err(_) => self.resolve(
+                number,
+                Outcome::Lost("the connection takes no messages".to_owned()),
+            ),
         }
     }
 
     /// Publishes a message of a batch that asks for no acknowledgement; `false` if it was certainly not sent.
-    pub(crate) async fn publish_silent(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> bool {
+    pub(crate) async fn publish_silent(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> bool {
         if !self.connection.is_connected() {
             return false;
         }
-        let sent = self.connection.client().publish_with_headers(subject.to_owned(), headers, payload);
+        let sent =
+            self.connection
+                .client()
+                .publish_with_headers(subject.to_owned(), headers, payload);
         matches!(tokio::time::timeout(self.timeout, sent).await, Ok(Ok(())))
     }
 
@@ -154,7 +180,12 @@ impl Acks {
     }
 
     fn fail(&self, cause: &str, which: impl Fn(&Pending) -> bool) {
-        let failed: Vec<u64> = self.lock().iter().filter(|(_, pending)| which(pending)).map(|(number, _)| *number).collect();
+        let failed: Vec<u64> = self
+            .lock()
+            .iter()
+            .filter(|(_, pending)| which(pending))
+            .map(|(number, _)| *number)
+            .collect();
         for number in failed {
             self.resolve(number, Outcome::Lost(cause.to_owned()));
         }

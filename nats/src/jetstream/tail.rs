@@ -6,7 +6,10 @@ use std::{collections::VecDeque, time::Duration};
 
 use async_nats::{
     StatusCode, Subscriber,
-    jetstream::{Context, ErrorCode, consumer::Consumer, context::GetStreamErrorKind, stream::ConsumerErrorKind},
+    jetstream::{
+        Context, ErrorCode, consumer::Consumer, context::GetStreamErrorKind,
+        stream::ConsumerErrorKind,
+    },
 };
 use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
@@ -20,7 +23,8 @@ use crate::{
     LogError, StoredMessage, Tailed,
     connect::{Connection, ConnectionState},
     definitions::{
-        EVENTS_STREAM, TAIL_BATCH, TAIL_BATCH_BYTES, TAIL_HEARTBEAT, TAIL_PULL_EXPIRES, TAIL_SILENCE_MAX, tail_consumer,
+        EVENTS_STREAM, TAIL_BATCH, TAIL_BATCH_BYTES, TAIL_HEARTBEAT, TAIL_PULL_EXPIRES,
+        TAIL_SILENCE_MAX, tail_consumer,
     },
 };
 
@@ -89,7 +93,13 @@ pub(super) fn tail(
     filters: Vec<String>,
     from: u64,
 ) -> impl Stream<Item = Result<Tailed, LogError>> + Send {
-    let tail = Tail { connection, context, filters, next: from.max(1), state: State::New };
+    let tail = Tail {
+        connection,
+        context,
+        filters,
+        next: from.max(1),
+        state: State::New,
+    };
     stream::unfold(tail, |mut tail| async move {
         if matches!(tail.state, State::Ended) {
             return None;
@@ -157,8 +167,12 @@ impl Tail {
             let cause = match timeout(BUILD_TIMEOUT, self.try_build(again)).await {
                 Ok(Ok(source)) => return Ok(source),
                 Ok(Err(BuildError::Never(error))) => return Err(error),
-                Ok(Err(BuildError::StreamMissing)) if !again || started.elapsed() > STREAM_MISSING_MAX => {
-                    return Err(LogError::Incompatible(format!("stream {EVENTS_STREAM} does not exist")));
+                Ok(Err(BuildError::StreamMissing))
+                    if !again || started.elapsed() > STREAM_MISSING_MAX =>
+                {
+                    return Err(LogError::Incompatible(format!(
+                        "stream {EVENTS_STREAM} does not exist"
+                    )));
                 }
                 Ok(Err(BuildError::StreamMissing)) => "the stream is not there".to_owned(),
                 Ok(Err(BuildError::Later(cause))) => cause,
@@ -182,11 +196,19 @@ impl Tail {
         let client = self.connection.client();
         let inbox = client.new_inbox();
         let later = |error: &dyn std::fmt::Display| BuildError::Later(error.to_string());
-        let messages = client.subscribe(format!("{inbox}.*")).await.map_err(|error| later(&error))?;
+        let messages = client
+            .subscribe(format!("{inbox}.*"))
+            .await
+            .map_err(|error| later(&error))?;
         let config = tail_consumer(&self.filters, self.next);
-        let consumer: Consumer<_> =
-            self.context.create_consumer_on_stream(config, EVENTS_STREAM).await.map_err(|error| match error.kind() {
-                ConsumerErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+        let consumer: Consumer<_> = self
+            .context
+            .create_consumer_on_stream(config, EVENTS_STREAM)
+            .await
+            .map_err(|error| match error.kind() {
+                ConsumerErrorKind::JetStream(cause)
+                    if cause.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                {
                     BuildError::StreamMissing
                 }
                 // 400: what we ask for is wrong (overlapping filters and the like), and will be the next time too.
@@ -217,10 +239,18 @@ impl Tail {
     /// A stream that ends before what was read has lost history (a power cut without sync, another disk): going on would mix two
     /// histories.
     async fn check_history(&self) -> Result<(), BuildError> {
-        let stream = self.context.get_stream(EVENTS_STREAM).await.map_err(|error| match error.kind() {
-            GetStreamErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND => BuildError::StreamMissing,
-            _ => BuildError::Later(error.to_string()),
-        })?;
+        let stream = self
+            .context
+            .get_stream(EVENTS_STREAM)
+            .await
+            .map_err(|error| match error.kind() {
+                GetStreamErrorKind::JetStream(cause)
+                    if cause.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                {
+                    BuildError::StreamMissing
+                }
+                _ => BuildError::Later(error.to_string()),
+            })?;
         let last = stream.cached_info().state.last_sequence;
         if last + 1 < self.next && self.next > 1 {
             return Err(BuildError::Never(LogError::Incompatible(format!(
@@ -255,7 +285,11 @@ impl Source {
             self.heard = Instant::now();
             match message.status {
                 None | Some(StatusCode::OK) => {
-                    let delivery = message.reply.as_deref().and_then(Delivery::parse).ok_or("a message without its place")?;
+                    let delivery = message
+                        .reply
+                        .as_deref()
+                        .and_then(Delivery::parse)
+                        .ok_or("a message without its place")?;
                     if delivery.consumer_sequence != self.consumer_sequence + 1 {
                         return Err(format!("a gap after {}", self.consumer_sequence));
                     }
@@ -272,18 +306,31 @@ impl Source {
                 // A pull request ended: expired, its bytes are used up, or it is complete.
                 Some(StatusCode::TIMEOUT) => self.end_request(&message),
                 Some(StatusCode::REQUEST_TERMINATED)
-                    if message.description.as_deref().is_some_and(|text| REQUEST_ENDED.iter().any(|end| text.contains(end))) =>
+                    if message
+                        .description
+                        .as_deref()
+                        .is_some_and(|text| REQUEST_ENDED.iter().any(|end| text.contains(end))) =>
                 {
                     self.end_request(&message);
                 }
-                Some(status) => return Err(format!("{status} {}", message.description.as_deref().unwrap_or_default())),
+                Some(status) => {
+                    return Err(format!(
+                        "{status} {}",
+                        message.description.as_deref().unwrap_or_default()
+                    ));
+                }
             }
         }
     }
 
     fn end_request(&mut self, message: &async_nats::Message) {
-        let number = message.subject.rsplit('.').next().and_then(|token| token.parse::<u64>().ok());
-        self.requests.retain(|(request, _)| Some(*request) != number);
+        let number = message
+            .subject
+            .rsplit('.')
+            .next()
+            .and_then(|token| token.parse::<u64>().ok());
+        self.requests
+            .retain(|(request, _)| Some(*request) != number);
     }
 
     async fn pull(&mut self) -> Result<(), String> {
@@ -297,7 +344,10 @@ impl Source {
         let reply = format!("{}.{}", self.inbox, self.request_number);
         let body = serde_json::to_vec(&request).map_err(|error| error.to_string())?;
         let client = self.context.client();
-        client.publish_with_reply(self.next_request.clone(), reply, body.into()).await.map_err(|error| error.to_string())?;
+        client
+            .publish_with_reply(self.next_request.clone(), reply, body.into())
+            .await
+            .map_err(|error| error.to_string())?;
         self.requests.push_back((self.request_number, TAIL_BATCH));
         Ok(())
     }
@@ -309,7 +359,9 @@ impl Drop for Source {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (context, name) = (self.context.clone(), std::mem::take(&mut self.name));
             runtime.spawn(async move {
-                let _ = context.delete_consumer_from_stream(name, EVENTS_STREAM).await; // else the server forgets it in a minute
+                let _ = context
+                    .delete_consumer_from_stream(name, EVENTS_STREAM)
+                    .await; // else the server forgets it in a minute
             });
         }
     }

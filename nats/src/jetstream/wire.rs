@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_nats::{
     HeaderMap, HeaderValue, StatusCode,
     header::{
-        IntoHeaderName, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
-        NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID,
+        IntoHeaderName, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID,
+        NATS_BATCH_SEQUENCE, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID,
     },
     jetstream::message::StreamMessage,
 };
@@ -33,8 +33,15 @@ pub(crate) mod codes {
 /// What came of one publish.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    Stored { sequence: u64, duplicate: bool },
-    Refused { code: u64, status: u64, description: String },
+    Stored {
+        sequence: u64,
+        duplicate: bool,
+    },
+    Refused {
+        code: u64,
+        status: u64,
+        description: String,
+    },
     Lost(String),
 }
 
@@ -61,39 +68,80 @@ impl Outcome {
             return Self::Lost("no server takes the subject now (no responders)".to_owned());
         }
         match serde_json::from_slice::<Ack>(&message.payload) {
-            Ok(Ack { error: Some(error), .. }) => {
-                Self::Refused { code: error.err_code, status: error.code, description: error.description }
+            Ok(Ack {
+                error: Some(error), ..
+            }) => Self::Refused {
+                code: error.err_code,
+                status: error.code,
+                description: error.description,
+            },
+            Ok(Ack { seq: 0, .. }) => {
+                Self::Lost("an acknowledgement without a sequence".to_owned())
             }
-            Ok(Ack { seq: 0, .. }) => Self::Lost("an acknowledgement without a sequence".to_owned()),
-            Ok(Ack { seq, duplicate, .. }) => Self::Stored { sequence: seq, duplicate },
+            Ok(Ack { seq, duplicate, .. }) => Self::Stored {
+                sequence: seq,
+                duplicate,
+            },
             Err(error) => Self::Lost(format!("an acknowledgement that cannot be read: {error}")),
         }
     }
 
     pub(crate) fn is_busy(&self) -> bool {
-        matches!(self, Self::Refused { code: codes::CHECK_IN_FLIGHT, .. })
+        matches!(
+            self,
+            Self::Refused {
+                code: codes::CHECK_IN_FLIGHT,
+                ..
+            }
+        )
     }
 
     /// As the answer to `message`'s publisher.
-    pub(crate) fn into_result(self, subject: &str, fence: Option<&crate::Fence>) -> Result<Appended, AppendError> {
+    pub(crate) fn into_result(
+        self,
+        subject: &str,
+        fence: Option<&crate::Fence>,
+    ) -> Result<Appended, AppendError> {
         match self {
-            Self::Stored { sequence, duplicate } => Ok(Appended { sequence, duplicate }),
+            Self::Stored {
+                sequence,
+                duplicate,
+            } => Ok(Appended {
+                sequence,
+                duplicate,
+            }),
             Self::Lost(cause) => Err(unknown(subject, cause)),
-            Self::Refused { code, status, description } => Err(match (code, fence) {
-                (codes::WRONG_LAST_SEQUENCE, Some(fence)) => {
-                    AppendError::Fenced { subject: fence.subject.clone(), expected: fence.sequence }
-                }
-                (codes::CHECK_IN_FLIGHT, Some(fence)) => AppendError::FenceBusy { subject: fence.subject.clone() },
+            Self::Refused {
+                code,
+                status,
+                description,
+            } => Err(match (code, fence) {
+                (codes::WRONG_LAST_SEQUENCE, Some(fence)) => AppendError::Fenced {
+                    subject: fence.subject.clone(),
+                    expected: fence.sequence,
+                },
+                (codes::CHECK_IN_FLIGHT, Some(fence)) => AppendError::FenceBusy {
+                    subject: fence.subject.clone(),
+                },
                 _ if codes::NOT_READY.contains(&code) => unknown(subject, description),
-                _ if codes::FULL.contains(&code) || status == 503 => AppendError::Full { description },
-                _ => AppendError::Refused { subject: subject.to_owned(), code, description },
+                _ if codes::FULL.contains(&code) || status == 503 => {
+                    AppendError::Full { description }
+                }
+                _ => AppendError::Refused {
+                    subject: subject.to_owned(),
+                    code,
+                    description,
+                },
             }),
         }
     }
 }
 
 pub(crate) fn unknown(subject: &str, cause: impl Into<String>) -> AppendError {
-    AppendError::Unknown { subject: subject.to_owned(), cause: cause.into() }
+    AppendError::Unknown {
+        subject: subject.to_owned(),
+        cause: cause.into(),
+    }
 }
 
 /// Refuses what must not be sent at all.
@@ -107,15 +155,29 @@ pub(crate) fn check(message: &Message) -> Result<(), AppendError> {
         });
     }
     let refused = |description: &str| {
-        Err(AppendError::Refused { subject: subject.clone(), code: 0, description: description.to_owned() })
+        Err(AppendError::Refused {
+            subject: subject.clone(),
+            code: 0,
+            description: description.to_owned(),
+        })
     };
     if !definitions::stores(subject) {
-        return refused("the log stores literal subjects below swarm.evt, swarm.cmd and swarm.ctl only");
+        return refused(
+            "the log stores literal subjects below swarm.evt, swarm.cmd and swarm.ctl only",
+        );
     }
-    if message.fence.as_ref().is_some_and(|fence| !definitions::stores(&fence.subject)) {
+    if message
+        .fence
+        .as_ref()
+        .is_some_and(|fence| !definitions::stores(&fence.subject))
+    {
         return refused("a fence looks at one literal subject of the log");
     }
-    if message.message_id.as_ref().is_some_and(|id| id.is_empty() || id.chars().any(char::is_control)) {
+    if message
+        .message_id
+        .as_ref()
+        .is_some_and(|id| id.is_empty() || id.chars().any(char::is_control))
+    {
         return refused("a message id is not empty and has no control characters");
     }
     Ok(())
@@ -128,7 +190,11 @@ pub(crate) struct BatchPlace<'a> {
     pub(crate) last: bool,
 }
 
-pub(crate) fn headers(message: &Message, content_type: Option<&str>, batch: Option<BatchPlace<'_>>) -> HeaderMap {
+pub(crate) fn headers(
+    message: &Message,
+    content_type: Option<&str>,
+    batch: Option<BatchPlace<'_>>,
+) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if let Some(content_type) = content_type {
         headers.insert("Content-Type", content_type);
@@ -137,12 +203,18 @@ pub(crate) fn headers(message: &Message, content_type: Option<&str>, batch: Opti
         headers.insert(NATS_MESSAGE_ID, id.as_str());
     }
     if let Some(fence) = &message.fence {
-        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(fence.sequence));
+        headers.insert(
+            NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
+            HeaderValue::from(fence.sequence),
+        );
         headers.insert(EXPECTED_SUBJECT, &*fence.subject);
     }
     if let Some(place) = batch {
         headers.insert(NATS_BATCH_ID, place.id);
-        headers.insert(NATS_BATCH_SEQUENCE, HeaderValue::from(place.sequence as u64));
+        headers.insert(
+            NATS_BATCH_SEQUENCE,
+            HeaderValue::from(place.sequence as u64),
+        );
         if place.last {
             headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
         }
@@ -165,7 +237,9 @@ pub(crate) fn stored(message: StreamMessage) -> StoredMessage {
 }
 
 pub(crate) fn message_id(headers: &HeaderMap) -> Option<Arc<str>> {
-    headers.get(NATS_MESSAGE_ID.into_header_name()).map(|id| id.as_str().into())
+    headers
+        .get(NATS_MESSAGE_ID.into_header_name())
+        .map(|id| id.as_str().into())
 }
 
 /// What the reply subject of a delivered message says.
@@ -204,11 +278,24 @@ mod tests {
 
     #[test]
     fn both_forms_of_reply_subjects_are_read() {
-        let expected =
-            Some(Delivery { stream_sequence: 12, consumer_sequence: 3, time_micros: 1_700_000_000_000_001, pending: 4 });
-        assert_eq!(Delivery::parse("$JS.ACK.swarm_events.c.1.12.3.1700000000000001999.4"), expected);
-        assert_eq!(Delivery::parse("$JS.ACK._.acc.swarm_events.c.1.12.3.1700000000000001999.4"), expected);
-        assert_eq!(Delivery::parse("$JS.ACK._.acc.swarm_events.c.1.12.3.1700000000000001999.4.x"), expected);
+        let expected = Some(Delivery {
+            stream_sequence: 12,
+            consumer_sequence: 3,
+            time_micros: 1_700_000_000_000_001,
+            pending: 4,
+        });
+        assert_eq!(
+            Delivery::parse("$JS.ACK.swarm_events.c.1.12.3.1700000000000001999.4"),
+            expected
+        );
+        assert_eq!(
+            Delivery::parse("$JS.ACK._.acc.swarm_events.c.1.12.3.1700000000000001999.4"),
+            expected
+        );
+        assert_eq!(
+            Delivery::parse("$JS.ACK._.acc.swarm_events.c.1.12.3.1700000000000001999.4.x"),
+            expected
+        );
         assert_eq!(Delivery::parse("_INBOX.a"), None);
     }
 }

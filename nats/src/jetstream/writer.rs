@@ -27,14 +27,25 @@ pub(crate) type Answer = Result<Appended, AppendError>;
 /// What `append` and `append_atomic` hand over.
 pub(crate) enum Job {
     Each(Vec<Item>),
-    Atomic { messages: Vec<Message>, answer: oneshot::Sender<Answer> },
+    Atomic {
+        messages: Vec<Message>,
+        answer: oneshot::Sender<Answer>,
+    },
 }
 
 impl Job {
     pub(crate) fn each(messages: Vec<Message>, answer: oneshot::Sender<Vec<Answer>>) -> Self {
-        let state = Collected { outcomes: vec![None; messages.len()], left: messages.len(), answer: Some(answer) };
+        let state = Collected {
+            outcomes: vec![None; messages.len()],
+            left: messages.len(),
+            answer: Some(answer),
+        };
         let collector = Arc::new(Mutex::new(state));
-        let item = |(index, message)| Item { message, index, collector: collector.clone() };
+        let item = |(index, message)| Item {
+            message,
+            index,
+            collector: collector.clone(),
+        };
         Self::Each(messages.into_iter().enumerate().map(item).collect())
     }
 }
@@ -55,7 +66,10 @@ pub(crate) struct Collected {
 impl Item {
     pub(crate) fn resolve(self, outcome: Answer, counters: &Counters) {
         counters.count(&outcome, 1);
-        let mut collected = self.collector.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut collected = self
+            .collector
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         collected.outcomes[self.index] = Some(outcome);
         collected.left -= 1;
         if collected.left == 0
@@ -80,9 +94,19 @@ pub(super) async fn start(
     counters: Arc<Counters>,
 ) -> Result<mpsc::UnboundedSender<Job>, LogError> {
     let done = CancellationToken::new();
-    let acks = Acks::start(connection, settings.ack_timeout, counters.clone(), done.clone()).await?;
+    let acks = Acks::start(
+        connection,
+        settings.ack_timeout,
+        counters.clone(),
+        done.clone(),
+    )
+    .await?;
     let (jobs, queue) = mpsc::unbounded_channel();
-    let sender = Sender { acks, settings, counters };
+    let sender = Sender {
+        acks,
+        settings,
+        counters,
+    };
     tokio::spawn(async move {
         let _done = done.drop_guard();
         if sender.settings.durability == Durability::Speed && sender.settings.replicas <= 1 {
@@ -100,13 +124,17 @@ async fn pipelined(sender: Sender, mut queue: mpsc::UnboundedReceiver<Job>) {
         match job {
             Job::Each(items) => {
                 for item in items {
-                    let Ok(permit) = permits.clone().acquire_owned().await else { return };
+                    let Ok(permit) = permits.clone().acquire_owned().await else {
+                        return;
+                    };
                     sender.publish_item(item, Some(permit)).await;
                 }
             }
             Job::Atomic { messages, answer } => {
                 if let Some(refusal) = check_all(&messages) {
-                    sender.counters.count(&Err(refusal.clone()), messages.len() as u64);
+                    sender
+                        .counters
+                        .count(&Err(refusal.clone()), messages.len() as u64);
                     let _ = answer.send(Err(refusal));
                     continue;
                 }
@@ -124,7 +152,11 @@ async fn pipelined(sender: Sender, mut queue: mpsc::UnboundedReceiver<Job>) {
 }
 
 impl Sender {
-    pub(crate) async fn publish_item(&self, item: Item, permit: Option<tokio::sync::OwnedSemaphorePermit>) {
+    pub(crate) async fn publish_item(
+        &self,
+        item: Item,
+        permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    ) {
         if let Err(refusal) = wire::check(&item.message) {
             return item.resolve(Err(refusal), &self.counters);
         }
@@ -135,7 +167,9 @@ impl Sender {
             let result = outcome.into_result(&item.message.subject, item.message.fence.as_ref());
             item.resolve(result, &counters);
         });
-        self.acks.publish(&subject, headers, payload, permit, on_outcome).await;
+        self.acks
+            .publish(&subject, headers, payload, permit, on_outcome)
+            .await;
     }
 
     /// Publishes one message; the receiver has its outcome.
@@ -144,18 +178,27 @@ impl Sender {
     }
 
     /// Sends `messages` as one atomic batch (one message alone: plainly). Only the commit asks for an ack.
-    pub(crate) async fn start_batch<'a>(&self, messages: impl ExactSizeIterator<Item = &'a Message>) -> oneshot::Receiver<Outcome> {
+    pub(crate) async fn start_batch<'a>(
+        &self,
+        messages: impl ExactSizeIterator<Item = &'a Message>,
+    ) -> oneshot::Receiver<Outcome> {
         let (answer, outcome) = oneshot::channel();
         let mut answer = Some(answer);
         let count = messages.len();
         let id = Uuid::new_v4().simple().to_string();
         if count > 1 {
             self.counters.batches.fetch_add(1, Ordering::Relaxed);
-            self.counters.batched.fetch_add(count as u64, Ordering::Relaxed);
+            self.counters
+                .batched
+                .fetch_add(count as u64, Ordering::Relaxed);
         }
         for (index, message) in messages.enumerate() {
             let last = index + 1 == count;
-            let place = (count > 1).then_some(BatchPlace { id: &id, sequence: index + 1, last });
+            let place = (count > 1).then_some(BatchPlace {
+                id: &id,
+                sequence: index + 1,
+                last,
+            });
             let headers = wire::headers(message, self.settings.content_type.as_deref(), place);
             let payload = message.payload.clone();
             if last {
@@ -163,8 +206,14 @@ impl Sender {
                 let on_outcome = Box::new(move |outcome| {
                     let _ = answer.and_then(|answer| answer.send(outcome).err()); // nobody waits
                 });
-                self.acks.publish(&message.subject, headers, payload, None, on_outcome).await;
-            } else if !self.acks.publish_silent(&message.subject, headers, payload).await {
+                self.acks
+                    .publish(&message.subject, headers, payload, None, on_outcome)
+                    .await;
+            } else if !self
+                .acks
+                .publish_silent(&message.subject, headers, payload)
+                .await
+            {
                 break; // without its commit the batch is dropped by the server
             }
         }
@@ -174,7 +223,9 @@ impl Sender {
 
 /// The first reason why one of `messages` must not be sent.
 pub(crate) fn check_all(messages: &[Message]) -> Option<AppendError> {
-    messages.iter().find_map(|message| wire::check(message).err())
+    messages
+        .iter()
+        .find_map(|message| wire::check(message).err())
 }
 
 /// The answer for a whole batch. The server does not say which fence failed: its words name the sequence it found, so the
@@ -182,15 +233,30 @@ pub(crate) fn check_all(messages: &[Message]) -> Option<AppendError> {
 pub(crate) fn batch_result(outcome: Outcome, messages: &[Message]) -> Answer {
     let mut fences = messages.iter().filter_map(|message| message.fence.as_ref());
     let fence = match &outcome {
-        Outcome::Refused { code: codes::WRONG_LAST_SEQUENCE, description, .. } => {
-            let found = description.rsplit(' ').next().and_then(|word| word.parse::<u64>().ok());
-            fences.clone().find(|fence| Some(fence.sequence) != found).or_else(|| fences.next())
+        Outcome::Refused {
+            code: codes::WRONG_LAST_SEQUENCE,
+            description,
+            ..
+        } => {
+            let found = description
+                .rsplit(' ')
+                .next()
+                .and_then(|word| word.parse::<u64>().ok());
+            fences
+                .clone()
+                .find(|fence| Some(fence.sequence) != found)
+                .or_else(|| fences.next())
         }
         _ => fences.next(),
     };
-    outcome.into_result(messages.first().map_or("", |message| &message.subject), fence)
+    outcome.into_result(
+        messages.first().map_or("", |message| &message.subject),
+        fence,
+    )
 }
 
 pub(crate) async fn received(outcome: oneshot::Receiver<Outcome>) -> Outcome {
-    outcome.await.unwrap_or_else(|_| Outcome::Lost("not connected".to_owned()))
+    outcome
+        .await
+        .unwrap_or_else(|_| Outcome::Lost("not connected".to_owned()))
 }

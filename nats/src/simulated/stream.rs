@@ -9,7 +9,10 @@ use std::{
 use bytes::Bytes;
 
 use super::{Fault, Faults, SimulatedSettings};
-use crate::{AppendError, Appended, Fence, Message, StoredMessage, definitions::DUPLICATE_WINDOW, jetstream::wire};
+use crate::{
+    AppendError, Appended, Fence, Message, StoredMessage, definitions::DUPLICATE_WINDOW,
+    jetstream::wire,
+};
 
 /// nats-server's `err_code` for a batch that holds a message id which it knows.
 const BATCH_HAS_DUPLICATE: u64 = 10201;
@@ -88,9 +91,17 @@ impl World {
     }
 
     /// Appends one message, or a batch of which all or none is stored, as `handle`, with what its plan has go wrong.
-    pub(super) fn append(&mut self, handle: &str, messages: Vec<Message>) -> Result<Appended, AppendError> {
+    pub(super) fn append(
+        &mut self,
+        handle: &str,
+        messages: Vec<Message>,
+    ) -> Result<Appended, AppendError> {
         let Some(first) = messages.first() else {
-            return Err(AppendError::Refused { subject: String::new(), code: 0, description: "nothing to append".to_owned() });
+            return Err(AppendError::Refused {
+                subject: String::new(),
+                code: 0,
+                description: "nothing to append".to_owned(),
+            });
         };
         let subject = first.subject.clone();
         let handle = self.handle(handle);
@@ -101,15 +112,28 @@ impl World {
         match (handle.faults.next(), fence) {
             (Some(Fault::LostAck), _) => {
                 let stored = self.store(&messages);
-                Err(wire::unknown(&subject, if stored.is_ok() { "acknowledgement lost" } else { "refusal lost" }))
+                Err(wire::unknown(
+                    &subject,
+                    if stored.is_ok() {
+                        "acknowledgement lost"
+                    } else {
+                        "refusal lost"
+                    },
+                ))
             }
             (Some(Fault::LostMessage), _) => Err(wire::unknown(&subject, "message lost")),
             (Some(Fault::Ghost), _) => {
                 self.ghosts.push_back(messages);
                 Err(wire::unknown(&subject, "message late"))
             }
-            (Some(Fault::Full), _) => Err(AppendError::Full { description: "no space left".to_owned() }),
-            (Some(Fault::Busy), Some(fence)) if self.settings.cluster => Err(AppendError::FenceBusy { subject: fence.subject }),
+            (Some(Fault::Full), _) => Err(AppendError::Full {
+                description: "no space left".to_owned(),
+            }),
+            (Some(Fault::Busy), Some(fence)) if self.settings.cluster => {
+                Err(AppendError::FenceBusy {
+                    subject: fence.subject,
+                })
+            }
             (Some(Fault::Busy) | None, _) => self.store(&messages),
         }
     }
@@ -119,7 +143,10 @@ impl World {
         while let Some(messages) = self.ghosts.pop_front() {
             // Its own check is no longer in flight, those behind it still are: release them in order.
             let behind = std::mem::take(&mut self.ghosts);
-            if self.store(&messages).is_ok_and(|appended| !appended.duplicate) {
+            if self
+                .store(&messages)
+                .is_ok_and(|appended| !appended.duplicate)
+            {
                 stored += messages.len();
             }
             self.ghosts = behind;
@@ -142,9 +169,14 @@ impl World {
                 return answer;
             }
         }
-        let bytes: u64 = messages.iter().map(|message| (message.payload.len() + message.subject.len()) as u64).sum();
+        let bytes: u64 = messages
+            .iter()
+            .map(|message| (message.payload.len() + message.subject.len()) as u64)
+            .sum();
         if u64::try_from(self.settings.bytes_max).is_ok_and(|limit| self.bytes + bytes > limit) {
-            return Err(AppendError::Full { description: "maximum bytes exceeded".to_owned() });
+            return Err(AppendError::Full {
+                description: "maximum bytes exceeded".to_owned(),
+            });
         }
         self.bytes += bytes;
         for message in messages {
@@ -153,41 +185,71 @@ impl World {
             let message_id: Option<Arc<str>> = message.message_id.as_deref().map(Into::into);
             if let Some(id) = &message_id {
                 self.known_ids.insert(id.clone(), sequence);
-                self.known_ids_by_age.push_back((self.time_micros, id.clone()));
+                self.known_ids_by_age
+                    .push_back((self.time_micros, id.clone()));
             }
             self.last_by_subject.insert(subject.clone(), sequence);
             let (time_micros, payload) = (self.time_micros, message.payload.clone());
-            self.messages.push(StoredMessage { sequence, time_micros, subject, payload, message_id });
+            self.messages.push(StoredMessage {
+                sequence,
+                time_micros,
+                subject,
+                payload,
+                message_id,
+            });
         }
-        Ok(Appended { sequence: self.last_sequence(), duplicate: false })
+        Ok(Appended {
+            sequence: self.last_sequence(),
+            duplicate: false,
+        })
     }
 
     fn check_fences(&self, messages: &[Message]) -> Result<(), AppendError> {
-        for Fence { subject, sequence } in messages.iter().filter_map(|message| message.fence.as_ref()) {
+        for Fence { subject, sequence } in
+            messages.iter().filter_map(|message| message.fence.as_ref())
+        {
             if self.settings.cluster && self.is_check_in_flight(subject) {
-                return Err(AppendError::FenceBusy { subject: subject.clone() });
+                return Err(AppendError::FenceBusy {
+                    subject: subject.clone(),
+                });
             }
             if self.last_of(subject) != *sequence {
-                return Err(AppendError::Fenced { subject: subject.clone(), expected: *sequence });
+                return Err(AppendError::Fenced {
+                    subject: subject.clone(),
+                    expected: *sequence,
+                });
             }
         }
         Ok(())
     }
 
     fn is_check_in_flight(&self, subject: &str) -> bool {
-        let mut fences = self.ghosts.iter().flatten().filter_map(|message| message.fence.as_ref());
+        let mut fences = self
+            .ghosts
+            .iter()
+            .flatten()
+            .filter_map(|message| message.fence.as_ref());
         fences.any(|fence| &*fence.subject == subject)
     }
 
     /// The answer for known message ids: a duplicate when alone, a refusal inside a batch.
     fn check_ids(&self, messages: &[Message]) -> Option<Result<Appended, AppendError>> {
         for (index, message) in messages.iter().enumerate() {
-            let Some(id) = message.message_id.as_deref() else { continue };
+            let Some(id) = message.message_id.as_deref() else {
+                continue;
+            };
             let known = self.known_ids.get(id);
             if let (Some(&sequence), 1) = (known, messages.len()) {
-                return Some(Ok(Appended { sequence, duplicate: true }));
+                return Some(Ok(Appended {
+                    sequence,
+                    duplicate: true,
+                }));
             }
-            if known.is_some() || messages[..index].iter().any(|earlier| earlier.message_id.as_deref() == Some(id)) {
+            if known.is_some()
+                || messages[..index]
+                    .iter()
+                    .any(|earlier| earlier.message_id.as_deref() == Some(id))
+            {
                 let description = "atomic publish batch contains duplicate message id".to_owned();
                 return Some(Err(AppendError::Refused {
                     subject: message.subject.clone(),

@@ -25,13 +25,34 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    pub(super) fn new(world: Arc<Mutex<World>>, handle: Arc<str>, filters: Vec<String>, from: u64) -> Self {
-        let first = world.lock().unwrap_or_else(PoisonError::into_inner).settings.first_sequence;
-        Self { world, handle, filters, next: from.max(first), losses: None, interrupted: false, behind: None }
+    pub(super) fn new(
+        world: Arc<Mutex<World>>,
+        handle: Arc<str>,
+        filters: Vec<String>,
+        from: u64,
+    ) -> Self {
+        let first = world
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .settings
+            .first_sequence;
+        Self {
+            world,
+            handle,
+            filters,
+            next: from.max(first),
+            losses: None,
+            interrupted: false,
+            behind: None,
+        }
     }
 
     fn matches(&self, subject: &str) -> bool {
-        self.filters.is_empty() || self.filters.iter().any(|filter| filter::matches(filter, subject))
+        self.filters.is_empty()
+            || self
+                .filters
+                .iter()
+                .any(|filter| filter::matches(filter, subject))
     }
 }
 
@@ -60,7 +81,9 @@ impl Stream for Tail {
         }
         let visible = visible_to.unwrap_or(u64::MAX).min(world.last_sequence());
         while self.next <= visible {
-            let Some(message) = world.get(self.next) else { break };
+            let Some(message) = world.get(self.next) else {
+                break;
+            };
             if self.behind.is_some_and(|last| last < self.next) {
                 break; // caught up before this one
             }

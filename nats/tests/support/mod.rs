@@ -25,21 +25,38 @@ pub enum Server {
 }
 
 pub fn simulated(cluster: bool) -> Fixture<SimulatedLog> {
-    let settings = SimulatedSettings { cluster, first_sequence: 1_000, ..SimulatedSettings::default() };
-    Fixture { log: SimulatedLog::new(settings), server: Server::None }
+    let settings = SimulatedSettings {
+        cluster,
+        first_sequence: 1_000,
+        ..SimulatedSettings::default()
+    };
+    Fixture {
+        log: SimulatedLog::new(settings),
+        server: Server::None,
+    }
 }
 
 pub async fn jetstream(durability: Durability) -> Fixture<JetStreamLog> {
     let server = server(durability).await;
     let log = open(&server.url, durability, &Provision::default()).await;
-    Fixture { log, server: Server::Single(Box::new(server)) }
+    Fixture {
+        log,
+        server: Server::Single(Box::new(server)),
+    }
 }
 
 pub async fn jetstream_cluster() -> Fixture<JetStreamLog> {
     let server = nats_cluster().await;
-    let provision = Provision { replicas: 3, max_bytes: 64 * 1024 * 1024, ..Provision::default() };
+    let provision = Provision {
+        replicas: 3,
+        max_bytes: 64 * 1024 * 1024,
+        ..Provision::default()
+    };
     let log = open(&server.url(), Durability::Always, &provision).await;
-    Fixture { log, server: Server::Cluster(Box::new(server)) }
+    Fixture {
+        log,
+        server: Server::Cluster(Box::new(server)),
+    }
 }
 
 pub async fn server(durability: Durability) -> TestNats {
@@ -53,16 +70,22 @@ pub async fn server(durability: Durability) -> TestNats {
 }
 
 pub async fn connection(url: &str) -> Connection {
-    connect(ConnectSettings::new(url, "test")).await.unwrap_or_else(|error| panic!("{error}"))
+    connect(ConnectSettings::new(url, "test"))
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Provisions and opens the log on a connection of its own.
 pub async fn open(url: &str, durability: Durability, settings: &Provision) -> JetStreamLog {
     let connection = connection(url).await;
     let context = async_nats::jetstream::new(connection.client().clone());
-    provision(&context, settings).await.unwrap_or_else(|error| panic!("{error}"));
+    provision(&context, settings)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
     let replicas = settings.replicas;
-    JetStreamLog::open(&connection, LogSettings::new(durability, replicas)).await.unwrap_or_else(|error| panic!("{error}"))
+    JetStreamLog::open(&connection, LogSettings::new(durability, replicas))
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// An event subject of the test's swarm.
@@ -71,16 +94,32 @@ pub fn subject(rest: &str) -> String {
 }
 
 pub fn message(subject: &str, body: &str) -> Message {
-    Message { subject: subject.to_owned(), payload: body.to_owned().into(), message_id: None, fence: None }
+    Message {
+        subject: subject.to_owned(),
+        payload: body.to_owned().into(),
+        message_id: None,
+        fence: None,
+    }
 }
 
 /// `message` on condition that the last message of `subject` has `sequence`.
 pub fn under(message: Message, subject: &str, sequence: u64) -> Message {
-    Message { fence: Some(Fence { subject: subject.into(), sequence }), ..message }
+    Message {
+        fence: Some(Fence {
+            subject: subject.into(),
+            sequence,
+        }),
+        ..message
+    }
 }
 
 /// Everything that a tail yields up to the message at `last`.
-pub async fn messages_until<L: Log>(log: &L, filters: Vec<String>, from: u64, last: u64) -> Vec<StoredMessage> {
+pub async fn messages_until<L: Log>(
+    log: &L,
+    filters: Vec<String>,
+    from: u64,
+    last: u64,
+) -> Vec<StoredMessage> {
     let mut tail = log.tail(filters, from);
     let mut messages = Vec::new();
     while let Some(item) = tail.next().await {
