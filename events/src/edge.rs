@@ -20,7 +20,10 @@ fn failed(what: &str, cause: impl ToString) -> Problem {
 /// # Errors
 /// An attribute that CloudEvents 1.0 does not allow, by name.
 pub fn to_sdk(event: &Event) -> Result<SdkEvent, Problem> {
-    let time = event.time.to_chrono().ok_or_else(|| failed("time", "out of range").field("time"))?;
+    let time = event
+        .time
+        .to_chrono()
+        .ok_or_else(|| failed("time", "out of range").field("time"))?;
     let data: Value = event
         .body
         .to_raw()

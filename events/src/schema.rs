@@ -17,7 +17,10 @@ pub fn data_schema(name: &str) -> Option<Value> {
     // A struct becomes a reference into the definitions; both stand in one document.
     let definitions = generator.take_definitions(true);
     if let Some(object) = document.as_object_mut() {
-        object.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
+        object.insert(
+            "$schema".to_owned(),
+            json!("https://json-schema.org/draft/2020-12/schema"),
+        );
         object.insert("title".to_owned(), json!(name));
         if !definitions.is_empty() {
             object.insert("$defs".to_owned(), Value::Object(definitions));
@@ -29,7 +32,10 @@ pub fn data_schema(name: &str) -> Option<Value> {
 /// Address of the channel on which a type is published, with its parameters in braces.
 fn address(name: &str) -> String {
     let mut parts = name.split('.').skip(1);
-    let (aggregate, verb) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (aggregate, verb) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
     match aggregate {
         "org" => format!("swarm.evt.{{partition}}.{{org}}.org.{verb}"),
         "cmd" if verb.parse().is_ok_and(|verb: CommandVerb| verb.of_org()) => {

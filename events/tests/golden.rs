@@ -16,7 +16,10 @@ fn golden(stem: &str) -> (String, Value) {
     let path = folder("golden").join(format!("{stem}.json"));
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut file: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{stem}: {e}"));
-    (file["nats_subject"].as_str().expect("a subject").to_owned(), file["event"].take())
+    (
+        file["nats_subject"].as_str().expect("a subject").to_owned(),
+        file["event"].take(),
+    )
 }
 
 #[test]
@@ -25,21 +28,37 @@ fn each_type_reads_its_golden_file_and_writes_it_again() {
         let (subject, event) = golden(kind.name);
         let bytes = serde_json::to_vec(&event).expect("JSON");
         let Input::Event(recorded) = read(42, Timestamp::from_micros(1), &subject, &bytes) else {
-            panic!("{}: {:?}", kind.name, read(42, Timestamp::from_micros(1), &subject, &bytes));
+            panic!(
+                "{}: {:?}",
+                kind.name,
+                read(42, Timestamp::from_micros(1), &subject, &bytes)
+            );
         };
         assert_eq!(recorded.event.body.type_name(), kind.name);
         assert_eq!(recorded.subject.to_string(), subject);
-        let written: Value = serde_json::from_slice(&recorded.event.to_json().expect("JSON")).expect("JSON");
-        assert_eq!(written, event, "{} is not written as it is stored", kind.name);
+        let written: Value =
+            serde_json::from_slice(&recorded.event.to_json().expect("JSON")).expect("JSON");
+        assert_eq!(
+            written, event,
+            "{} is not written as it is stored",
+            kind.name
+        );
     }
 }
 
 #[test]
 fn each_golden_file_belongs_to_a_type() {
     for entry in fs::read_dir(folder("golden")).expect("the folder") {
-        let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+        let name = entry
+            .expect("an entry")
+            .file_name()
+            .into_string()
+            .expect("UTF-8");
         let stem = name.strip_suffix(".json").expect("JSON files only");
-        assert!(Body::TYPES.iter().any(|t| t.name == stem), "{stem} is no type (an old version needs an upcaster)");
+        assert!(
+            Body::TYPES.iter().any(|t| t.name == stem),
+            "{stem} is no type (an old version needs an upcaster)"
+        );
     }
 }
 
@@ -47,9 +66,13 @@ fn each_golden_file_belongs_to_a_type() {
 fn golden_data_is_valid_by_the_checked_in_schema() {
     for kind in Body::TYPES {
         let document = schema::data_schema(kind.name).expect("a schema");
-        let validator = jsonschema::validator_for(&document).unwrap_or_else(|e| panic!("{}: {e}", kind.name));
+        let validator =
+            jsonschema::validator_for(&document).unwrap_or_else(|e| panic!("{}: {e}", kind.name));
         let (_, event) = golden(kind.name);
-        let errors: Vec<String> = validator.iter_errors(&event["data"]).map(|e| e.to_string()).collect();
+        let errors: Vec<String> = validator
+            .iter_errors(&event["data"])
+            .map(|e| e.to_string())
+            .collect();
         assert!(errors.is_empty(), "{}: {errors:?}", kind.name);
     }
 }
@@ -61,14 +84,21 @@ fn assert_generated(path: &Path, value: &Value) {
         return;
     }
     let stored = fs::read_to_string(path).unwrap_or_default();
-    assert!(stored == text, "{} is out of date: run with SWARM_UPDATE_GENERATED=1", path.display());
+    assert!(
+        stored == text,
+        "{} is out of date: run with SWARM_UPDATE_GENERATED=1",
+        path.display()
+    );
 }
 
 #[test]
 fn generated_documents_are_up_to_date() {
     for kind in Body::TYPES {
         let document = schema::data_schema(kind.name).expect("a schema");
-        assert_generated(&folder("schemas").join(format!("{}.json", kind.name)), &document);
+        assert_generated(
+            &folder("schemas").join(format!("{}.json", kind.name)),
+            &document,
+        );
     }
     assert_generated(&folder("asyncapi.json"), &schema::asyncapi());
 }
@@ -90,7 +120,9 @@ fn an_old_version_is_read_through_its_upcasters() {
             from: "swarm.task.progressed.v0b",
             to: "swarm.task.progressed.v1",
             convert: |mut data| {
-                let parts = data["parts"].as_str().and_then(|p| p.strip_suffix('%')?.parse::<u8>().ok());
+                let parts = data["parts"]
+                    .as_str()
+                    .and_then(|p| p.strip_suffix('%')?.parse::<u8>().ok());
                 data["percent"] = parts.ok_or("parts must be a percentage")?.into();
                 Ok(data)
             },
@@ -100,13 +132,28 @@ fn an_old_version_is_read_through_its_upcasters() {
     event["type"] = "swarm.task.progressed.v0a".into();
     event["data"] = serde_json::json!({"token": 40, "incarnation": 1, "parts": "25%"});
     let read_it = |event: &Value| {
-        read_with(&upcasters, 1, Timestamp::ZERO, &subject, &serde_json::to_vec(event).expect("JSON"))
+        read_with(
+            &upcasters,
+            1,
+            Timestamp::ZERO,
+            &subject,
+            &serde_json::to_vec(event).expect("JSON"),
+        )
     };
-    let Input::Event(recorded) = read_it(&event) else { panic!("not read") };
-    let Body::TaskProgressed(progressed) = recorded.event.body else { panic!("another type") };
+    let Input::Event(recorded) = read_it(&event) else {
+        panic!("not read")
+    };
+    let Body::TaskProgressed(progressed) = recorded.event.body else {
+        panic!("another type")
+    };
     assert_eq!((progressed.assignment, progressed.percent), (40, Some(25)));
 
     event["data"]["parts"] = "much".into();
-    let Input::Unreadable(unreadable) = read_it(&event) else { panic!("must not be read") };
-    assert_eq!(unreadable.problem.to_string(), "data: parts must be a percentage");
+    let Input::Unreadable(unreadable) = read_it(&event) else {
+        panic!("must not be read")
+    };
+    assert_eq!(
+        unreadable.problem.to_string(),
+        "data: parts must be a percentage"
+    );
 }

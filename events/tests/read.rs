@@ -3,8 +3,8 @@
 use cloudevents::AttributesReader;
 use proptest::prelude::*;
 use swarm_events::{
-    AgentId, Event, EventId, Input, Json, OrgId, Partition, Place, Service, Subject, SwarmId, TaskId, Timestamp,
-    edge,
+    AgentId, Event, EventId, Input, Json, OrgId, Partition, Place, Service, Subject, SwarmId,
+    TaskId, Timestamp, edge,
     envelope::{Decided, Source},
     ids::InstanceId,
     read,
@@ -23,15 +23,32 @@ fn subjects() -> impl Strategy<Value = Subject> {
     let agent = || uuids().prop_map(AgentId);
     prop_oneof![
         (places(), prop::sample::select(SwarmVerb::ALL)).prop_map(|(p, v)| Subject::Swarm(p, v)),
-        (places(), prop::sample::select(AgentVerb::ALL), agent()).prop_map(|(p, v, a)| Subject::Agent(p, v, a)),
+        (places(), prop::sample::select(AgentVerb::ALL), agent())
+            .prop_map(|(p, v, a)| Subject::Agent(p, v, a)),
         (places(), prop::sample::select(TaskVerb::ALL), agent())
             .prop_map(|(p, v, a)| Subject::Task(p, v, v.names_agent().then_some(a))),
-        (uuids(), prop::sample::select(OrgVerb::ALL)).prop_map(|(o, v)| Subject::Org(Partition::of(o), OrgId(o), v)),
+        (uuids(), prop::sample::select(OrgVerb::ALL)).prop_map(|(o, v)| Subject::Org(
+            Partition::of(o),
+            OrgId(o),
+            v
+        )),
         (places(), prop::sample::select(CommandVerb::ALL)).prop_map(|(p, v)| {
-            if v.of_org() { Subject::OrgCommand(Partition::of(p.org.0), p.org, v) } else { Subject::Command(p, v) }
+            if v.of_org() {
+                Subject::OrgCommand(Partition::of(p.org.0), p.org, v)
+            } else {
+                Subject::Command(p, v)
+            }
         }),
-        (prop::sample::select(Service::ALL), 0u8..64, prop::sample::select(ControlVerb::ALL))
-            .prop_map(|(s, p, v)| Subject::Control(s, Partition::new(p).expect("below 64"), v)),
+        (
+            prop::sample::select(Service::ALL),
+            0u8..64,
+            prop::sample::select(ControlVerb::ALL)
+        )
+            .prop_map(|(s, p, v)| Subject::Control(
+                s,
+                Partition::new(p).expect("below 64"),
+                v
+            )),
         (places(), agent()).prop_map(|(p, a)| Subject::Heartbeat(p, a)),
     ]
 }
@@ -134,7 +151,12 @@ proptest! {
 }
 
 fn problem_of(subject: &str, event: &serde_json::Value) -> String {
-    match read(9, Timestamp::ZERO, subject, &serde_json::to_vec(event).expect("JSON")) {
+    match read(
+        9,
+        Timestamp::ZERO,
+        subject,
+        &serde_json::to_vec(event).expect("JSON"),
+    ) {
         Input::Unreadable(unreadable) => unreadable.problem.to_string(),
         Input::Event(recorded) => panic!("must not be read: {recorded:?}"),
     }
@@ -153,23 +175,53 @@ fn what_is_wrong_is_said_with_its_field() {
     };
     for (field, value, words) in [
         ("specversion", "0.3".into(), "specversion: must be 1.0"),
-        ("type", "swarm.task.completed.v1".into(), "type: this subject takes swarm.task.submitted.v<N>"),
-        ("type", "swarm.task.submitted.v9".into(), "type: swarm.task.submitted.v9 is not known here"),
-        ("org", Uuid::nil().to_string().into(), "org: must be the organization that the NATS subject names"),
-        ("swarm", Uuid::nil().to_string().into(), "swarm: must be the swarm that the NATS subject names"),
+        (
+            "type",
+            "swarm.task.completed.v1".into(),
+            "type: this subject takes swarm.task.submitted.v<N>",
+        ),
+        (
+            "type",
+            "swarm.task.submitted.v9".into(),
+            "type: swarm.task.submitted.v9 is not known here",
+        ),
+        (
+            "org",
+            Uuid::nil().to_string().into(),
+            "org: must be the organization that the NATS subject names",
+        ),
+        (
+            "swarm",
+            Uuid::nil().to_string().into(),
+            "swarm: must be the swarm that the NATS subject names",
+        ),
         ("subject", "a task".into(), "subject: must be the UUID"),
-        ("data", serde_json::json!({"payload": {}}), "data: missing field `task_type`"),
-        ("data", serde_json::json!({"task_type": "a", "prio": 1}), "data: unknown field `prio`"),
+        (
+            "data",
+            serde_json::json!({"payload": {}}),
+            "data: missing field `task_type`",
+        ),
+        (
+            "data",
+            serde_json::json!({"task_type": "a", "prio": 1}),
+            "data: unknown field `prio`",
+        ),
     ] {
         let problem = problem_of(subject, &with(field, value));
-        assert!(problem.starts_with(words), "{problem:?} does not start with {words:?}");
+        assert!(
+            problem.starts_with(words),
+            "{problem:?} does not start with {words:?}"
+        );
     }
     let mut tokens: Vec<&str> = subject.split('.').collect();
     let wrong = if tokens[2] == "00" { "01" } else { "00" };
     let right = tokens[2].to_owned();
     tokens[2] = wrong;
     let problem = problem_of(&tokens.join("."), good);
-    assert!(problem.contains(&format!("publish to partition {right}")), "{problem}");
+    assert!(
+        problem.contains(&format!("publish to partition {right}")),
+        "{problem}"
+    );
     assert!(problem_of("swarm.evt.nothing", good).contains("is not a subject of Swarm"));
 }
 
@@ -180,15 +232,22 @@ fn a_decision_needs_its_service_and_its_figures() {
     let subject = file["nats_subject"].as_str().expect("text");
     let mut event = file["event"].clone();
     event["source"] = "/someone/else".into();
-    assert!(problem_of(subject, &event).starts_with("source: /someone/else does not write on this subject"));
+    assert!(
+        problem_of(subject, &event)
+            .starts_with("source: /someone/else does not write on this subject")
+    );
     let mut event = file["event"].clone();
     event.as_object_mut().expect("object").remove("epoch");
     assert!(problem_of(subject, &event).starts_with("epoch: a decision carries"));
     // A newer service may have written an unknown version of a decision: a replica must not fold past it.
     let mut event = file["event"].clone();
     event["type"] = "swarm.task.assigned.v9".into();
-    let Input::Unreadable(unreadable) = read(9, Timestamp::ZERO, subject, &serde_json::to_vec(&event).expect("JSON"))
-    else {
+    let Input::Unreadable(unreadable) = read(
+        9,
+        Timestamp::ZERO,
+        subject,
+        &serde_json::to_vec(&event).expect("JSON"),
+    ) else {
         panic!("must not be read")
     };
     assert!(unreadable.newer);
