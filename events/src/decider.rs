@@ -111,7 +111,8 @@ pub trait Decider: Serialize + DeserializeOwned + Send + Sized + 'static {
     /// When something falls due by itself, judged by the log's time. What is under way is not counted.
     fn next_deadline(&self, plan: &Self::Plan) -> Option<Timestamp>;
 
-    /// An input on which `decide` failed twice is rejected at the next claim: close its marks.
+    /// An input on which `decide` failed twice is set aside by `rejects` of a later claim: its marks are closed. Called by
+    /// `evolve` itself when it meets such a claim, so that every fold agrees.
     fn reject(&mut self, sequence: u64, problem: &Problem);
 }
 

@@ -27,6 +27,8 @@ pub const CLAIM_RETRY: Duration = Duration::from_millis(500);
 pub const WAKE_MIN: Duration = Duration::from_millis(10);
 /// A wake-up of which nothing is heard counts as lost after this long.
 const WAKE_LOST: Duration = Duration::from_secs(5);
+/// Longest wait before a partition that panicked again and again is tried once more.
+const PANIC_WAIT_MAX: Duration = Duration::from_secs(30);
 /// After this many panics at the same input, the input is rejected with the next claim.
 const PANICS_MAX: u32 = 2;
 
@@ -88,7 +90,8 @@ pub struct Machine<D: Decider> {
     met_at: Duration,
     wake_sent: Option<Duration>,
     wake_not_before: Duration,
-    panics: (u64, u32),
+    /// Sequence at which `decide` panicked first, and how often since without a turn that went well.
+    panics: Option<(u64, u32)>,
     rejects: Vec<Stuck>,
     last_input: Option<Uuid>,
 }
@@ -113,7 +116,7 @@ impl<D: Decider> Machine<D> {
             met_at: Duration::ZERO,
             wake_sent: None,
             wake_not_before: Duration::ZERO,
-            panics: (0, 0),
+            panics: None,
             rejects: Vec::new(),
             last_input: None,
         }
@@ -170,9 +173,6 @@ impl<D: Decider> Machine<D> {
                 Subject::Control(service, partition, ControlVerb::Claimed),
                 Body::Claimed(claimed),
             ) if *service == D::SERVICE && *partition == self.partition() => {
-                for stuck in &claimed.rejects {
-                    self.state.reject(stuck.sequence, &stuck.problem);
-                }
                 (verdict, self.met_claim(claimed.instance, recorded.sequence))
             }
             (Subject::Control(service, partition, ControlVerb::Woken), _)
@@ -233,6 +233,7 @@ impl<D: Decider> Machine<D> {
             self.panicked(now);
             return Vec::new();
         };
+        self.panics = None;
         let cause_sequence = self.state.head().sequence;
         self.in_flight += decisions.len();
         decisions
@@ -250,24 +251,19 @@ impl<D: Decider> Machine<D> {
             .collect()
     }
 
-    /// A panic in `decide` leaves the plan in doubt: it is made anew under a new claim. The second time at the same input,
-    /// that input is rejected with the claim.
+    /// A panic in `decide` leaves the plan in doubt: it is made anew under a new claim. If that does not help, the input at
+    /// which it began is set aside with the claim after it. Each try waits longer, so that a partition that stays stuck
+    /// costs the others nothing.
     fn panicked(&mut self, now: Duration) {
-        let sequence = self.state.head().sequence;
-        self.panics = if self.panics.0 == sequence {
-            (sequence, self.panics.1 + 1)
-        } else {
-            (sequence, 1)
-        };
-        if self.panics.1 >= PANICS_MAX {
-            let problem = Problem::new(
-                "stuck",
-                "deciding on this input failed twice; it was set aside",
-            );
+        let (sequence, before) = self.panics.unwrap_or((self.state.head().sequence, 0));
+        let count = before + 1;
+        self.panics = Some((sequence, count));
+        if count == PANICS_MAX {
+            let problem = Problem::new("stuck", "deciding on this input failed twice; it was set aside");
             self.rejects.push(Stuck { sequence, problem });
         }
-        // A claim is itself an input: the count goes on at the sequence at which the claim will be met.
         self.claim(now, "doubt");
+        self.claim_due = Some(now + (CLAIM_RETRY * before).min(PANIC_WAIT_MAX));
     }
 
     /// An append under `epoch` failed or its outcome is unknown: settled by claiming again.
