@@ -1,2 +1,38 @@
-//! Write agents in Rust.
+//! Write agents in Rust: say what you can do and what to do, the rest is the protocol.
+//!
+//! ```no_run
+//! # use swarm_agent_sdk::{Agent, LinkSettings, TaskContext, TaskError};
+//! # async fn example(org: swarm_events::OrgId, swarm: swarm_events::SwarmId) -> Result<(), swarm_agent_sdk::AgentError> {
+//! let stop = tokio_util::sync::CancellationToken::new();
+//! Agent::builder(LinkSettings::new("nats://127.0.0.1:7422"), org, swarm)
+//!     .agent_type("analyzer")
+//!     .capabilities(["count"])
+//!     .handler("count", |_: TaskContext, text: String| async move { Ok::<_, TaskError>(text.split(' ').count()) })
+//!     .run(stop)
+//!     .await?;
+//! # Ok(()) }
+//! ```
+//!
+//! A handler runs at least once for each attempt that the swarm makes; of all attempts exactly one result is taken. A side
+//! effect that must not happen twice is guarded by [`TaskContext::fencing_token`], which rises from assignment to assignment.
+
+mod agent;
+mod handler;
+mod io;
+mod join;
+mod link;
+mod live;
 pub mod protocol;
+mod resources;
+mod session;
+mod wire;
+mod work;
+
+pub use agent::{Agent, AgentBuilder, AgentError, Stopped};
+pub use handler::{Handler, Progress, TaskContext, TaskError};
+pub use link::{Link, LinkSettings};
+pub use resources::Figures;
+pub use session::CANCEL_GRACE;
+pub use work::{DEADLINE_SLACK, PROGRESS_INTERVAL, RESULT_OBJECT_BYTES_MAX};
+
+pub use swarm_log::{connect::Credentials, jetstream::Durability};

@@ -1,0 +1,293 @@
+//! Building an agent and keeping it in its swarm.
+
+use std::{future::Future, marker::PhantomData, sync::Arc, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use swarm_events::{
+    Json, Problem,
+    command::Join,
+    ids::{AgentId, InstanceId, OrgId, SwarmId},
+    subject::{Place, connection_name},
+};
+use swarm_log::LogError;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    handler::{Handler, Handlers, TaskContext, TaskError, Typed},
+    join::NotJoined,
+    link::{Link, LinkSettings},
+    protocol::Over,
+    session::{self, Ended, Settings},
+    wire::Identity,
+};
+
+/// The interval that a swarm's configuration has by default.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest interval taken: below it the figures would say nothing and the bus would carry nothing else.
+const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(50);
+/// How long running work may go on after a stop.
+const DRAIN_GRACE: Duration = Duration::from_secs(30);
+/// Pause before joining again after having been held to be dead: doubled each time up to the second value, so that an agent on an
+/// overloaded machine does not flap.
+const REJOIN_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How an agent's life ended well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was told to stop, finished what ran within its grace, and left.
+    Left,
+    /// It was removed from the swarm.
+    Removed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why an agent cannot go on.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The bus or the log is not what is needed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The swarm refused it.
+    #[error("the swarm refuses this agent: {0}")]
+    Refused(Problem),
+    /// Another process joined under the same id.
+    #[error(
+        "two agents with one identity: process {instance} joined as agent {agent} with incarnation {incarnation}; \
+         give each process an id of its own"
+    )]
+    Superseded {
+        /// The id.
+        agent: AgentId,
+        /// The other process.
+        instance: InstanceId,
+        /// Its incarnation.
+        incarnation: u64,
+    },
+}
+
+/// An agent of a swarm.
+pub struct Agent;
+
+impl Agent {
+    /// An agent of `swarm`, reached as `link` says.
+    pub fn builder(link: LinkSettings, org: OrgId, swarm: SwarmId) -> AgentBuilder {
+        AgentBuilder {
+            link,
+            place: Place::new(org, swarm),
+            id: AgentId(Uuid::now_v7()),
+            profile: Join {
+                instance: InstanceId(Uuid::nil()),
+                agent_type: "rust".to_owned(),
+                agent_name: None,
+                capabilities: Vec::new(),
+                slots: None,
+                waiting: None,
+                metadata: Json::object(),
+            },
+            handlers: Handlers::default(),
+            heartbeat_interval: HEARTBEAT_INTERVAL,
+            drain_grace: DRAIN_GRACE,
+        }
+    }
+}
+
+/// What an agent is and can do, before it runs.
+#[derive(Clone)]
+#[must_use = "an agent does nothing until it runs"]
+pub struct AgentBuilder {
+    link: LinkSettings,
+    place: Place,
+    id: AgentId,
+    profile: Join,
+    handlers: Handlers,
+    heartbeat_interval: Duration,
+    drain_grace: Duration,
+}
+
+impl AgentBuilder {
+    /// Its id, kept over restarts; a new one if not given.
+    pub fn id(mut self, id: AgentId) -> Self {
+        self.id = id;
+        self
+    }
+    /// Its name, unique among the swarm's live agents; derived from the id if not given.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.profile.agent_name = Some(name.into());
+        self
+    }
+    /// Its type, `rust` if not given.
+    pub fn agent_type(mut self, agent_type: impl Into<String>) -> Self {
+        self.profile.agent_type = agent_type.into();
+        self
+    }
+    /// What it can do.
+    pub fn capabilities(
+        mut self,
+        capabilities: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        self.profile.capabilities = capabilities.into_iter().map(Into::into).collect();
+        self.profile.capabilities.sort();
+        self.profile.capabilities.dedup();
+        self
+    }
+    /// Tasks that it runs at once; the swarm's setting if not given.
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.profile.slots = Some(slots);
+        self
+    }
+    /// Tasks that may wait at it beyond its slots; the swarm's setting if not given.
+    pub fn waiting(mut self, waiting: u32) -> Self {
+        self.profile.waiting = Some(waiting);
+        self
+    }
+    /// Anything; shown with the agent.
+    pub fn metadata(mut self, metadata: Json) -> Self {
+        self.profile.metadata = metadata;
+        self
+    }
+    /// How often it sends heartbeats: the swarm's `heartbeat_interval_ms`, a second if not given.
+    pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.heartbeat_interval = interval.max(HEARTBEAT_INTERVAL_MIN);
+        self
+    }
+    /// How long running work may go on after a stop, half a minute if not given.
+    pub fn drain_grace(mut self, grace: Duration) -> Self {
+        self.drain_grace = grace;
+        self
+    }
+
+    /// Works on tasks of type `task_type` with a function from payload to result.
+    pub fn handler<In, Out, F, Fut>(self, task_type: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(TaskContext, In) -> Fut + Send + Sync + 'static,
+        In: DeserializeOwned + Send + 'static,
+        Out: Serialize + 'static,
+        Fut: Future<Output = Result<Out, TaskError>> + Send + 'static,
+    {
+        self.raw_handler(
+            task_type,
+            Typed {
+                function,
+                input: PhantomData,
+            },
+        )
+    }
+    /// Works on tasks of every type that no other handler names.
+    pub fn any_handler<In, Out, F, Fut>(self, function: F) -> Self
+    where
+        F: Fn(TaskContext, In) -> Fut + Send + Sync + 'static,
+        In: DeserializeOwned + Send + 'static,
+        Out: Serialize + 'static,
+        Fut: Future<Output = Result<Out, TaskError>> + Send + 'static,
+    {
+        self.any_raw_handler(Typed {
+            function,
+            input: PhantomData,
+        })
+    }
+    /// Works on tasks of type `task_type` on their JSON as it is.
+    pub fn raw_handler(mut self, task_type: impl Into<String>, handler: impl Handler) -> Self {
+        self.handlers
+            .by_type
+            .insert(task_type.into(), Arc::new(handler));
+        self
+    }
+    /// Works on tasks of every type that no other handler names, on their JSON as it is.
+    pub fn any_raw_handler(mut self, handler: impl Handler) -> Self {
+        self.handlers.other = Some(Arc::new(handler));
+        self
+    }
+
+    /// The id that it has or will have.
+    pub const fn agent_id(&self) -> AgentId {
+        self.id
+    }
+
+    /// Joins the swarm over a connection of its own and works until `stop`, a removal, or an error that time does not cure.
+    /// Held to be dead by mistake, it stops all work and joins again as a new incarnation. Dropping the future stops at once,
+    /// without drain or farewell.
+    ///
+    /// # Errors
+    /// The first connection fails, the swarm refuses the agent, or another process has its identity.
+    pub async fn run(self, stop: CancellationToken) -> Result<Stopped, AgentError> {
+        self.live(None, stop).await
+    }
+
+    /// As [`Self::run`], over a connection shared with other agents of this process.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn run_on(self, link: &Link, stop: CancellationToken) -> Result<Stopped, AgentError> {
+        self.live(Some(link), stop).await
+    }
+
+    async fn live(
+        self,
+        shared: Option<&Link>,
+        stop: CancellationToken,
+    ) -> Result<Stopped, AgentError> {
+        let settings = Settings {
+            profile: Arc::new(self.profile),
+            handlers: Arc::new(self.handlers),
+            heartbeat_interval: self.heartbeat_interval,
+            drain_grace: self.drain_grace,
+        };
+        let mut first = true;
+        let mut pause = REJOIN_PAUSE.0;
+        while !stop.is_cancelled() {
+            let me = Identity {
+                place: self.place,
+                agent: self.id,
+                instance: InstanceId(Uuid::now_v7()),
+            };
+            let opened = match shared {
+                Some(link) => Ok(link.clone()),
+                // A connection for each incarnation: its name tells which one a lost connection is about.
+                None => {
+                    Link::open(
+                        &self.link,
+                        connection_name(self.place.swarm, self.id, me.instance),
+                    )
+                    .await
+                }
+            };
+            let ended = match opened {
+                Ok(link) => session::run(&link, me, &settings, &stop).await,
+                Err(error) => Err(NotJoined::Log(error)),
+            };
+            match ended {
+                Ok(Ended::Stopped) => break,
+                Ok(Ended::Over(Over::Removed { reason })) => {
+                    return Ok(Stopped::Removed { reason });
+                }
+                Ok(Ended::Over(Over::Superseded {
+                    incarnation,
+                    instance,
+                })) => {
+                    return Err(AgentError::Superseded {
+                        agent: self.id,
+                        instance,
+                        incarnation,
+                    });
+                }
+                Ok(Ended::Over(Over::Failed)) => {
+                    tracing::warn!(agent.id = %self.id, "held to be dead: joining again");
+                    first = false;
+                }
+                Err(NotJoined::Refused(problem)) => return Err(AgentError::Refused(problem)),
+                Err(NotJoined::Log(error)) if first => return Err(error.into()),
+                Err(NotJoined::Log(error)) => tracing::warn!(%error, "cannot join again yet"),
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = stop.cancelled() => {}
+            }
+            pause = (pause * 2).min(REJOIN_PAUSE.1);
+        }
+        Ok(Stopped::Left)
+    }
+}

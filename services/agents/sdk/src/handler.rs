@@ -1,0 +1,171 @@
+//! What an agent's author writes: handlers, and what they are given.
+
+use std::{
+    collections::BTreeMap, fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration,
+};
+
+use async_trait::async_trait;
+use serde::{Serialize, de::DeserializeOwned};
+use swarm_events::{Json, Timestamp, ids::TaskId};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Longest progress message, in bytes; a longer one is cut.
+pub(crate) const PROGRESS_BYTES_MAX: usize = 1_024;
+
+/// A task, as its handler sees it.
+#[derive(Clone, Debug)]
+pub struct TaskContext {
+    /// The task.
+    pub id: TaskId,
+    /// What kind of work.
+    pub task_type: String,
+    /// What was submitted.
+    pub payload: Json,
+    /// Results of data dependencies by alias: one JSON object, `{}` if there are none.
+    pub inputs: Json,
+    /// Number of this attempt, from 1.
+    pub attempt: u32,
+    /// Rises when an ended task is retried, from 1.
+    pub generation: u32,
+    /// 1 to 10, higher is more important.
+    pub priority: u8,
+    /// Rises from assignment to assignment of the whole log: hand it to a store that refuses older ones, and a paused agent
+    /// cannot overwrite what its successor did.
+    pub fencing_token: u64,
+    /// When the run limit is over, by the wall clock of this machine.
+    pub deadline: Timestamp,
+    /// Cancelled when the result is not wanted any more: stop soon; after [`crate::CANCEL_GRACE`] the handler is dropped.
+    pub cancelled: CancellationToken,
+    pub(crate) deadline_at: Instant,
+    pub(crate) progress: Progress,
+}
+
+impl TaskContext {
+    /// Tells how far the work is: parts done (0 to 100), words, or both. Told at most once in [`crate::PROGRESS_INTERVAL`]; the
+    /// latest counts.
+    pub fn progress(&self, percent: Option<u8>, message: Option<&str>) {
+        self.progress.set(percent, message);
+    }
+
+    /// The reporting end alone, for code that outlives the context.
+    pub fn progress_handle(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// What is left of the run limit.
+    pub fn time_left(&self) -> Duration {
+        self.deadline_at.saturating_duration_since(Instant::now())
+    }
+}
+
+/// Where progress is reported.
+#[derive(Clone, Debug)]
+pub struct Progress(pub(crate) watch::Sender<(Option<u8>, Option<String>)>);
+
+impl Progress {
+    /// As [`TaskContext::progress`].
+    pub fn set(&self, percent: Option<u8>, message: Option<&str>) {
+        let message = message.map(|text| {
+            let mut end = text.len().min(PROGRESS_BYTES_MAX);
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text[..end].to_owned()
+        });
+        self.0
+            .send_replace((percent.map(|percent| percent.min(100)), message));
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskError {
+    /// In words; cut at [`swarm_events::task::ERROR_BYTES_MAX`] bytes.
+    pub message: String,
+    /// Whether another attempt could help.
+    pub retryable: bool,
+}
+
+impl TaskError {
+    /// Another attempt may help.
+    pub fn retryable(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            retryable: true,
+        }
+    }
+    /// No other attempt will help.
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            retryable: false,
+        }
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// `?` in a handler: retryable, with all causes in the text. (So this type is no `std::error::Error` itself.)
+impl<E: std::error::Error> From<E> for TaskError {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(next) = cause {
+            message.push_str(&format!(": {next}"));
+            cause = next.source();
+        }
+        Self::retryable(message)
+    }
+}
+
+/// Does the work of tasks, on their JSON as it is.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Works on one attempt and answers with its result. Dropped if it does not heed [`TaskContext::cancelled`] in time.
+    async fn handle(&self, task: TaskContext) -> Result<Json, TaskError>;
+}
+
+/// A function from payload to result.
+pub(crate) struct Typed<F, In> {
+    pub(crate) function: F,
+    pub(crate) input: PhantomData<fn(In)>,
+}
+
+#[async_trait]
+impl<F, In, Out, Fut> Handler for Typed<F, In>
+where
+    F: Fn(TaskContext, In) -> Fut + Send + Sync + 'static,
+    In: DeserializeOwned + Send + 'static,
+    Out: Serialize,
+    Fut: Future<Output = Result<Out, TaskError>> + Send,
+{
+    async fn handle(&self, task: TaskContext) -> Result<Json, TaskError> {
+        let input: In = serde_json::from_str(task.payload.as_str()).map_err(|error| {
+            TaskError::permanent(format!(
+                "payload: not what {} takes: {error}",
+                task.task_type
+            ))
+        })?;
+        let output = (self.function)(task, input).await?;
+        Json::from_value(&output)
+            .map_err(|error| TaskError::permanent(format!("the result is no JSON: {error}")))
+    }
+}
+
+/// The handlers of an agent.
+#[derive(Clone, Default)]
+pub(crate) struct Handlers {
+    pub(crate) by_type: BTreeMap<String, Arc<dyn Handler>>,
+    pub(crate) other: Option<Arc<dyn Handler>>,
+}
+
+impl Handlers {
+    pub(crate) fn of(&self, task_type: &str) -> Option<&Arc<dyn Handler>> {
+        self.by_type.get(task_type).or(self.other.as_ref())
+    }
+}

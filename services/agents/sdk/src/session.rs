@@ -1,0 +1,384 @@
+//! One incarnation at work: the protocol's core, and around it what it hears, asks for and runs.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_nats::Message;
+use futures::{
+    FutureExt, Stream, StreamExt,
+    future::BoxFuture,
+    stream::{FuturesUnordered, SelectAll},
+};
+use swarm_events::{
+    command,
+    ids::EventId,
+    subject::{AgentVerb, Subject, TaskVerb},
+    swarm::Heartbeat,
+};
+use swarm_log::{LogError, StoredMessage};
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    handler::Handlers,
+    io,
+    join::{self, NotJoined},
+    link::Link,
+    live,
+    protocol::{Assignment, Do, Millis, Outcome, Over, Own, Protocol, Verdict, Via},
+    wire::Identity,
+    work::Work,
+};
+
+/// What a cancelled handler gets to stop by itself before it is dropped: above the exec adapter's own grace.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(8);
+/// How long a leaving agent tries to say so.
+const LEAVE_WAIT: Duration = Duration::from_secs(5);
+/// Pause before the first reads after joining are tried again.
+const READ_PAUSE: Duration = Duration::from_millis(250);
+/// Heartbeats are dropped rather than held back: an old one says nothing.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What stays the same over incarnations.
+pub(crate) struct Settings {
+    pub(crate) profile: Arc<command::Join>,
+    pub(crate) handlers: Arc<Handlers>,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) drain_grace: Duration,
+}
+
+/// How an incarnation ended.
+pub(crate) enum Ended {
+    Stopped,
+    Over(Over),
+}
+
+struct Session<'a> {
+    link: &'a Link,
+    me: Identity,
+    settings: &'a Settings,
+    incarnation: u64,
+    protocol: Protocol,
+    began: Instant,
+    io: FuturesUnordered<BoxFuture<'static, io::Done>>,
+    works: JoinSet<(u64, Outcome)>,
+    cancels: BTreeMap<u64, (CancellationToken, AbortHandle)>,
+    beats: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Channel {
+    Own(Own),
+    Verdicts,
+}
+
+/// Joins, works until `stop` or a verdict, and cleans up.
+pub(crate) async fn run(
+    link: &Link,
+    me: Identity,
+    settings: &Settings,
+    stop: &CancellationToken,
+) -> Result<Ended, NotJoined> {
+    // First the ears, then the word: nothing that follows the join can be missed silently.
+    let mut doubts = link.doubts();
+    doubts.mark_unchanged();
+    let subscribed = async {
+        let on = |subject: Subject| {
+            let live = Subject::live(&subject.to_string()).unwrap_or_default();
+            link.client().subscribe(live)
+        };
+        let assigned = on(me.task_subject(TaskVerb::Assigned)).await?;
+        let withdrawn = on(me.task_subject(TaskVerb::Withdrawn)).await?;
+        let verdicts = link
+            .client()
+            .subscribe(format!("swarm.live.evt.{}.agent.*.{}", me.place, me.agent))
+            .await?;
+        Ok::<_, async_nats::client::SubscribeError>((assigned, withdrawn, verdicts))
+    };
+    let (assigned, withdrawn, mut verdicts) = subscribed
+        .await
+        .map_err(|error| NotJoined::Log(LogError::Unreachable(error.to_string())))?;
+    let joined = tokio::select! {
+        joined = join::join(link, &me, &settings.profile, &mut verdicts) => joined?,
+        () = stop.cancelled() => return Ok(Ended::Stopped),
+    };
+    let last = tokio::select! {
+        last = last_of_own(link, &me) => last,
+        () = stop.cancelled() => {
+            join::leave(link, &me, joined.data.incarnation, LEAVE_WAIT).await;
+            return Ok(Ended::Stopped);
+        }
+    };
+    tracing::info!(
+        agent.id = %me.agent, swarm.id = %me.place.swarm, agent.incarnation = joined.data.incarnation,
+        "{} joined with {} slots", joined.data.profile.agent_name, joined.data.profile.slots
+    );
+    let slots = usize::try_from(joined.data.profile.slots).unwrap_or(1);
+    let ids = Box::new(|| EventId(Uuid::now_v7()));
+    let session = Session {
+        link,
+        me,
+        settings,
+        incarnation: joined.data.incarnation,
+        protocol: Protocol::new(slots, joined.data.incarnation, joined.sequence, last, ids),
+        began: Instant::now(),
+        io: FuturesUnordered::new(),
+        works: JoinSet::new(),
+        cancels: BTreeMap::new(),
+        beats: 0,
+    };
+    let live = SelectAll::from_iter([
+        assigned
+            .map(|message| (Channel::Own(Own::Assigned), message))
+            .boxed(),
+        withdrawn
+            .map(|message| (Channel::Own(Own::Withdrawn), message))
+            .boxed(),
+        verdicts.map(|message| (Channel::Verdicts, message)).boxed(),
+    ]);
+    Ok(session.work(live, doubts, stop).await)
+}
+
+/// Last sequences of `assigned` and `withdrawn`, read after subscribing.
+async fn last_of_own(link: &Link, me: &Identity) -> (u64, u64) {
+    loop {
+        match io::last_of_own(link, me, true).await {
+            Ok((assigned, withdrawn)) => return (assigned.unwrap_or(0), withdrawn),
+            Err(error) => tracing::debug!(%error, "cannot read the own subjects yet"),
+        }
+        sleep(READ_PAUSE).await;
+    }
+}
+
+impl Session<'_> {
+    fn now(&self) -> Millis {
+        Millis::try_from(self.began.elapsed().as_millis()).unwrap_or(Millis::MAX)
+    }
+
+    async fn work(
+        mut self,
+        mut live: impl Stream<Item = (Channel, Message)> + Unpin,
+        mut doubts: tokio::sync::watch::Receiver<u64>,
+        stop: &CancellationToken,
+    ) -> Ended {
+        let mut connection = self.link.connection().watch();
+        let mut beat = heartbeat(self.settings.heartbeat_interval);
+        let mut draining_until = None;
+        loop {
+            for action in self.protocol.next(self.now()) {
+                self.perform(action);
+            }
+            if let Some(over) = self.protocol.over().cloned() {
+                tracing::warn!(agent.id = %self.me.agent, agent.incarnation = self.incarnation, ?over, "this incarnation is over");
+                self.end_works().await;
+                return Ended::Over(over);
+            }
+            if let Some(until) = draining_until
+                && (self.protocol.is_idle() || Instant::now() >= until)
+            {
+                self.end_works().await;
+                join::leave(self.link, &self.me, self.incarnation, LEAVE_WAIT).await;
+                return Ended::Stopped;
+            }
+            let wake = self.began
+                + Duration::from_millis(self.protocol.wake_at().min(Millis::from(u32::MAX)));
+            let wake = draining_until.map_or(wake, |until| until.min(wake));
+            tokio::select! {
+                Some((channel, message)) = live.next() => self.hear(channel, &message),
+                Some(done) = self.io.next() => self.done(done),
+                Some(ended) = self.works.join_next() => {
+                    // An aborted one is wanted by nobody; a panic is caught inside.
+                    if let Ok((assignment, outcome)) = ended {
+                        self.cancels.remove(&assignment);
+                        self.protocol.finished(assignment, outcome);
+                    }
+                }
+                _ = beat.tick() => self.beat(),
+                Ok(()) = doubts.changed() => self.protocol.doubt(self.now()),
+                Ok(()) = connection.changed() => {
+                    if connection.borrow_and_update().connected {
+                        self.protocol.doubt(self.now());
+                    }
+                }
+                () = sleep_until(wake) => {}
+                () = stop.cancelled(), if draining_until.is_none() => {
+                    let (running, waiting) = self.protocol.load();
+                    tracing::info!(agent.id = %self.me.agent, running = running.len(), waiting, "draining");
+                    self.protocol.drain();
+                    draining_until = Some(Instant::now() + self.settings.drain_grace);
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, channel: Channel, message: &Message) {
+        let Some((message, previous)) = live::republished(message) else {
+            tracing::warn!(subject = %message.subject, "a live message without its place in the log is ignored");
+            return;
+        };
+        match channel {
+            Channel::Own(own) => {
+                self.protocol.heard(
+                    own,
+                    message.sequence,
+                    Via::Live { previous },
+                    live::fact(&message),
+                );
+            }
+            Channel::Verdicts => self.judge(&message),
+        }
+    }
+
+    fn judge(&mut self, message: &StoredMessage) {
+        match live::verdict(message) {
+            // Health's judgement may have been missed; then this is not a person's wish, and a new incarnation may join.
+            Some(Verdict::Removed {
+                incarnation,
+                reason,
+            }) if incarnation == self.incarnation => {
+                self.io
+                    .push(io::removed(self.link.clone(), self.me, incarnation, reason).boxed());
+            }
+            Some(verdict) => self.protocol.verdict(verdict),
+            None => {}
+        }
+    }
+
+    fn done(&mut self, done: io::Done) {
+        let now = self.now();
+        match done {
+            io::Done::Written(outcomes) => self.protocol.written(now, outcomes),
+            io::Done::LookedUp(assignment, found) => {
+                self.protocol.looked_up(now, assignment, found)
+            }
+            io::Done::CaughtUp(own, messages, complete) => {
+                for message in messages {
+                    self.protocol
+                        .heard(own, message.sequence, Via::CatchUp, live::fact(&message));
+                }
+                self.protocol.caught_up(now, own, complete);
+            }
+            io::Done::Checked(found, verdicts) => {
+                for message in verdicts {
+                    self.judge(&message);
+                }
+                self.protocol.checked(now, found);
+            }
+            io::Done::Verdict(verdict) => self.protocol.verdict(verdict),
+        }
+    }
+
+    fn perform(&mut self, action: Do) {
+        let (link, me) = (self.link.clone(), self.me);
+        match action {
+            Do::CatchUp { own, from } => {
+                tracing::debug!(agent.id = %me.agent, ?own, from, "catching up");
+                self.io.push(io::catch_up(link, me, own, from).boxed());
+            }
+            Do::Check { assigned, verdicts } => self
+                .io
+                .push(io::check(link, me, assigned, verdicts).boxed()),
+            // The append itself happens here and now; only its outcome is awaited.
+            Do::Append(writes) => self
+                .io
+                .push(io::append(&link, me, self.incarnation, writes)),
+            Do::LookUp(write) => self.io.push(io::look_up(link, me, write).boxed()),
+            Do::Run(assignment) => self.start(assignment),
+            Do::Kill { assignment } => {
+                if let Some((token, abort)) = self.cancels.get(&assignment) {
+                    tracing::info!(agent.id = %me.agent, assignment, "stopping what was taken away");
+                    token.cancel();
+                    let abort = abort.clone();
+                    tokio::spawn(async move {
+                        sleep(CANCEL_GRACE).await;
+                        abort.abort();
+                    });
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, assignment: Arc<Assignment>) {
+        let sequence = assignment.sequence;
+        let cancelled = CancellationToken::new();
+        let work = Work {
+            link: self.link.clone(),
+            me: self.me,
+            incarnation: self.incarnation,
+            assignment,
+            handlers: self.settings.handlers.clone(),
+            cancelled: cancelled.clone(),
+        };
+        let abort = self.works.spawn(work.run());
+        self.cancels.insert(sequence, (cancelled, abort));
+    }
+
+    /// Cancels what runs, waits for it, and drops what does not stop.
+    async fn end_works(&mut self) {
+        for (token, _) in self.cancels.values() {
+            token.cancel();
+        }
+        let all = async { while self.works.join_next().await.is_some() {} };
+        if timeout(CANCEL_GRACE, all).await.is_err() {
+            self.works.shutdown().await;
+        }
+        self.cancels.clear();
+    }
+
+    fn beat(&mut self) {
+        self.beats += 1;
+        if !self.link.connection().is_connected() {
+            return; // it would be sent after the reconnect, as if it were news
+        }
+        let (running, waiting) = self.protocol.load();
+        let heartbeat = Heartbeat {
+            instance: self.me.instance,
+            incarnation: self.incarnation,
+            counter: self.beats,
+            status: if running.is_empty() { "idle" } else { "busy" }.to_owned(),
+            cpu_centipercent: 0,
+            memory_kib: 0,
+            active_connections: 0,
+            queue_depth: waiting,
+            current_tasks: running,
+            metadata: self.settings.profile.metadata.clone(),
+        };
+        let subject = Subject::Heartbeat(self.me.place, self.me.agent).to_string();
+        let (link, meter) = (self.link.clone(), self.link.meter().clone());
+        tokio::spawn(async move {
+            let figures = tokio::task::spawn_blocking(move || meter.figures())
+                .await
+                .unwrap_or_default();
+            let heartbeat = Heartbeat {
+                cpu_centipercent: figures.cpu_centipercent,
+                memory_kib: figures.memory_kib,
+                active_connections: figures.sockets,
+                ..heartbeat
+            };
+            if let Ok(payload) = serde_json::to_vec(&heartbeat) {
+                let _ = timeout(
+                    HEARTBEAT_TIMEOUT,
+                    link.client().publish(subject, payload.into()),
+                )
+                .await;
+            }
+        });
+    }
+}
+
+fn heartbeat(every: Duration) -> Interval {
+    let mut beat = interval(every);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat
+}
+
+/// The verbs by which an agent's incarnation can end.
+pub(crate) const ENDING: [AgentVerb; 4] = [
+    AgentVerb::Failed,
+    AgentVerb::Joined,
+    AgentVerb::Removed,
+    AgentVerb::Left,
+];

@@ -1,0 +1,259 @@
+//! One task being worked on: its inputs fetched, its handler run, its progress told, its result put where it belongs.
+
+use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use swarm_events::{
+    Body, Json, Timestamp,
+    ids::EventId,
+    subject::TaskVerb,
+    task::{self, Carried, RESULT_BYTES_MAX},
+};
+use swarm_log::Log;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    handler::{Handlers, Progress, TaskContext, TaskError},
+    link::Link,
+    live,
+    protocol::{Assignment, Outcome},
+    session::CANCEL_GRACE,
+    wire::{Identity, wall_clock},
+};
+
+/// Progress is told at most this often for a task: each report is an event, stored for ever.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+/// The distributor enforces run limits. An agent that cannot hear it stops by itself this much later.
+pub const DEADLINE_SLACK: Duration = Duration::from_secs(1);
+/// Largest result, in bytes; above [`RESULT_BYTES_MAX`] it goes to the object store.
+pub const RESULT_OBJECT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How often a large value is tried to be read or stored, half a second apart: a restart of the server is bridged.
+const OBJECT_TRIES: u32 = 10;
+const OBJECT_PAUSE: Duration = Duration::from_millis(500);
+
+pub(crate) struct Work {
+    pub(crate) link: Link,
+    pub(crate) me: Identity,
+    pub(crate) incarnation: u64,
+    pub(crate) assignment: Arc<Assignment>,
+    pub(crate) handlers: Arc<Handlers>,
+    pub(crate) cancelled: CancellationToken,
+}
+
+type Told = (Option<u8>, Option<String>);
+
+impl Work {
+    /// Runs the attempt to its end. Never panics with the handler.
+    pub(crate) async fn run(self) -> (u64, Outcome) {
+        let outcome = match self.attempt().await {
+            Ok(result) => Outcome::Completed(result),
+            Err(error) => Outcome::failed(error.message, error.retryable),
+        };
+        (self.assignment.sequence, outcome)
+    }
+
+    async fn attempt(&self) -> Result<Carried, TaskError> {
+        let data = &self.assignment.data;
+        let limit = Duration::from_millis(data.timeout_ms);
+        let began = Instant::now();
+        let (deadline, deadline_at) = (wall_clock().plus_millis(data.timeout_ms), began + limit);
+        let Some(handler) = self.handlers.of(&data.task_type) else {
+            return Err(TaskError::retryable(format!(
+                "this agent has no handler for tasks of type {}",
+                data.task_type
+            )));
+        };
+        let (progress, told) = watch::channel((None, None));
+        let task = self
+            .context(deadline, deadline_at, Progress(progress))
+            .await?;
+        let mut handling = AssertUnwindSafe(handler.handle(task)).catch_unwind();
+        let mut telling = std::pin::pin!(self.tell(told.clone()));
+        let over = deadline_at + DEADLINE_SLACK;
+        let handled = tokio::select! {
+            handled = &mut handling => handled,
+            never = &mut telling => match never {},
+            () = tokio::time::sleep_until(over) => {
+                self.cancelled.cancel();
+                let _ = timeout(CANCEL_GRACE, handling).await; // else it is dropped here
+                return Err(TaskError::retryable(format!("ran longer than its limit of {} ms", data.timeout_ms)));
+            }
+        };
+        let result = handled.map_err(|panic| {
+            TaskError::retryable(format!("the handler panicked: {}", words(&*panic)))
+        })??;
+        if told.has_changed().unwrap_or(false) {
+            self.report(told.borrow().clone());
+        }
+        self.carried(result).await
+    }
+
+    async fn context(
+        &self,
+        deadline: Timestamp,
+        deadline_at: Instant,
+        progress: Progress,
+    ) -> Result<TaskContext, TaskError> {
+        let data = &self.assignment.data;
+        let inputs = match &data.inputs {
+            None => Json::object(),
+            Some(inputs) => self.resolve("inputs", inputs).await?,
+        };
+        Ok(TaskContext {
+            id: self.assignment.task,
+            task_type: data.task_type.clone(),
+            payload: self.resolve("payload", &data.payload).await?,
+            inputs,
+            attempt: data.attempt,
+            generation: data.generation,
+            priority: data.priority,
+            fencing_token: self.assignment.sequence,
+            deadline,
+            cancelled: self.cancelled.clone(),
+            deadline_at,
+            progress,
+        })
+    }
+
+    /// The value that is carried, wherever it is.
+    async fn resolve(&self, what: &str, carried: &Carried) -> Result<Json, TaskError> {
+        if let Carried::Inline(json) = carried {
+            return Ok(json.clone());
+        }
+        let mut problem = String::new();
+        for _ in 0..OBJECT_TRIES {
+            match self.fetch(carried).await {
+                Ok(Some(json)) => return Ok(json),
+                Ok(None) => {
+                    return Err(TaskError::permanent(format!(
+                        "{what}: {carried:?} is not there any more"
+                    )));
+                }
+                Err(error) => problem = error,
+            }
+            self.pause().await?;
+        }
+        Err(TaskError::retryable(format!(
+            "{what}: {carried:?} cannot be read: {problem}"
+        )))
+    }
+
+    async fn fetch(&self, carried: &Carried) -> Result<Option<Json>, String> {
+        let log = self.link.log();
+        let mut carried = carried.clone();
+        loop {
+            carried = match carried {
+                Carried::Inline(json) => return Ok(Some(json)),
+                Carried::Object(name) => {
+                    let Some(bytes) = log.get_object(&name).await.map_err(|e| e.to_string())?
+                    else {
+                        return Ok(None);
+                    };
+                    let text = std::str::from_utf8(&bytes).map_err(|e| e.to_string())?;
+                    return Json::parse(text).map(Some).map_err(|e| e.to_string());
+                }
+                Carried::AtSequence(sequence) => {
+                    let Some(message) = log.get(sequence).await.map_err(|e| e.to_string())? else {
+                        return Ok(None);
+                    };
+                    match live::read(&message) {
+                        swarm_events::Input::Event(recorded) => match recorded.event.body {
+                            Body::TaskSubmitted(data) => Carried::Inline(data.payload),
+                            // The result of a result: at most once, since a result names no sequence.
+                            Body::TaskCompleted(data)
+                                if !matches!(data.result, Carried::AtSequence(_)) =>
+                            {
+                                data.result
+                            }
+                            _ => return Ok(None),
+                        },
+                        swarm_events::Input::Unreadable(unreadable) => {
+                            return Err(unreadable.problem.to_string());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn pause(&self) -> Result<(), TaskError> {
+        tokio::select! {
+            () = sleep(OBJECT_PAUSE) => Ok(()),
+            () = self.cancelled.cancelled() => Err(TaskError::retryable("cancelled")),
+        }
+    }
+
+    /// Tells progress as it comes, not too often, for as long as anybody can report any.
+    async fn tell(&self, mut told: watch::Receiver<Told>) -> Infallible {
+        while told.changed().await.is_ok() {
+            let latest = told.borrow_and_update().clone();
+            self.report(latest);
+            sleep(PROGRESS_INTERVAL).await;
+        }
+        std::future::pending().await
+    }
+
+    /// Appended without waiting: a lost report is no loss, and what is appended later is stored later.
+    fn report(&self, (percent, message): Told) {
+        let body = task::Progressed {
+            assignment: self.assignment.sequence,
+            incarnation: self.incarnation,
+            percent,
+            message,
+        };
+        let id = EventId(Uuid::now_v7());
+        let subject = self.me.task_subject(TaskVerb::Progressed);
+        let about = self.assignment.task.0;
+        if let Ok(message) =
+            self.me
+                .message(id, &subject, about, Some(&self.assignment), body.into())
+        {
+            drop(self.link.log().append(vec![message]));
+        }
+    }
+
+    /// The result in the event, or in the object store if it is large.
+    async fn carried(&self, result: Json) -> Result<Carried, TaskError> {
+        let bytes = result.len();
+        if bytes <= RESULT_BYTES_MAX {
+            return Ok(Carried::Inline(result));
+        }
+        if bytes > RESULT_OBJECT_BYTES_MAX {
+            return Err(TaskError::permanent(format!(
+                "the result has {bytes} bytes, more than the limit of {RESULT_OBJECT_BYTES_MAX}: store it elsewhere and answer with a reference"
+            )));
+        }
+        // Named by the assignment, so that a late attempt cannot replace what its successor stored.
+        let name = format!(
+            "result/{}/{}/{}",
+            self.me.place.swarm, self.assignment.task, self.assignment.sequence
+        );
+        let mut problem = String::new();
+        for _ in 0..OBJECT_TRIES {
+            match self
+                .link
+                .log()
+                .put_object(&name, result.as_str().to_owned().into())
+                .await
+            {
+                Ok(()) => return Ok(Carried::Object(name)),
+                Err(error) => problem = error.to_string(),
+            }
+            self.pause().await?;
+        }
+        Err(TaskError::retryable(format!(
+            "the result of {bytes} bytes could not be stored: {problem}"
+        )))
+    }
+}
+
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without words")
+}
