@@ -1,69 +1,83 @@
 //! The distributor's pure core: which task goes to which agent, and how each ends exactly once.
 //!
-//! [`Distributor`] is the fold of a partition; its decisions are answers to what the fold shows undone.
+//! [`Distributor`] is the fold of a partition; its decisions are answers to what the fold shows undone ([`Plan`] knows
+//! what that is, and what is under way). Nothing here knows a clock, randomness, IO, floats or hash order.
+//!
+//! Where things are: `evolve` holds the preconditions and effects of events, `decide` the answers, `plan` the owner's
+//! indexes, `strategy` the algorithms, `view` what others may read.
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
 
+mod agent;
+mod check;
+mod decide;
+mod evolve;
+mod graph;
+mod memory;
+mod plan;
+mod read;
+mod state;
+pub mod strategy;
+mod swarm;
+mod task;
+mod trace;
 pub mod view;
 
-use serde::{Deserialize, Serialize};
 use swarm_events::{
-    AgentId, Input, Partition, Place, TaskId,
-    decider::{Head, Verdict},
+    Input, Partition, Problem, Service, Timestamp,
+    decider::{Decider, Decision, Head, Verdict},
 };
 
+pub use agent::{LAPSES_MAX, START_LIMIT_MS};
+pub use evolve::{QUEUE_RETRY_AFTER_MS, SUMS_MAX};
+pub use graph::GRAPH_PARTS_MS_MAX;
+pub use plan::{MEASURE_MS, Plan};
+pub use state::Distributor;
+pub use task::PAYLOAD_HELD_BYTES_MAX;
 pub use view::{AgentView, Counters, DependencyView, Status, TaskView, Touched};
 
-/// The state of a partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Distributor {
-    head: Head,
-}
+use trace::Trace;
 
-impl Distributor {
-    /// The empty state of a partition.
-    pub fn new(partition: Partition) -> Self {
-        Self {
-            head: Head::new(partition),
-        }
+impl Decider for Distributor {
+    const SERVICE: Service = Service::Distributor;
+    const VERSION: u32 = 1;
+    type Plan = Plan;
+
+    fn new(partition: Partition) -> Self {
+        Self::new(partition)
     }
-    /// Time, sequence, claims.
-    pub const fn head(&self) -> &Head {
+
+    fn head(&self) -> &Head {
         &self.head
     }
-    /// Applies an input as `Decider::evolve` does, and notes which rows it changed.
-    pub fn evolve_traced(&mut self, input: &Input, touched: &mut Touched) -> Verdict {
-        let _ = (input, touched);
-        Verdict::Ignored
+
+    fn evolve(&mut self, input: &Input, plan: Option<&mut Plan>) -> Verdict {
+        let Some(plan) = plan else {
+            return self.step(input, &mut Trace::default());
+        };
+        let mut trace = std::mem::take(&mut plan.trace);
+        trace.on = true;
+        let verdict = self.step(input, &mut trace);
+        plan.follow(self, &trace);
+        trace.clear();
+        plan.trace = trace;
+        verdict
     }
-    /// The view of a task: in full while it lives or can be retried; of other ended ones, what is still remembered
-    /// (the full last view was in [`Touched::ended`]).
-    pub fn task(&self, place: Place, id: TaskId) -> Option<TaskView> {
-        let _ = (place, id);
-        None
+
+    fn plan(&self) -> Plan {
+        Plan::of(self)
     }
-    /// All live tasks of a swarm, in the order of their places in memory.
-    pub fn tasks(&self, place: Place) -> impl Iterator<Item = TaskView> {
-        let _ = place;
-        std::iter::empty()
+
+    fn decide(&self, plan: &mut Plan, limit: usize, out: &mut Vec<Decision>) {
+        self.answer(plan, limit, out);
     }
-    /// The view of an agent, also of one that has left.
-    pub fn agent(&self, place: Place, id: AgentId) -> Option<AgentView> {
-        let _ = (place, id);
-        None
+
+    fn next_deadline(&self, plan: &Plan) -> Option<Timestamp> {
+        let delayed = self.delayed.first().map(|&(until, ..)| until);
+        plan.next_timer().into_iter().chain(delayed).min()
     }
-    /// All agents of a swarm by id.
-    pub fn agents(&self, place: Place) -> impl Iterator<Item = AgentView> {
-        let _ = place;
-        std::iter::empty()
-    }
-    /// Counters of a swarm.
-    pub fn counters(&self, place: Place) -> Option<Counters> {
-        let _ = place;
-        None
-    }
-    /// Swarms known here.
-    pub fn swarms(&self) -> impl Iterator<Item = Place> {
-        std::iter::empty()
+
+    fn reject(&mut self, sequence: u64, problem: &Problem) {
+        self.reject_marks(sequence, problem, &mut Trace::default());
     }
 }

@@ -1,0 +1,130 @@
+//! An agent in the state: what it can take, and what it holds.
+
+use serde::{Deserialize, Serialize};
+use swarm_events::{AgentId, Timestamp, swarm::AgentLoad, task::WithdrawReason};
+
+/// How long an agent may leave a task unstarted while it has a free slot, in milliseconds: a live agent starts within a
+/// round trip, and finds a missed hint by itself after 1 s (it reads its own subjects then).
+pub const START_LIMIT_MS: u64 = 2_000;
+/// Lapses in a row after which an agent gets no more work until it has written anything. Two: one may be a lost hint.
+pub const LAPSES_MAX: u8 = 2;
+
+/// Health's verdict on an incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Health {
+    Well,
+    Suspected,
+    Failed,
+}
+
+/// Whether an agent is a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Membership {
+    Member,
+    Left,
+    Removed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Agent {
+    pub(crate) id: AgentId,
+    pub(crate) incarnation: u64,
+    /// Sequence of its last `joined`: ties go to the one that joined first.
+    pub(crate) joined: u64,
+    pub(crate) membership: Membership,
+    pub(crate) health: Health,
+    pub(crate) slots: u32,
+    pub(crate) places: u32,
+    /// Sorted, without repeats.
+    pub(crate) capabilities: Box<[Box<str>]>,
+    /// Assignments in a row that lapsed unstarted.
+    pub(crate) lapses: u8,
+    /// Assignments and task numbers, by assignment.
+    pub(crate) running: Vec<(u64, u32)>,
+    pub(crate) waiting: Vec<(u64, u32)>,
+    /// The first waiting assignment, and since when a slot has been free for it.
+    pub(crate) clock: Option<(u64, Timestamp)>,
+    pub(crate) completed: u64,
+    pub(crate) failed: u64,
+    /// Its figures in the last `measured` that named it.
+    pub(crate) reported: AgentLoad,
+}
+
+impl Agent {
+    pub(crate) fn load(&self) -> AgentLoad {
+        AgentLoad {
+            running: self.running.len() as u32,
+            waiting: self.waiting.len() as u32,
+            completed: self.completed,
+            failed: self.failed,
+        }
+    }
+
+    /// Why an assignment to `incarnation` must be taken away, if it must.
+    pub(crate) fn lost(&self, incarnation: u64) -> Option<WithdrawReason> {
+        if self.incarnation != incarnation {
+            return Some(WithdrawReason::AgentRestarted);
+        }
+        match (self.membership, self.health) {
+            (Membership::Left, _) => Some(WithdrawReason::AgentLeft),
+            (Membership::Removed, _) => Some(WithdrawReason::AgentRemoved),
+            (Membership::Member, Health::Failed) => Some(WithdrawReason::AgentFailed),
+            (Membership::Member, _) => None,
+        }
+    }
+
+    pub(crate) fn has_all<'a>(&self, mut required: impl Iterator<Item = &'a str>) -> bool {
+        required.all(|word| has(&self.capabilities, word))
+    }
+
+    pub(crate) fn give(&mut self, assignment: u64, task: u32, now: Timestamp) {
+        insert(&mut self.waiting, assignment, task);
+        self.wind(now);
+    }
+    pub(crate) fn start(&mut self, assignment: u64, now: Timestamp) {
+        if let Some(task) = remove(&mut self.waiting, assignment) {
+            insert(&mut self.running, assignment, task);
+        }
+        self.wind(now);
+    }
+    pub(crate) fn take(&mut self, assignment: u64, now: Timestamp) {
+        if remove(&mut self.running, assignment).is_none() {
+            remove(&mut self.waiting, assignment);
+        }
+        self.wind(now);
+    }
+    /// Sets the clock of the start limit: it runs for the first waiting assignment while a slot is free. The others wait
+    /// behind that one.
+    fn wind(&mut self, now: Timestamp) {
+        let free = self.running.len() < self.slots as usize;
+        self.clock = match (self.waiting.first(), self.clock) {
+            (Some(&(first, _)), Some((timed, since))) if free && first == timed => {
+                Some((first, since))
+            }
+            (Some(&(first, _)), _) if free => Some((first, now)),
+            _ => None,
+        };
+    }
+    /// All that it holds.
+    pub(crate) fn held(&self) -> impl Iterator<Item = u32> {
+        self.running
+            .iter()
+            .chain(&self.waiting)
+            .map(|&(_, task)| task)
+    }
+}
+
+pub(crate) fn has(capabilities: &[Box<str>], word: &str) -> bool {
+    capabilities
+        .binary_search_by(|have| (**have).cmp(word))
+        .is_ok()
+}
+
+fn insert(list: &mut Vec<(u64, u32)>, assignment: u64, task: u32) {
+    let at = list.partition_point(|&(a, _)| a < assignment);
+    list.insert(at, (assignment, task));
+}
+fn remove(list: &mut Vec<(u64, u32)>, assignment: u64) -> Option<u32> {
+    let at = list.binary_search_by_key(&assignment, |&(a, _)| a).ok()?;
+    Some(list.remove(at).1)
+}

@@ -1,0 +1,259 @@
+//! Answers of tasks, graphs, refusals and figures.
+
+use swarm_events::{
+    CommandId, GraphId, Subject,
+    decider::Decision,
+    subject::{SwarmVerb, TaskVerb},
+    swarm::{Measured, SAMPLE_AGENTS_MAX},
+    task::{
+        Cancelled, Failed, GraphAccepted, GraphRejected, Refused, Rejected, Retried, Then,
+        WithdrawReason, Withdrawn,
+    },
+};
+
+use crate::{
+    agent::Agent,
+    evolve::STOPPING,
+    plan::Plan,
+    state::Distributor,
+    swarm::{Life, Swarm},
+    task::{Held, Outcome, Phase, Task, retry_delay_ms},
+};
+
+pub(super) fn withdrawal(
+    swarm: &Swarm,
+    task: &Task,
+    held: &Held,
+    reason: WithdrawReason,
+    force: bool,
+    then: Then,
+) -> Option<Decision> {
+    let agent = swarm.agents.get(held.agent as usize)?;
+    let subject = Subject::Task(swarm.place, TaskVerb::Withdrawn, Some(agent.id));
+    let body = Withdrawn {
+        assignment: held.assignment,
+        incarnation: held.incarnation,
+        reason,
+        force,
+        then,
+    };
+    Some(Decision::new(subject, task.id.0, body).correlated(Some(task.correlation())))
+}
+
+pub(super) fn about(
+    swarm: &Swarm,
+    task: &Task,
+    verb: TaskVerb,
+    body: impl Into<swarm_events::Body>,
+) -> Decision {
+    Decision::new(Subject::Task(swarm.place, verb, None), task.id.0, body)
+        .correlated(Some(task.correlation()))
+}
+
+fn again_or_end(swarm: &Swarm, task: &Task) -> Then {
+    if task.attempts < task.max_attempts {
+        let attempts = u32::from(task.attempts);
+        Then::RetryAfterMs(retry_delay_ms(&swarm.settings.retry, attempts, task.id))
+    } else {
+        Then::End
+    }
+}
+
+/// Why, and how, a held task is taken away.
+fn take_away(
+    swarm: &Swarm,
+    agent: &Agent,
+    task: &Task,
+    held: &Held,
+) -> (WithdrawReason, bool, Then) {
+    let started = matches!(task.phase, Phase::Running(_));
+    if swarm.life != Life::Running {
+        return (WithdrawReason::Cancelled, true, Then::End);
+    }
+    if let Some(reason) = agent.lost(held.incarnation) {
+        // An attempt that had begun counts; what is left goes to another agent at once.
+        let used_up = started && task.attempts >= task.max_attempts;
+        return (reason, true, if used_up { Then::End } else { Then::Queue });
+    }
+    if task.more.as_ref().is_some_and(|more| more.bad_result) {
+        return (WithdrawReason::BadResult, true, again_or_end(swarm, task));
+    }
+    if started {
+        return (WithdrawReason::Timeout, true, again_or_end(swarm, task));
+    }
+    (WithdrawReason::StartLimit, false, Then::Queue)
+}
+
+impl Distributor {
+    pub(super) fn answer_task(&self, number: u32, at: u32, out: &mut Vec<Decision>) {
+        let Some(swarm) = self.swarm(number) else {
+            return;
+        };
+        let Some(task) = swarm.tasks.get(at) else {
+            return;
+        };
+        let decision = match &task.phase {
+            Phase::Assigned(held) | Phase::Running(held) => {
+                let Some(agent) = swarm.agents.get(held.agent as usize) else {
+                    return;
+                };
+                let (reason, force, then) = take_away(swarm, agent, task, held);
+                withdrawal(swarm, task, held, reason, force, then)
+            }
+            Phase::Ending => Some(ending(swarm, task)),
+            _ if swarm.life != Life::Running => Some(cancelled(swarm, task, STOPPING)),
+            Phase::Failing => Some(after_failure(swarm, task)),
+            _ => None,
+        };
+        out.extend(decision);
+    }
+
+    pub(super) fn answer_refusal(&self, sequence: u64, out: &mut Vec<Decision>) {
+        let Some(refusal) = self.refusals.get(&sequence) else {
+            return;
+        };
+        let body = Refused {
+            command_id: refusal.causation.filter(|_| refusal.command).map(CommandId),
+            refused_subject: refusal.subject.to_string(),
+            refused_seq: sequence,
+            count: refusal.count,
+            problem: refusal.problem.clone(),
+        };
+        let subject = Subject::Task(refusal.place, TaskVerb::Refused, None);
+        let mut decision = Decision::new(subject, refusal.about, body);
+        decision.causation = refusal.causation;
+        out.push(decision);
+    }
+
+    pub(super) fn answer_graph(&self, number: u32, id: GraphId, out: &mut Vec<Decision>) {
+        let Some(swarm) = self.swarm(number) else {
+            return;
+        };
+        let Some(graph) = swarm.graphs.get(&id) else {
+            return;
+        };
+        let verdict = match graph.verdict(swarm) {
+            Ok(()) => swarm
+                .stopping()
+                .map_or(Ok(()), |problem| Err((problem, None))),
+            err => err,
+        };
+        let decision = match verdict {
+            Ok(()) => Decision::new(
+                Subject::Task(swarm.place, TaskVerb::GraphAccepted, None),
+                id.0,
+                GraphAccepted { tasks: graph.of },
+            ),
+            Err((problem, task_id)) => Decision::new(
+                Subject::Task(swarm.place, TaskVerb::GraphRejected, None),
+                id.0,
+                GraphRejected { problem, task_id },
+            ),
+        };
+        out.push(decision.correlated(Some(graph.correlation.unwrap_or(id.0))));
+    }
+
+    pub(super) fn answer_measure(&self, plan: &Plan, number: u32, out: &mut Vec<Decision>) {
+        let (Some(swarm), Some(index)) = (self.swarm(number), plan.swarms.get(number as usize))
+        else {
+            return;
+        };
+        let counters = &swarm.counters;
+        let mut moved = swarm.moved.iter().filter_map(|&at| {
+            let agent = swarm.agents.get(at as usize)?;
+            Some((agent.id, agent.load()))
+        });
+        loop {
+            let agents: std::collections::BTreeMap<_, _> =
+                moved.by_ref().take(SAMPLE_AGENTS_MAX).collect();
+            let more = agents.len() == SAMPLE_AGENTS_MAX;
+            let body = Measured {
+                pending: counters.pending,
+                queued: counters.queued,
+                assigned: counters.assigned,
+                running: counters.running,
+                completed: counters.completed,
+                failed: counters.failed,
+                cancelled: counters.cancelled,
+                oldest_wait_ms: index
+                    .oldest()
+                    .map_or(0, |since| self.head.now.millis_since(since)),
+                unmet: index.unmet(),
+                agents,
+            };
+            let subject = Subject::Swarm(swarm.place, SwarmVerb::Measured);
+            out.push(Decision::new(subject, swarm.place.swarm.0, body));
+            if !more {
+                break;
+            }
+        }
+    }
+}
+
+pub(super) fn cancelled(swarm: &Swarm, task: &Task, reason: &str) -> Decision {
+    let body = Cancelled {
+        generation: task.generation,
+        reason: reason.to_owned(),
+    };
+    about(swarm, task, TaskVerb::Cancelled, body)
+}
+
+/// The end that a task's outcome demands.
+fn ending(swarm: &Swarm, task: &Task) -> Decision {
+    match task.outcome() {
+        Some(Outcome::Cancelled { reason, by }) => {
+            let mut decision = cancelled(swarm, task, reason);
+            decision.causation = *by;
+            decision
+        }
+        Some(Outcome::Rejected {
+            problem,
+            retry_after_ms,
+        }) => {
+            let body = Rejected {
+                problem: problem.clone(),
+                retry_after_ms: *retry_after_ms,
+            };
+            about(swarm, task, TaskVerb::Rejected, body)
+        }
+        Some(Outcome::Failed {
+            error,
+            dead_lettered,
+            because_of,
+        }) => {
+            let body = Failed {
+                attempts: u32::from(task.attempts),
+                generation: task.generation,
+                error: error.to_string(),
+                dead_lettered: *dead_lettered,
+                because_of: *because_of,
+            };
+            about(swarm, task, TaskVerb::Failed, body)
+        }
+        None => after_failure(swarm, task),
+    }
+}
+
+/// Another attempt, or none.
+fn after_failure(swarm: &Swarm, task: &Task) -> Decision {
+    let more = task.more.as_deref();
+    let error = more.and_then(|m| m.error.as_deref().map(str::to_owned));
+    let attempts = u32::from(task.attempts);
+    if more.is_some_and(|m| m.retryable) && task.attempts < task.max_attempts {
+        let body = Retried {
+            attempts,
+            delay_ms: retry_delay_ms(&swarm.settings.retry, attempts, task.id),
+            generation: task.generation,
+            error,
+        };
+        return about(swarm, task, TaskVerb::Retried, body);
+    }
+    let body = Failed {
+        attempts,
+        generation: task.generation,
+        error: error.unwrap_or_default(),
+        dead_lettered: true,
+        because_of: None,
+    };
+    about(swarm, task, TaskVerb::Failed, body)
+}

@@ -1,0 +1,101 @@
+//! Assignments: the best-ranked task that finds an agent, to the best-scored agent that can take it.
+
+use swarm_events::{
+    Subject,
+    decider::{Decision, Hydrate},
+    subject::TaskVerb,
+    task::{Assigned, Candidate, Carried, DependencyType},
+};
+
+use crate::{
+    plan::{Mark, Plan, ready::Match},
+    state::Distributor,
+    swarm::Swarm,
+    task::{How, Task},
+};
+
+impl Distributor {
+    pub(super) fn assign(&self, plan: &mut Plan, number: u32, end: usize, out: &mut Vec<Decision>) {
+        let Some(swarm) = self.swarm(number) else {
+            return;
+        };
+        while out.len() < end {
+            let found = plan
+                .swarms
+                .get_mut(number as usize)
+                .and_then(|p| p.next_match());
+            let decision = found.as_ref().and_then(|found| assignment(swarm, found));
+            let (Some(found), Some(decision)) = (found, decision) else {
+                break;
+            };
+            out.push(decision);
+            if let Some(plan) = plan.swarms.get_mut(number as usize) {
+                if let Some(task) = plan.task_mut(found.task) {
+                    task.promised = Some(found.agent);
+                }
+                if let Some(agent) = plan.agents.get_mut(found.agent as usize) {
+                    agent.promised += 1;
+                }
+            }
+            plan.depart(self, Mark::Task(number, found.task), 1);
+            plan.refresh_agent(self, number, found.agent);
+        }
+        plan.refresh_assignable(number);
+    }
+}
+
+fn assignment(swarm: &Swarm, found: &Match) -> Option<Decision> {
+    let task = swarm.tasks.get(found.task)?;
+    let agent = swarm.agents.get(found.agent as usize)?;
+    let candidate = |&(at, score): &(u32, i64)| {
+        Some(Candidate {
+            agent_id: swarm.agents.get(at as usize)?.id,
+            score,
+        })
+    };
+    let body = Assigned {
+        task_type: swarm.types.get(task.task_type).to_owned(),
+        payload: match &task.payload {
+            Some(payload) => Carried::Inline(payload.clone()),
+            None => Carried::AtSequence(task.submitted),
+        },
+        inputs: None,
+        attempt: u32::from(task.attempts) + 1,
+        generation: task.generation,
+        incarnation: agent.incarnation,
+        priority: task.priority,
+        timeout_ms: u64::from(task.timeout_ms),
+        algorithm: swarm.settings.algorithm,
+        candidates: found.candidates.iter().filter_map(candidate).collect(),
+        passed_over: found.passed_over.clone(),
+    };
+    let subject = Subject::Task(swarm.place, TaskVerb::Assigned, Some(agent.id));
+    let mut decision = Decision::new(subject, task.id.0, body).correlated(Some(task.correlation()));
+    decision.hydrate = hydrate(swarm, task);
+    Some(decision)
+}
+
+/// What the shell must look up: a payload that the state does not hold, and results of data dependencies.
+fn hydrate(swarm: &Swarm, task: &Task) -> Option<Hydrate> {
+    let inputs_from: Vec<(String, u64)> = task
+        .edges()
+        .iter()
+        .filter(|edge| edge.kind == DependencyType::Data)
+        .filter_map(|edge| {
+            let ended = swarm
+                .ended
+                .get(&edge.task)
+                .filter(|e| e.how == How::Completed)?;
+            let alias = edge
+                .alias
+                .as_deref()
+                .map_or_else(|| edge.task.to_string(), str::to_owned);
+            Some((alias, ended.sequence))
+        })
+        .collect();
+    let payload_from = task.payload.is_none().then_some(task.submitted);
+    (payload_from.is_some() || !inputs_from.is_empty()).then_some(Hydrate {
+        payload_from,
+        inputs_from,
+    })
+}

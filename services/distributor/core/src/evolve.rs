@@ -1,0 +1,195 @@
+//! The fold: each event's precondition, then its effect. Where the precondition fails the event is void, in every fold
+//! alike. Nothing here panics or looks at anything but the state and the event.
+
+mod assignment;
+mod command;
+mod member;
+mod submit;
+
+pub(crate) use assignment::STOPPING;
+pub use command::SUMS_MAX;
+pub use submit::QUEUE_RETRY_AFTER_MS;
+
+use swarm_events::{
+    Body, Input, Recorded, Service, Subject, TaskId,
+    decider::{Admission, Verdict},
+    ids::GraphId,
+    read::{Writer, writer},
+    task::{GraphAccepted, GraphRejected},
+};
+
+use crate::{
+    state::Distributor,
+    swarm::End,
+    task::How,
+    trace::{Met, Trace},
+};
+
+impl Distributor {
+    /// Meets an input.
+    pub(crate) fn step(&mut self, input: &Input, trace: &mut Trace) -> Verdict {
+        let admission = self.head.admit(Service::Distributor, input);
+        self.age(trace);
+        let verdict = match (admission, input) {
+            // Counted by the head.
+            (Admission::Void(why), _) => return Verdict::Void(why),
+            (Admission::Claimed, Input::Event(recorded)) => {
+                if let Body::Claimed(claimed) = &recorded.event.body {
+                    for stuck in &claimed.rejects {
+                        self.reject_marks(stuck.sequence, &stuck.problem, trace);
+                    }
+                }
+                Verdict::Applied
+            }
+            (_, Input::Event(recorded)) => {
+                if recorded.subject.partition() != self.head.partition {
+                    return Verdict::Ignored;
+                }
+                trace.met = self.met(recorded);
+                self.event(recorded, trace)
+            }
+            (_, Input::Unreadable(unreadable)) => self.unreadable(unreadable, trace),
+        };
+        if matches!(verdict, Verdict::Void(_)) {
+            self.head.voids += 1;
+        }
+        verdict
+    }
+
+    /// What a decision of ours was about, as the state knew it before.
+    fn met(&self, recorded: &Recorded) -> Option<Met> {
+        if writer(&recorded.subject) != Writer::Service(Service::Distributor) {
+            return None;
+        }
+        let place = recorded.subject.place()?;
+        let number = self.number(place);
+        let swarm = number.and_then(|n| self.swarm(n));
+        let about = recorded.event.about;
+        let command = match (swarm, recorded.event.causation) {
+            (Some(swarm), Some(id)) => swarm
+                .commands_seen
+                .get(id)
+                .filter(|sequence| self.commands.contains_key(sequence)),
+            _ => None,
+        };
+        let (mut task, mut graph, mut refusal, mut measured) = (None, None, None, false);
+        match &recorded.event.body {
+            Body::TaskGraphAccepted(_) | Body::TaskGraphRejected(_) => {
+                graph = Some(GraphId(about));
+            }
+            Body::TaskRefused(refused) => refusal = Some(refused.refused_seq),
+            Body::SwarmMeasured(_) => measured = true,
+            _ => task = swarm.and_then(|s| s.live.get(&TaskId(about)).copied()),
+        }
+        Some(Met {
+            swarm: number,
+            task,
+            graph,
+            command,
+            refusal,
+            measured,
+        })
+    }
+
+    fn event(&mut self, recorded: &Recorded, trace: &mut Trace) -> Verdict {
+        let place = match &recorded.subject {
+            Subject::Swarm(place, _) => {
+                return self.swarm_event(*place, &recorded.event.body, trace);
+            }
+            Subject::Agent(place, _, agent) => {
+                return self.agent_event(*place, *agent, &recorded.event.body, trace);
+            }
+            Subject::Command(place, _) => return self.command(*place, recorded, trace),
+            Subject::Task(place, _, _) => *place,
+            _ => return Verdict::Ignored,
+        };
+        if let Body::TaskSubmitted(submitted) = &recorded.event.body {
+            return self.submitted(place, recorded, submitted, trace);
+        }
+        if let Body::TaskRefused(refused) = &recorded.event.body {
+            return self.refused(place, recorded, refused, trace);
+        }
+        let Some(swarm) = self.number(place) else {
+            return Verdict::Void("unknown-swarm");
+        };
+        let graph = GraphId(recorded.event.about);
+        let verdict = match &recorded.event.body {
+            Body::TaskGraphAccepted(accepted) => self.graph_accepted(swarm, graph, accepted, trace),
+            Body::TaskGraphRejected(rejected) => self.graph_rejected(swarm, graph, rejected, trace),
+            _ => match recorded.subject.agent() {
+                Some(agent) => self.about_assignment(swarm, agent, recorded, trace),
+                None => self.about_task(swarm, recorded, trace),
+            },
+        };
+        if verdict == Verdict::Applied
+            && let Some(command) = trace.met.and_then(|met| met.command)
+        {
+            // Answered: closed.
+            self.commands.remove(&command);
+            trace.command(command);
+        }
+        verdict
+    }
+
+    fn graph_accepted(
+        &mut self,
+        swarm: u32,
+        id: GraphId,
+        accepted: &GraphAccepted,
+        trace: &mut Trace,
+    ) -> Verdict {
+        let moment = self.moment();
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return Verdict::Void("unknown-swarm");
+        };
+        match state.graphs.get(&id) {
+            None => return Verdict::Void("unknown-graph"),
+            Some(graph)
+                if graph.doom.is_some() || !graph.complete() || graph.of != accepted.tasks =>
+            {
+                return Verdict::Void("graph-not-complete");
+            }
+            Some(_) => {}
+        }
+        let Some(graph) = state.graphs.remove(&id) else {
+            return Verdict::Void("unknown-graph");
+        };
+        state
+            .closed_graphs
+            .insert(id.0, moment.sequence, moment.now);
+        trace.graph(swarm, id);
+        for at in graph.tasks() {
+            state.link(at, moment, trace);
+        }
+        Verdict::Applied
+    }
+
+    fn graph_rejected(
+        &mut self,
+        swarm: u32,
+        id: GraphId,
+        rejected: &GraphRejected,
+        trace: &mut Trace,
+    ) -> Verdict {
+        let moment = self.moment();
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return Verdict::Void("unknown-swarm");
+        };
+        let Some(graph) = state.graphs.remove(&id) else {
+            return Verdict::Void("unknown-graph");
+        };
+        state
+            .closed_graphs
+            .insert(id.0, moment.sequence, moment.now);
+        trace.graph(swarm, id);
+        for at in graph.tasks() {
+            let end = End {
+                how: How::Rejected,
+                error: Some(rejected.problem.to_string().into()),
+                because_of: None,
+            };
+            self.end(swarm, at, end, trace);
+        }
+        Verdict::Applied
+    }
+}

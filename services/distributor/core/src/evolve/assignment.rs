@@ -1,0 +1,440 @@
+//! Events of assignments, by the distributor and by agents, and the ends that the distributor writes.
+
+use swarm_events::{
+    AgentId, Body, Recorded, TaskId, Timestamp,
+    decider::Verdict,
+    task::{self, Carried, ERROR_BYTES_MAX, RESULT_BYTES_MAX, Then, WithdrawReason},
+};
+
+use crate::{
+    state::{Distributor, Wanted},
+    swarm::End,
+    task::{Held, How, Outcome, Phase},
+    trace::Trace,
+};
+
+/// What a withdrawal says of the task it ends.
+pub(crate) const fn words(reason: WithdrawReason) -> &'static str {
+    match reason {
+        WithdrawReason::AgentFailed => "its agent failed while it ran",
+        WithdrawReason::AgentLeft => "its agent left while it ran",
+        WithdrawReason::AgentRemoved => "its agent was removed while it ran",
+        WithdrawReason::AgentRestarted => "its agent was restarted while it ran",
+        WithdrawReason::Timeout => "it ran longer than its timeout_ms",
+        WithdrawReason::StartLimit => "its agent did not start it in time",
+        WithdrawReason::Cancelled => "it was cancelled",
+        WithdrawReason::Steal => "an idle agent took it over",
+        WithdrawReason::Drain => "its agent was drained",
+        WithdrawReason::Topology => "the topology changed",
+        WithdrawReason::BadResult => "its agent's result was larger than an event may carry",
+    }
+}
+
+fn cut(text: &str, bytes: usize) -> Box<str> {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].into()
+}
+
+impl Distributor {
+    pub(super) fn about_assignment(
+        &mut self,
+        swarm: u32,
+        agent: AgentId,
+        recorded: &Recorded,
+        trace: &mut Trace,
+    ) -> Verdict {
+        let id = TaskId(recorded.event.about);
+        let Some((agent, _)) = self.swarm(swarm).and_then(|s| s.agent(agent)) else {
+            return Verdict::Void("unknown-agent");
+        };
+        match &recorded.event.body {
+            Body::TaskAssigned(assigned) => self.assigned(swarm, agent, id, assigned, trace),
+            Body::TaskWithdrawn(withdrawn) => {
+                let by = trace.met.and_then(|met| met.command);
+                self.withdrawn(swarm, agent, id, withdrawn, by, trace)
+            }
+            Body::TaskStarted(e) => {
+                self.heard(swarm, agent, e.incarnation, trace);
+                self.started(swarm, agent, id, e, trace)
+            }
+            Body::TaskProgressed(e) => {
+                self.heard(swarm, agent, e.incarnation, trace);
+                match self.runs(swarm, agent, id, e.assignment, e.incarnation) {
+                    Ok(_) => Verdict::Applied,
+                    Err(why) => Verdict::Void(why),
+                }
+            }
+            Body::TaskCompleted(e) => {
+                self.heard(swarm, agent, e.incarnation, trace);
+                self.completed(swarm, agent, id, e, trace)
+            }
+            Body::TaskAttemptFailed(e) => {
+                self.heard(swarm, agent, e.incarnation, trace);
+                self.attempt_failed(swarm, agent, id, e, trace)
+            }
+            _ => Verdict::Ignored,
+        }
+    }
+
+    fn assigned(
+        &mut self,
+        swarm: u32,
+        agent: u32,
+        id: TaskId,
+        assigned: &task::Assigned,
+        trace: &mut Trace,
+    ) -> Verdict {
+        let moment = self.moment();
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return Verdict::Void("unknown-swarm");
+        };
+        let Some((at, task)) = state.task(id) else {
+            return Verdict::Void("unknown-task");
+        };
+        if task.phase != Phase::Queued {
+            return Verdict::Void("not-queued");
+        }
+        if task.generation != assigned.generation {
+            return Verdict::Void("other-generation");
+        }
+        let held = Held {
+            assignment: moment.sequence,
+            incarnation: assigned.incarnation,
+            at: moment.now,
+            agent,
+        };
+        state.set_phase(at, Phase::Assigned(held), moment, trace);
+        Verdict::Applied
+    }
+
+    /// An agent that wrote anything is responsive.
+    fn heard(&mut self, swarm: u32, agent: u32, incarnation: u64, trace: &mut Trace) {
+        if let Some(state) = self
+            .swarms
+            .get_mut(swarm as usize)
+            .and_then(|s| s.agents.get_mut(agent as usize))
+            && state.incarnation == incarnation
+            && state.lapses > 0
+        {
+            state.lapses = 0;
+            trace.agent(swarm, agent);
+        }
+    }
+
+    /// The task's number and its assignment, if that is the one named and its agent has not been restarted.
+    fn standing(
+        &self,
+        swarm: u32,
+        agent: u32,
+        id: TaskId,
+        assignment: u64,
+        incarnation: u64,
+    ) -> Result<(u32, Phase), &'static str> {
+        let state = self.swarm(swarm).ok_or("unknown-swarm")?;
+        let Some((at, task)) = state.task(id) else {
+            return Err(if state.ended.contains_key(&id) {
+                "late"
+            } else {
+                "unknown-task"
+            });
+        };
+        let held = task.phase.held().ok_or("late")?;
+        if held.assignment != assignment || held.agent != agent {
+            return Err("late");
+        }
+        if held.incarnation != incarnation
+            || state.agents.get(agent as usize).map(|a| a.incarnation) != Some(incarnation)
+        {
+            return Err("old-incarnation");
+        }
+        Ok((at, task.phase))
+    }
+
+    fn runs(
+        &self,
+        swarm: u32,
+        agent: u32,
+        id: TaskId,
+        assignment: u64,
+        incarnation: u64,
+    ) -> Result<u32, &'static str> {
+        match self.standing(swarm, agent, id, assignment, incarnation)? {
+            (at, Phase::Running(_)) => Ok(at),
+            _ => Err("not-started"),
+        }
+    }
+
+    fn started(
+        &mut self,
+        swarm: u32,
+        agent: u32,
+        id: TaskId,
+        event: &task::Started,
+        trace: &mut Trace,
+    ) -> Verdict {
+        let moment = self.moment();
+        let at = match self.standing(swarm, agent, id, event.assignment, event.incarnation) {
+            Ok((at, Phase::Assigned(_))) => at,
+            Ok(_) => return Verdict::Void("started-already"),
+            Err(why) => return Verdict::Void(why),
+        };
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return Verdict::Void("unknown-swarm");
+        };
+        if let Some(task) = state.tasks.get_mut(at) {
+            task.attempts = task.attempts.saturating_add(1);
+            task.started_at = moment.now;
+        }
+        let held = Held {
+            assignment: event.assignment,
+            incarnation: event.incarnation,
+            at: moment.now,
+            agent,
+        };
+        state.set_phase(at, Phase::Running(held), moment, trace);
+        Verdict::Applied
+    }
+
+    fn completed(
+        &mut self,
+        swarm: u32,
+        agent: u32,
+        id: TaskId,
+        event: &task::Completed,
+        trace: &mut Trace,
+    ) -> Verdict {
+        let at = match self.runs(swarm, agent, id, event.assignment, event.incarnation) {
+            Ok(at) => at,
+            Err(why) => return Verdict::Void(why),
+        };
+        if matches!(&event.result, Carried::Inline(result) if result.len() > RESULT_BYTES_MAX) {
+            if let Some(task) = self
+                .swarms
+                .get_mut(swarm as usize)
+                .and_then(|s| s.tasks.get_mut(at))
+            {
+                task.more_mut().bad_result = true;
+                trace.task(swarm, at, id);
+            }
+            return Verdict::Applied;
+        }
+        let end = End {
+            how: How::Completed,
+            error: None,
+            because_of: None,
+        };
+        self.end(swarm, at, end, trace);
+        Verdict::Applied
+    }
+
+    fn attempt_failed(
+        &mut self,
+        swarm: u32,
+        agent: u32,
+        id: TaskId,
+        event: &task::AttemptFailed,
+        trace: &mut Trace,
+    ) -> Verdict {
+        let moment = self.moment();
+        let at = match self.runs(swarm, agent, id, event.assignment, event.incarnation) {
+            Ok(at) => at,
+            Err(why) => return Verdict::Void(why),
+        };
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return Verdict::Void("unknown-swarm");
+        };
+        if let Some(agent) = state.agents.get_mut(agent as usize) {
+            agent.failed += 1;
+        }
+        if let Some(task) = state.tasks.get_mut(at) {
+            let more = task.more_mut();
+            more.error = Some(cut(&event.error, ERROR_BYTES_MAX));
+            more.retryable = event.retryable;
+            more.bad_result = false;
+        }
+        state.set_phase(at, Phase::Failing, moment, trace);
+        Verdict::Applied
+    }
+
+    fn withdrawn(
+        &mut self,
+        swarm: u32,
+        agent: u32,
+        id: TaskId,
+        event: &task::Withdrawn,
+        command: Option<u64>,
+        trace: &mut Trace,
+    ) -> Verdict {
+        let moment = self.moment();
+        let command = command
+            .and_then(|sequence| self.commands.get(&sequence))
+            .cloned();
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return Verdict::Void("unknown-swarm");
+        };
+        let Some((at, task)) = state.task(id) else {
+            return Verdict::Void("unknown-task");
+        };
+        let started = matches!(task.phase, Phase::Running(_));
+        match task.phase.held() {
+            Some(held) if held.assignment == event.assignment && held.agent == agent => {}
+            _ => return Verdict::Void("no-such-assignment"),
+        }
+        if started && !event.force {
+            return Verdict::Void("started");
+        }
+        if event.reason == WithdrawReason::StartLimit
+            && let Some(agent) = state.agents.get_mut(agent as usize)
+            && agent.incarnation == event.incarnation
+        {
+            agent.lapses = agent.lapses.saturating_add(1);
+        }
+        if let Some(task) = state.tasks.get_mut(at)
+            && (started || task.more.as_ref().is_some_and(|more| more.bad_result))
+        {
+            let more = task.more_mut();
+            more.error = Some(words(event.reason).into());
+            more.bad_result = false;
+        }
+        match event.then {
+            // It keeps its place in the queue.
+            Then::Queue => state.set_phase(at, Phase::Queued, moment, trace),
+            Then::RetryAfterMs(delay) => self.delay(swarm, at, delay, trace),
+            Then::End => {
+                let outcome = if event.reason == WithdrawReason::Cancelled {
+                    let (reason, by) = match command {
+                        Some(command) => (command.reason(), Some(command.id)),
+                        None => (STOPPING.into(), None),
+                    };
+                    Outcome::Cancelled { reason, by }
+                } else {
+                    Outcome::Failed {
+                        error: words(event.reason).into(),
+                        dead_lettered: true,
+                        because_of: None,
+                    }
+                };
+                state.doom(at, outcome, moment, trace);
+            }
+        }
+        Verdict::Applied
+    }
+
+    /// `retried`, `failed`, `cancelled`, `rejected`: not ended, no assignment stands.
+    pub(super) fn about_task(
+        &mut self,
+        swarm: u32,
+        recorded: &Recorded,
+        trace: &mut Trace,
+    ) -> Verdict {
+        let id = TaskId(recorded.event.about);
+        if let Body::TaskRetried(retried) = &recorded.event.body {
+            return self.retried(swarm, id, retried, trace);
+        }
+        let Some((at, task)) = self.swarm(swarm).and_then(|s| s.task(id)) else {
+            return Verdict::Void("not-live");
+        };
+        if task.phase.held().is_some() {
+            return Verdict::Void("assigned");
+        }
+        if task.phase == Phase::Staged {
+            return Verdict::Void("staged");
+        }
+        let generation = task.generation;
+        let end = match &recorded.event.body {
+            Body::TaskFailed(e) if e.generation == generation => End {
+                how: How::Failed {
+                    dead_lettered: e.dead_lettered,
+                },
+                error: Some((*e.error).into()),
+                because_of: e.because_of,
+            },
+            Body::TaskCancelled(e) if e.generation == generation => End {
+                how: How::Cancelled,
+                error: Some((*e.reason).into()),
+                because_of: None,
+            },
+            Body::TaskRejected(e) => End {
+                how: How::Rejected,
+                error: Some(e.problem.to_string().into()),
+                because_of: None,
+            },
+            Body::TaskFailed(_) | Body::TaskCancelled(_) => {
+                return Verdict::Void("other-generation");
+            }
+            _ => return Verdict::Ignored,
+        };
+        self.end(swarm, at, end, trace);
+        Verdict::Applied
+    }
+
+    fn retried(
+        &mut self,
+        swarm: u32,
+        id: TaskId,
+        event: &task::Retried,
+        trace: &mut Trace,
+    ) -> Verdict {
+        let moment = self.moment();
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return Verdict::Void("unknown-swarm");
+        };
+        if let Some((at, task)) = state.task(id) {
+            if task.phase != Phase::Failing || task.generation != event.generation {
+                return Verdict::Void("no-failed-attempt");
+            }
+            self.delay(swarm, at, event.delay_ms, trace);
+            return Verdict::Applied;
+        }
+        let fits =
+            |task: &crate::task::Task| task.generation.checked_add(1) == Some(event.generation);
+        match state.ended.get(&id) {
+            None => return Verdict::Void("unknown-task"),
+            Some(ended) if !ended.definition.as_ref().is_some_and(|task| fits(task)) => {
+                return Verdict::Void("other-generation");
+            }
+            Some(_) => {}
+        }
+        let Some(ended) = state.ended.remove(&id) else {
+            return Verdict::Void("unknown-task");
+        };
+        let Some(definition) = ended.definition else {
+            return Verdict::Void("not-retryable");
+        };
+        let mut task = *definition;
+        task.generation = event.generation;
+        task.attempts = 0;
+        task.queued_at = Timestamp::ZERO;
+        task.started_at = Timestamp::ZERO;
+        task.phase = Phase::Queued;
+        if let Some(more) = &mut task.more {
+            more.error = None;
+            more.outcome = None;
+            more.because_of = None;
+            more.bad_result = false;
+        }
+        if ended.named > 0 {
+            task.more_mut().named = ended.named;
+        }
+        let at = state.insert(task, trace);
+        state.link(at, moment, trace);
+        Verdict::Applied
+    }
+}
+
+/// Why the tasks of a stopping swarm are cancelled.
+pub(crate) const STOPPING: &str = "the swarm is being terminated";
+
+impl crate::state::Command {
+    pub(crate) fn reason(&self) -> Box<str> {
+        match &self.wanted {
+            Wanted::Cancel {
+                reason: Some(reason),
+            } => reason.clone(),
+            _ => "cancelled by command".into(),
+        }
+    }
+}

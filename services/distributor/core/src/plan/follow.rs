@@ -1,0 +1,257 @@
+//! Keeps the plan in step with the fold.
+
+use crate::{
+    plan::{Demand, Mark, Plan},
+    state::Distributor,
+    swarm::Life,
+    trace::{Met, Trace},
+};
+
+impl Plan {
+    /// Takes in what an input changed.
+    pub(crate) fn follow(&mut self, state: &Distributor, trace: &Trace) {
+        for &swarm in &trace.swarms {
+            self.refresh_swarm(state, swarm);
+        }
+        if let Some(met) = &trace.met {
+            self.arrived(state, met);
+        }
+        for &(swarm, agent) in &trace.judged {
+            self.judge(state, swarm, agent);
+        }
+        for &(swarm, at, _) in &trace.tasks {
+            self.refresh_task(state, swarm, at);
+        }
+        for &(swarm, agent) in &trace.agents {
+            self.refresh_agent(state, swarm, agent);
+        }
+        for &(swarm, id) in &trace.graphs {
+            self.refresh_mark(state, Mark::Graph(swarm, id));
+        }
+        for &sequence in &trace.commands {
+            self.refresh_mark(state, Mark::Command(sequence));
+        }
+        for &sequence in &trace.refusals {
+            self.refresh_mark(state, Mark::Refusal(sequence));
+        }
+        let mut last = u32::MAX;
+        let swarms = trace
+            .tasks
+            .iter()
+            .map(|t| t.0)
+            .chain(trace.agents.iter().map(|a| a.0));
+        for swarm in swarms {
+            if swarm != last {
+                last = swarm;
+                self.refresh_measure(state, swarm);
+            }
+        }
+        self.ring(state);
+    }
+
+    /// Timers that have passed.
+    fn ring(&mut self, state: &Distributor) {
+        while let Some(&(when, mark)) = self.timers.first() {
+            if when > state.head.now {
+                break;
+            }
+            match mark {
+                Mark::Task(swarm, at) => self.refresh_task(state, swarm, at),
+                _ => self.refresh_mark(state, mark),
+            }
+            if self.timers.first() == Some(&(when, mark)) {
+                // Its thing is gone without a trace: nothing may ring for ever.
+                self.timers.remove(&(when, mark));
+            }
+        }
+    }
+
+    /// A decision of ours was met, valid or void: it is under way no more.
+    fn arrived(&mut self, state: &Distributor, met: &Met) {
+        if let Some(sequence) = met.refusal {
+            self.back(state, Mark::Refusal(sequence));
+        }
+        if let Some(sequence) = met.command {
+            self.back(state, Mark::Command(sequence));
+        }
+        let Some(swarm) = met.swarm else {
+            return;
+        };
+        if let Some(graph) = met.graph {
+            self.back(state, Mark::Graph(swarm, graph));
+        }
+        if met.measured {
+            self.back(state, Mark::Measure(swarm));
+            let measuring = self.marks.contains_key(&Mark::Measure(swarm));
+            if let Some(plan) = self.swarms.get_mut(swarm as usize) {
+                plan.measuring = measuring;
+            }
+        }
+        if let Some(at) = met.task {
+            if let Some(task) = self
+                .swarms
+                .get_mut(swarm as usize)
+                .and_then(|s| s.task_mut(at))
+            {
+                task.entry.under_way = 0;
+            }
+            self.release(state, swarm, at);
+            self.refresh_task(state, swarm, at);
+            for sequence in self.behind.remove(&(swarm, at)).unwrap_or_default() {
+                self.back(state, Mark::Command(sequence));
+            }
+        }
+    }
+
+    fn back(&mut self, state: &Distributor, mark: Mark) {
+        if let Some(entry) = self.marks.get_mut(&mark) {
+            entry.under_way = entry.under_way.saturating_sub(1);
+        }
+        self.refresh_mark(state, mark);
+    }
+
+    /// A place that was promised for a task is promised no more.
+    fn release(&mut self, state: &Distributor, swarm: u32, at: u32) {
+        let Some(plan) = self.swarms.get_mut(swarm as usize) else {
+            return;
+        };
+        let Some(agent) = plan.task_mut(at).and_then(|task| task.promised.take()) else {
+            return;
+        };
+        if let Some(entry) = plan.agents.get_mut(agent as usize) {
+            entry.promised = entry.promised.saturating_sub(1);
+        }
+        self.refresh_agent(state, swarm, agent);
+    }
+
+    /// Figures are written at the most once a second: once a timer runs, nothing more is to be looked at.
+    pub(crate) fn refresh_measure(&mut self, state: &Distributor, swarm: u32) {
+        let mark = Mark::Measure(swarm);
+        if self.swarms.get(swarm as usize).is_some_and(|s| s.measuring) {
+            return;
+        }
+        self.refresh_mark(state, mark);
+        if let Some(plan) = self.swarms.get_mut(swarm as usize) {
+            plan.measuring = self.marks.contains_key(&mark);
+        }
+    }
+
+    /// A swarm is new, or its settings or life changed.
+    pub(crate) fn refresh_swarm(&mut self, state: &Distributor, number: u32) {
+        let Some(swarm) = state.swarm(number) else {
+            return;
+        };
+        while self.swarms.len() <= number as usize {
+            self.swarms.push(super::ready::SwarmPlan::default());
+        }
+        for agent in 0..swarm.agents.len() as u32 {
+            self.judge(state, number, agent);
+        }
+        if let Some(plan) = self.swarms.get_mut(number as usize) {
+            plan.priority_step_ms = swarm.settings.priority_step_ms;
+            plan.active = swarm.life == Life::Running;
+            plan.fix_all_heads();
+        }
+        if swarm.life != Life::Running {
+            self.sweeps.insert(number, 0);
+        }
+        for &id in swarm.graphs.keys() {
+            self.refresh_mark(state, Mark::Graph(number, id));
+        }
+        self.refresh_measure(state, number);
+        self.refresh_assignable(number);
+    }
+
+    /// An agent's fitness or capabilities changed: so may what it holds.
+    pub(crate) fn judge(&mut self, state: &Distributor, swarm: u32, agent: u32) {
+        let Some(known) = state
+            .swarm(swarm)
+            .and_then(|s| s.agents.get(agent as usize))
+        else {
+            return;
+        };
+        if let Some(plan) = self.swarms.get_mut(swarm as usize) {
+            plan.join(agent, known);
+        }
+        self.refresh_agent(state, swarm, agent);
+        let held: Vec<u32> = known.held().collect();
+        for at in held {
+            self.refresh_task(state, swarm, at);
+        }
+    }
+
+    /// Brings a task's entries up to date.
+    pub(crate) fn refresh_task(&mut self, state: &Distributor, swarm: u32, at: u32) {
+        let mark = Mark::Task(swarm, at);
+        let task = state.swarm(swarm).and_then(|s| s.tasks.get(at));
+        if task.is_none() {
+            self.release(state, swarm, at);
+            self.behind
+                .remove(&(swarm, at))
+                .into_iter()
+                .flatten()
+                .for_each(|sequence| {
+                    self.back(state, Mark::Command(sequence));
+                });
+        }
+        let Some(plan) = self.swarms.get_mut(swarm as usize) else {
+            return;
+        };
+        let before = *plan.task_or_new(at);
+        let mut entry = before.entry;
+        if task.is_none() {
+            entry.under_way = 0;
+        }
+        let demand = match task {
+            Some(_) if entry.under_way == 0 => Self::demand(state, mark),
+            _ => Demand::default(),
+        };
+        let ready = task.filter(|_| demand.ready);
+        if let Some(swarm) = state.swarm(swarm) {
+            plan.set_ready(at, ready, swarm);
+        }
+        self.place(&mut entry, mark, demand);
+        if let Some(plan) = self.swarms.get_mut(swarm as usize) {
+            plan.task_or_new(at).entry = entry;
+        }
+        self.refresh_assignable(swarm);
+    }
+
+    /// Brings an agent's entry up to date, and the timer of its first waiting task.
+    pub(crate) fn refresh_agent(&mut self, state: &Distributor, swarm: u32, agent: u32) {
+        let Some(known) = state
+            .swarm(swarm)
+            .and_then(|s| s.agents.get(agent as usize))
+        else {
+            return;
+        };
+        let Some(settings) = state.swarm(swarm).map(|s| &s.settings) else {
+            return;
+        };
+        if let Some(plan) = self.swarms.get_mut(swarm as usize) {
+            plan.set_load(agent, known, crate::strategy::of(settings.algorithm));
+        }
+        if let Some(&(_, first)) = known.waiting.first() {
+            self.refresh_task(state, swarm, first);
+        } else {
+            self.refresh_assignable(swarm);
+        }
+    }
+
+    pub(crate) fn refresh_assignable(&mut self, swarm: u32) {
+        let Some(plan) = self.swarms.get(swarm as usize) else {
+            return;
+        };
+        let assignable = plan.active && !plan.heads.is_empty();
+        if assignable != plan.listed {
+            if assignable {
+                self.assignable.insert(swarm);
+            } else {
+                self.assignable.remove(&swarm);
+            }
+            if let Some(plan) = self.swarms.get_mut(swarm as usize) {
+                plan.listed = assignable;
+            }
+        }
+    }
+}

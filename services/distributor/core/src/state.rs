@@ -1,0 +1,214 @@
+//! The state of a partition.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+use swarm_events::{
+    Partition, Place, Problem, TaskId, Timestamp,
+    decider::{Head, REMEMBERED_MAX, REMEMBERED_MS},
+};
+use uuid::Uuid;
+
+use crate::{
+    swarm::{End, Moment, Swarm},
+    task::{Outcome, Phase},
+    trace::Trace,
+};
+
+/// Most ended tasks that are forgotten at one input: forgetting a day's worth at once would hold up decisions.
+const FORGET_TURN_MAX: usize = 1_000;
+
+/// What a person's command wants of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Wanted {
+    Cancel { reason: Option<Box<str>> },
+    Retry,
+}
+
+/// A command that has no answer yet, by its sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Command {
+    pub(crate) id: Uuid,
+    pub(crate) swarm: u32,
+    pub(crate) task: TaskId,
+    pub(crate) wanted: Wanted,
+    pub(crate) correlation: Option<Uuid>,
+}
+
+/// A refusal that is still to be written, by the sequence of the last thing that it refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    pub(crate) place: Place,
+    pub(crate) about: Uuid,
+    pub(crate) causation: Option<Uuid>,
+    pub(crate) command: bool,
+    pub(crate) subject: Box<str>,
+    pub(crate) count: u32,
+    pub(crate) problem: Problem,
+    /// A sum waits for the end of its second.
+    pub(crate) due: Timestamp,
+}
+
+/// The state of a partition: the fold of its log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distributor {
+    pub(crate) head: Head,
+    pub(crate) numbers: BTreeMap<Place, u32>,
+    pub(crate) swarms: Vec<Swarm>,
+    /// Tasks that are queued again at a time: time, swarm, task.
+    pub(crate) delayed: BTreeSet<(Timestamp, u32, u32)>,
+    /// Ended tasks in the order of their ends: time, swarm, task, sequence of the end.
+    pub(crate) ended_order: VecDeque<(Timestamp, u32, TaskId, u64)>,
+    pub(crate) commands: BTreeMap<u64, Command>,
+    pub(crate) refusals: BTreeMap<u64, Refusal>,
+    /// The sums of the current second: source and code of the problem.
+    pub(crate) sums: BTreeMap<(Place, Box<str>, Box<str>), u64>,
+}
+
+impl Distributor {
+    /// The empty state of a partition.
+    pub fn new(partition: Partition) -> Self {
+        Self {
+            head: Head::new(partition),
+            numbers: BTreeMap::new(),
+            swarms: Vec::new(),
+            delayed: BTreeSet::new(),
+            ended_order: VecDeque::new(),
+            commands: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+            sums: BTreeMap::new(),
+        }
+    }
+
+    /// Time, sequence, claims.
+    pub const fn head(&self) -> &Head {
+        &self.head
+    }
+
+    pub(crate) const fn moment(&self) -> Moment {
+        Moment {
+            now: self.head.now,
+            sequence: self.head.sequence,
+        }
+    }
+
+    pub(crate) fn number(&self, place: Place) -> Option<u32> {
+        self.numbers.get(&place).copied()
+    }
+    pub(crate) fn swarm(&self, number: u32) -> Option<&Swarm> {
+        self.swarms.get(number as usize)
+    }
+    pub(crate) fn swarm_at(&self, place: Place) -> Option<&Swarm> {
+        self.swarm(self.number(place)?)
+    }
+
+    /// Lets time do its work: delays that have passed, ids past their horizon.
+    pub(crate) fn age(&mut self, trace: &mut Trace) {
+        let moment = self.moment();
+        while let Some(&(until, swarm, at)) = self.delayed.first() {
+            if until > moment.now {
+                break;
+            }
+            self.delayed.pop_first();
+            if let Some(swarm) = self.swarms.get_mut(swarm as usize) {
+                swarm.set_phase(at, Phase::Queued, moment, trace);
+            }
+        }
+        let horizon = moment.now.minus_millis(REMEMBERED_MS);
+        for _ in 0..FORGET_TURN_MAX {
+            match self.ended_order.front() {
+                Some((at, ..)) if *at < horizon || self.ended_order.len() > REMEMBERED_MAX => {}
+                _ => break,
+            }
+            if let Some((_, swarm, id, sequence)) = self.ended_order.pop_front()
+                && let Some(swarm) = self.swarms.get_mut(swarm as usize)
+            {
+                swarm.past_horizon(id, sequence);
+            }
+        }
+    }
+
+    /// Queues a task again after `delay_ms`.
+    pub(crate) fn delay(&mut self, swarm: u32, at: u32, delay_ms: u64, trace: &mut Trace) {
+        let moment = self.moment();
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return;
+        };
+        if let Some(task) = state.tasks.get_mut(at) {
+            task.queued_at = Timestamp::ZERO;
+        }
+        if delay_ms == 0 {
+            state.set_phase(at, Phase::Queued, moment, trace);
+            return;
+        }
+        let until = moment.now.plus_millis(delay_ms);
+        state.set_phase(at, Phase::Delayed { until }, moment, trace);
+        self.delayed.insert((until, swarm, at));
+    }
+
+    /// Ends a task.
+    pub(crate) fn end(&mut self, swarm: u32, at: u32, end: End, trace: &mut Trace) {
+        let moment = self.moment();
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return;
+        };
+        let Some(task) = state.tasks.get(at) else {
+            return;
+        };
+        let id = task.id;
+        if let Phase::Delayed { until } = task.phase {
+            self.delayed.remove(&(until, swarm, at));
+        }
+        state.end(at, end, moment, trace);
+        self.ended_order
+            .push_back((moment.now, swarm, id, moment.sequence));
+    }
+
+    /// Notes a refusal of what was met last.
+    pub(crate) fn refuse(&mut self, refusal: Refusal, trace: &mut Trace) {
+        let sequence = self.head.sequence;
+        trace.refusal(sequence);
+        self.refusals.insert(sequence, refusal);
+    }
+
+    /// Closes the marks that what stands at `sequence` opened.
+    pub(crate) fn reject_marks(&mut self, sequence: u64, problem: &Problem, trace: &mut Trace) {
+        let moment = self.moment();
+        if self.refusals.remove(&sequence).is_some() {
+            trace.refusal(sequence);
+        }
+        if let Some(command) = self.commands.remove(&sequence) {
+            trace.command(sequence);
+            if let Some(swarm) = self.swarm(command.swarm) {
+                let refusal = Refusal {
+                    place: swarm.place,
+                    about: command.task.0,
+                    causation: Some(command.id),
+                    command: true,
+                    subject: command.subject(swarm.place).to_string().into(),
+                    count: 1,
+                    problem: problem.clone(),
+                    due: moment.now,
+                };
+                trace.refusal(sequence);
+                self.refusals.insert(sequence, refusal);
+            }
+        }
+        for swarm in &mut self.swarms {
+            let stuck: Vec<u32> = swarm
+                .tasks
+                .iter()
+                .filter(|(_, task)| task.changed == sequence && task.phase.held().is_none())
+                .filter(|(_, task)| task.phase != Phase::Staged)
+                .map(|(at, _)| at)
+                .collect();
+            for at in stuck {
+                let outcome = Outcome::Rejected {
+                    problem: problem.clone(),
+                    retry_after_ms: None,
+                };
+                swarm.doom(at, outcome, moment, trace);
+            }
+        }
+    }
+}

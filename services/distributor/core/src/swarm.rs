@@ -1,0 +1,482 @@
+//! A swarm in the state, and the moves that keep its counters and edges right.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use swarm_events::{
+    AgentId, GraphId, Place, Problem, TaskId, Timestamp,
+    configuration::{Algorithm, Configuration, RetryPolicy},
+    decider::{AHEAD_MS_MAX, Remembered},
+    ids::time_of_v7,
+    task::DependencyType,
+};
+use uuid::Uuid;
+
+use crate::{
+    agent::Agent,
+    graph::Graph,
+    memory::{Interner, Slab},
+    task::{Ended, How, Outcome, Phase, Task},
+    trace::Trace,
+    view::Counters,
+};
+
+/// Where in the log something happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) now: Timestamp,
+    pub(crate) sequence: u64,
+}
+
+/// How and why a task ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) how: How,
+    pub(crate) error: Option<Box<str>>,
+    pub(crate) because_of: Option<TaskId>,
+}
+
+/// A swarm's life, by the coordinator's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Life {
+    Running,
+    Stopping,
+    Deleted,
+}
+
+/// The settings that decide about tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) queue_limit: u64,
+    pub(crate) task_timeout_ms: u64,
+    pub(crate) max_attempts: u32,
+    pub(crate) priority_step_ms: u64,
+    pub(crate) retry: RetryPolicy,
+}
+impl From<&Configuration> for Settings {
+    fn from(c: &Configuration) -> Self {
+        Self {
+            algorithm: c.distribution_algorithm,
+            queue_limit: c.queue_limit,
+            task_timeout_ms: c.task_timeout_ms,
+            max_attempts: c.max_attempts,
+            priority_step_ms: c.priority_step_ms,
+            retry: c.retry,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Swarm {
+    /// Its number in the partition.
+    pub(crate) number: u32,
+    pub(crate) place: Place,
+    pub(crate) life: Life,
+    pub(crate) settings: Settings,
+    pub(crate) types: Interner,
+    pub(crate) classes: Interner,
+    pub(crate) live: BTreeMap<TaskId, u32>,
+    pub(crate) tasks: Slab<Task>,
+    pub(crate) ended: BTreeMap<TaskId, Ended>,
+    /// Latest UUIDv7 time among the forgotten ids.
+    pub(crate) forgotten_to: Timestamp,
+    pub(crate) agents: Vec<Agent>,
+    pub(crate) agent_numbers: BTreeMap<AgentId, u32>,
+    pub(crate) graphs: BTreeMap<GraphId, Graph>,
+    pub(crate) closed_graphs: Remembered,
+    pub(crate) commands_seen: Remembered,
+    pub(crate) counters: Counters,
+    /// Counters in the last `measured`.
+    pub(crate) reported: Counters,
+    pub(crate) reported_at: Timestamp,
+    /// Agents whose figures differ from the last `measured` that named them.
+    pub(crate) moved: BTreeSet<u32>,
+}
+
+fn counter(counters: &mut Counters, phase: Phase) -> &mut u64 {
+    match phase {
+        Phase::Staged => &mut counters.staged,
+        Phase::Pending { .. } | Phase::Delayed { .. } => &mut counters.pending,
+        Phase::Queued => &mut counters.queued,
+        Phase::Assigned(_) => &mut counters.assigned,
+        Phase::Running(_) => &mut counters.running,
+        Phase::Failing | Phase::Ending => &mut counters.ending,
+    }
+}
+
+impl Swarm {
+    pub(crate) fn new(number: u32, place: Place, configuration: &Configuration) -> Self {
+        Self {
+            number,
+            place,
+            life: Life::Running,
+            settings: configuration.into(),
+            types: Interner::default(),
+            classes: Interner::default(),
+            live: BTreeMap::new(),
+            tasks: Slab::default(),
+            ended: BTreeMap::new(),
+            forgotten_to: Timestamp::ZERO,
+            agents: Vec::new(),
+            agent_numbers: BTreeMap::new(),
+            graphs: BTreeMap::new(),
+            closed_graphs: Remembered::default(),
+            commands_seen: Remembered::default(),
+            counters: Counters::default(),
+            reported: Counters::default(),
+            reported_at: Timestamp::ZERO,
+            moved: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn agent(&self, id: AgentId) -> Option<(u32, &Agent)> {
+        let at = *self.agent_numbers.get(&id)?;
+        Some((at, self.agents.get(at as usize)?))
+    }
+    pub(crate) fn task(&self, id: TaskId) -> Option<(u32, &Task)> {
+        let at = *self.live.get(&id)?;
+        Some((at, self.tasks.get(at)?))
+    }
+
+    /// Whether something was never reported.
+    pub(crate) fn figures_moved(&self) -> bool {
+        let shown = Counters {
+            staged: 0,
+            ending: 0,
+            ..self.counters
+        };
+        shown != self.reported || !self.moved.is_empty()
+    }
+
+    /// Whether an id that was never met may be used.
+    pub(crate) fn check_time(&self, id: Uuid, now: Timestamp) -> Result<(), Problem> {
+        let Some(time) = time_of_v7(id) else {
+            return Ok(());
+        };
+        if time <= self.forgotten_to {
+            return Err(Problem::new(
+                "stale-id",
+                format!("the id is from {time}, older than what is still remembered"),
+            )
+            .field("id")
+            .cure("submit it again under a new UUIDv7"));
+        }
+        if time > now.plus_millis(AHEAD_MS_MAX) {
+            return Err(Problem::new(
+                "id-from-the-future",
+                format!("the id is from {time}, and it is {now}"),
+            )
+            .field("id")
+            .cure("set the clock of the machine that made the id"));
+        }
+        Ok(())
+    }
+
+    /// Tasks that count against the queue limit.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.counters.staged + self.counters.pending + self.counters.queued
+    }
+
+    /// Adds a live task.
+    pub(crate) fn insert(&mut self, task: Task, trace: &mut Trace) -> u32 {
+        *counter(&mut self.counters, task.phase) += 1;
+        let id = task.id;
+        let at = self.tasks.insert(task);
+        self.live.insert(id, at);
+        trace.task(self.number, at, id);
+        at
+    }
+
+    /// Moves a task to another phase, with its counters and its agent's lists.
+    pub(crate) fn set_phase(&mut self, at: u32, phase: Phase, moment: Moment, trace: &mut Trace) {
+        let Some(task) = self.tasks.get_mut(at) else {
+            return;
+        };
+        let before = std::mem::replace(&mut task.phase, phase);
+        task.changed = moment.sequence;
+        if phase == Phase::Queued && task.queued_at == Timestamp::ZERO {
+            task.queued_at = moment.now;
+        }
+        trace.task(self.number, at, task.id);
+        *counter(&mut self.counters, before) -= 1;
+        *counter(&mut self.counters, phase) += 1;
+        self.hand_over(at, before.held().copied(), phase, moment, trace);
+    }
+
+    /// Keeps the lists of the agents that held and hold a task.
+    fn hand_over(
+        &mut self,
+        at: u32,
+        before: Option<crate::task::Held>,
+        phase: Phase,
+        moment: Moment,
+        trace: &mut Trace,
+    ) {
+        let mut changed = None;
+        match (before, phase) {
+            (Some(_), Phase::Running(held)) => {
+                if let Some(agent) = self.agents.get_mut(held.agent as usize) {
+                    agent.start(held.assignment, moment.now);
+                    changed = Some(held.agent);
+                }
+            }
+            (None, Phase::Assigned(held)) => {
+                if let Some(agent) = self.agents.get_mut(held.agent as usize) {
+                    agent.give(held.assignment, at, moment.now);
+                    changed = Some(held.agent);
+                }
+            }
+            (Some(held), _) => {
+                if let Some(agent) = self.agents.get_mut(held.agent as usize) {
+                    agent.take(held.assignment, moment.now);
+                    changed = Some(held.agent);
+                }
+            }
+            (None, _) => {}
+        }
+        if let Some(agent) = changed {
+            self.note_load(agent, trace);
+        }
+    }
+
+    /// Notes that an agent's figures may have moved.
+    pub(crate) fn note_load(&mut self, agent: u32, trace: &mut Trace) {
+        let Some(state) = self.agents.get(agent as usize) else {
+            return;
+        };
+        trace.agent(self.number, agent);
+        if state.load() == state.reported {
+            self.moved.remove(&agent);
+        } else {
+            self.moved.insert(agent);
+        }
+    }
+
+    /// Puts an end that is still to be written on a task that no agent holds.
+    pub(crate) fn doom(&mut self, at: u32, outcome: Outcome, moment: Moment, trace: &mut Trace) {
+        if let Some(task) = self.tasks.get_mut(at) {
+            task.more_mut().outcome = Some(outcome);
+        }
+        self.set_phase(at, Phase::Ending, moment, trace);
+    }
+
+    /// Makes a task's edges count, and moves it to where they leave it: pending, queued or doomed.
+    pub(crate) fn link(&mut self, at: u32, moment: Moment, trace: &mut Trace) {
+        let Some(task) = self.tasks.get_mut(at) else {
+            return;
+        };
+        let edges = match task.more.as_mut() {
+            Some(more) if !more.depends.is_empty() => {
+                more.linked = true;
+                more.depends.clone()
+            }
+            _ => Box::default(),
+        };
+        let mut open = 0;
+        let mut failed = None;
+        for edge in &edges {
+            if let Some(&other) = self.live.get(&edge.task) {
+                if let Some(task) = self.tasks.get_mut(other) {
+                    let more = task.more_mut();
+                    more.named += 1;
+                    more.dependents.push(at);
+                    open += 1;
+                }
+            } else if let Some(ended) = self.ended.get_mut(&edge.task) {
+                ended.named += 1;
+                if failed.is_none() {
+                    failed = failure(edge.kind, edge.task, ended.how);
+                }
+            } else if failed.is_none() {
+                failed = Some(Outcome::Failed {
+                    error: format!(
+                        "task {}, which it depends on, is not remembered any more",
+                        edge.task
+                    )
+                    .into(),
+                    dead_lettered: false,
+                    because_of: Some(edge.task),
+                });
+            }
+        }
+        match failed {
+            Some(outcome) => self.doom(at, outcome, moment, trace),
+            None if open > 0 => self.set_phase(at, Phase::Pending { open }, moment, trace),
+            None => self.set_phase(at, Phase::Queued, moment, trace),
+        }
+    }
+
+    /// Takes a task's edges back.
+    fn unlink(&mut self, at: u32, task: &mut Task) {
+        let Some(more) = task.more.as_mut().filter(|more| more.linked) else {
+            return;
+        };
+        more.linked = false;
+        for edge in &more.depends {
+            if let Some(&other) = self.live.get(&edge.task) {
+                if let Some(more) = self.tasks.get_mut(other).and_then(|t| t.more.as_mut()) {
+                    more.named = more.named.saturating_sub(1);
+                    if let Some(found) = more.dependents.iter().position(|&d| d == at) {
+                        more.dependents.swap_remove(found);
+                    }
+                }
+            } else if let Some(ended) = self.ended.get_mut(&edge.task) {
+                ended.named = ended.named.saturating_sub(1);
+                if ended.overdue && ended.named == 0 {
+                    let id = edge.task;
+                    if let Some(ended) = self.ended.remove(&id) {
+                        forget(
+                            &mut self.forgotten_to,
+                            &mut self.types,
+                            &mut self.classes,
+                            id,
+                            &ended,
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends a task: exactly here, whatever the way. What depends on it goes on or is doomed.
+    pub(crate) fn end(&mut self, at: u32, end: End, moment: Moment, trace: &mut Trace) {
+        let view = self.last_view(at, &end, moment, trace);
+        if let Some(held) = self
+            .tasks
+            .get(at)
+            .and_then(|task| task.phase.held().copied())
+        {
+            // Its agent's lists first: they are kept by moves between phases.
+            self.set_phase(at, Phase::Ending, moment, trace);
+            if let Some(agent) = self.agents.get_mut(held.agent as usize)
+                && end.how == How::Completed
+            {
+                agent.completed += 1;
+            }
+            self.note_load(held.agent, trace);
+        }
+        let Some(mut task) = self.tasks.remove(at) else {
+            return;
+        };
+        let (id, how) = (task.id, end.how);
+        self.live.remove(&id);
+        *counter(&mut self.counters, task.phase) -= 1;
+        *match how {
+            How::Completed => &mut self.counters.completed,
+            How::Cancelled => &mut self.counters.cancelled,
+            How::Failed { .. } | How::Rejected => &mut self.counters.failed,
+        } += 1;
+        trace.task(self.number, at, id);
+        trace.ended.extend(view);
+        self.unlink(at, &mut task);
+        let (dependents, named) = task
+            .more
+            .as_mut()
+            .map(|more| (std::mem::take(&mut more.dependents), more.named))
+            .unwrap_or_default();
+        let mut ended = Ended {
+            content: task.content,
+            submitted: task.submitted,
+            sequence: moment.sequence,
+            at: moment.now,
+            how,
+            named,
+            overdue: false,
+            definition: None,
+        };
+        if matches!(how, How::Failed { .. } | How::Cancelled) {
+            // Its payload is read again at `submitted` if it is retried.
+            task.payload = None;
+            task.phase = Phase::Ending;
+            task.changed = moment.sequence;
+            task.more_mut().error = end.error;
+            task.more_mut().because_of = end.because_of;
+            ended.definition = Some(Box::new(task));
+        } else {
+            self.types.release(task.task_type);
+            self.classes.release(task.class);
+        }
+        self.ended.insert(id, ended);
+        for dependent in dependents {
+            self.dependency_ended(dependent, id, how, moment, trace);
+        }
+    }
+
+    fn dependency_ended(
+        &mut self,
+        at: u32,
+        other: TaskId,
+        how: How,
+        moment: Moment,
+        trace: &mut Trace,
+    ) {
+        let Some(task) = self.tasks.get(at) else {
+            return;
+        };
+        let Phase::Pending { open } = task.phase else {
+            return;
+        };
+        let kind = task
+            .edges()
+            .iter()
+            .find(|e| e.task == other)
+            .map(|e| e.kind);
+        let failed = kind.and_then(|kind| failure(kind, other, how));
+        match failed {
+            Some(outcome) => self.doom(at, outcome, moment, trace),
+            None if open > 1 => {
+                self.set_phase(at, Phase::Pending { open: open - 1 }, moment, trace);
+            }
+            None => self.set_phase(at, Phase::Queued, moment, trace),
+        }
+    }
+
+    /// An ended task is past the horizon: it is forgotten now, or when nobody names it any more.
+    pub(crate) fn past_horizon(&mut self, id: TaskId, sequence: u64) {
+        let Some(ended) = self.ended.get_mut(&id).filter(|e| e.sequence == sequence) else {
+            return;
+        };
+        if ended.named > 0 {
+            ended.overdue = true;
+            return;
+        }
+        if let Some(ended) = self.ended.remove(&id) {
+            forget(
+                &mut self.forgotten_to,
+                &mut self.types,
+                &mut self.classes,
+                id,
+                &ended,
+            );
+        }
+    }
+}
+
+fn forget(
+    to: &mut Timestamp,
+    types: &mut Interner,
+    classes: &mut Interner,
+    id: TaskId,
+    ended: &Ended,
+) {
+    if let Some(time) = time_of_v7(id.0) {
+        *to = (*to).max(time);
+    }
+    if let Some(task) = &ended.definition {
+        types.release(task.task_type);
+        classes.release(task.class);
+    }
+}
+
+/// What the end of `other` does to a task that depends on it in this way, if that must fail for it.
+fn failure(kind: DependencyType, other: TaskId, how: How) -> Option<Outcome> {
+    if kind == DependencyType::Completion || how == How::Completed {
+        return None;
+    }
+    Some(Outcome::Failed {
+        error: format!("task {other}, which it depends on, has {}", how.word()).into(),
+        dead_lettered: false,
+        because_of: Some(other),
+    })
+}

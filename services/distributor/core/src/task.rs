@@ -1,0 +1,264 @@
+//! A task in the state: what it is, where it stands, and what is kept of it when it has ended.
+
+use serde::{Deserialize, Serialize};
+use swarm_events::{
+    GraphId, Json, Problem, TaskId, Timestamp, configuration::RetryPolicy, task::DependencyType,
+};
+use uuid::Uuid;
+
+/// Largest payload that the state holds, in bytes. Above it the sequence of `submitted` is enough: the shell reads it when
+/// it assigns. A kibibyte keeps a million queued tasks within 1.5 GB and saves most assignments a read.
+pub const PAYLOAD_HELD_BYTES_MAX: usize = 1024;
+
+/// An assignment as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    /// Sequence of `assigned`.
+    pub(crate) assignment: u64,
+    /// Incarnation of the agent that it was given to.
+    pub(crate) incarnation: u64,
+    /// When it was assigned; from `started` on, when it was started.
+    pub(crate) at: Timestamp,
+    /// Number of the agent in its swarm.
+    pub(crate) agent: u32,
+}
+
+/// Where a live task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Phase {
+    /// A part of a graph that has not been accepted.
+    Staged,
+    /// So many dependencies are open.
+    Pending { open: u32 },
+    /// It is queued again then.
+    Delayed { until: Timestamp },
+    /// It waits for an agent.
+    Queued,
+    /// It is an agent's.
+    Assigned(Held),
+    /// The agent works on it.
+    Running(Held),
+    /// Its attempt failed: `retried` or `failed` is to be written.
+    Failing,
+    /// Its end is to be written: the [`Outcome`] in [`More`].
+    Ending,
+}
+impl Phase {
+    pub(crate) const fn held(&self) -> Option<&Held> {
+        match self {
+            Self::Assigned(held) | Self::Running(held) => Some(held),
+            _ => None,
+        }
+    }
+}
+
+/// An end that is still to be written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    Failed {
+        error: Box<str>,
+        dead_lettered: bool,
+        because_of: Option<TaskId>,
+    },
+    Cancelled {
+        reason: Box<str>,
+        by: Option<Uuid>,
+    },
+    Rejected {
+        problem: Problem,
+        retry_after_ms: Option<u64>,
+    },
+}
+
+/// An edge to a task that must come first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Edge {
+    pub(crate) task: TaskId,
+    pub(crate) kind: DependencyType,
+    pub(crate) alias: Option<Box<str>>,
+}
+
+/// What few tasks have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct More {
+    pub(crate) parent: Option<TaskId>,
+    pub(crate) affinity: Option<Box<str>>,
+    pub(crate) correlation: Option<Uuid>,
+    pub(crate) graph: Option<(GraphId, u32)>,
+    pub(crate) depends: Box<[Edge]>,
+    /// Its edges count at the tasks that they name.
+    pub(crate) linked: bool,
+    /// Live tasks for which the end of this one is an open dependency, by number.
+    pub(crate) dependents: Vec<u32>,
+    /// Live tasks that name it, open or not: it is remembered as long.
+    pub(crate) named: u32,
+    /// Error of the last attempt, or why it ended.
+    pub(crate) error: Option<Box<str>>,
+    /// Whether another attempt could help ([`Phase::Failing`]).
+    pub(crate) retryable: bool,
+    /// Its agent's result could not be used: the assignment is to be withdrawn.
+    pub(crate) bad_result: bool,
+    pub(crate) outcome: Option<Outcome>,
+    /// The task whose end made it fail (ended tasks).
+    pub(crate) because_of: Option<TaskId>,
+}
+
+/// A live task, or the definition of an ended one that can be retried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Task {
+    pub(crate) id: TaskId,
+    /// Hash of its `submitted`.
+    pub(crate) content: [u64; 2],
+    /// Sequence of its `submitted`.
+    pub(crate) submitted: u64,
+    pub(crate) created_at: Timestamp,
+    /// What its rank derives from; 0 before it was queued.
+    pub(crate) queued_at: Timestamp,
+    /// 0 before its first attempt.
+    pub(crate) started_at: Timestamp,
+    /// Sequence of the input that changed it last.
+    pub(crate) changed: u64,
+    pub(crate) phase: Phase,
+    pub(crate) payload: Option<Json>,
+    pub(crate) more: Option<Box<More>>,
+    /// Number of its type among its swarm's.
+    pub(crate) task_type: u32,
+    /// Number of its set of required capabilities among its swarm's.
+    pub(crate) class: u32,
+    /// [`swarm_events::configuration::TIMEOUT_MS_MAX`] fits.
+    pub(crate) timeout_ms: u32,
+    pub(crate) generation: u32,
+    /// [`swarm_events::configuration::ATTEMPTS_MAX`] fits.
+    pub(crate) max_attempts: u8,
+    /// Attempts started in this generation.
+    pub(crate) attempts: u8,
+    pub(crate) priority: u8,
+}
+impl Task {
+    pub(crate) fn more_mut(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+    pub(crate) fn edges(&self) -> &[Edge] {
+        self.more.as_ref().map_or(&[], |more| &more.depends)
+    }
+    pub(crate) fn correlation(&self) -> Uuid {
+        self.more
+            .as_ref()
+            .and_then(|more| more.correlation)
+            .unwrap_or(self.id.0)
+    }
+    pub(crate) fn outcome(&self) -> Option<&Outcome> {
+        self.more.as_ref()?.outcome.as_ref()
+    }
+    /// When the running attempt is taken away.
+    pub(crate) fn timeout_at(&self) -> Option<Timestamp> {
+        match &self.phase {
+            Phase::Running(held) => Some(held.at.plus_millis(u64::from(self.timeout_ms))),
+            _ => None,
+        }
+    }
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum How {
+    Completed,
+    Failed { dead_lettered: bool },
+    Cancelled,
+    Rejected,
+}
+impl How {
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled => "been cancelled",
+            Self::Rejected => "been rejected",
+        }
+    }
+}
+
+/// What is remembered of an ended task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    pub(crate) content: [u64; 2],
+    pub(crate) submitted: u64,
+    /// Sequence of the event that ended it; of a completed task, where its result is.
+    pub(crate) sequence: u64,
+    pub(crate) at: Timestamp,
+    pub(crate) how: How,
+    /// Live tasks that name it.
+    pub(crate) named: u32,
+    /// Past the horizon: forgotten when nobody names it any more.
+    pub(crate) overdue: bool,
+    /// What a retry needs; failed and cancelled tasks only.
+    pub(crate) definition: Option<Box<Task>>,
+}
+
+/// The two halves of a content hash.
+pub(crate) const fn halves(content: u128) -> [u64; 2] {
+    [(content >> 64) as u64, content as u64]
+}
+
+/// The wait before the attempt that follows `attempts` failed ones: the policy's, plus up to a quarter that derives from
+/// the task's id, so that tasks that failed together do not come back together.
+pub(crate) fn retry_delay_ms(policy: &RetryPolicy, attempts: u32, id: TaskId) -> u64 {
+    let mut delay = policy.base_ms;
+    for _ in 1..attempts {
+        if delay >= policy.cap_ms {
+            break;
+        }
+        delay = delay.saturating_mul(u64::from(policy.factor_percent)) / 100;
+    }
+    delay = delay.min(policy.cap_ms);
+    // The finalizer of SplitMix64 over the id's random half.
+    let mut mixed = id.0.as_u128() as u64 ^ u64::from(attempts).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    delay + (mixed ^ (mixed >> 31)) % (delay / 4 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_to_the_cap_with_at_most_a_quarter_on_top() {
+        let policy = RetryPolicy {
+            base_ms: 100,
+            factor_percent: 200,
+            cap_ms: 1_000,
+        };
+        let id = TaskId(Uuid::from_u128(7));
+        for (attempts, plain) in [
+            (1, 100),
+            (2, 200),
+            (3, 400),
+            (4, 800),
+            (5, 1_000),
+            (90, 1_000),
+        ] {
+            let delay = retry_delay_ms(&policy, attempts, id);
+            assert!(
+                (plain..=plain + plain / 4).contains(&delay),
+                "{attempts}: {delay}"
+            );
+            assert_eq!(delay, retry_delay_ms(&policy, attempts, id));
+        }
+    }
+
+    #[test]
+    fn tasks_that_failed_together_do_not_come_back_together() {
+        let policy = RetryPolicy::default();
+        let delays: std::collections::BTreeSet<u64> = (0..100)
+            .map(|n| retry_delay_ms(&policy, 1, TaskId(Uuid::from_u128(n))))
+            .collect();
+        assert!(delays.len() > 40, "{delays:?}");
+    }
+
+    #[test]
+    fn a_task_is_small() {
+        assert!(size_of::<Task>() <= 176, "{}", size_of::<Task>());
+        assert!(size_of::<Ended>() <= 72, "{}", size_of::<Ended>());
+    }
+}
