@@ -12,7 +12,7 @@ use swarm_events::{
 use swarm_log::Log;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -68,20 +68,21 @@ impl Work {
                 data.task_type
             )));
         };
-        let (progress, told) = watch::channel((None, None));
+        let (progress, mut told) = watch::channel((None, None));
         let task = self
-            .context(deadline, deadline_at, Progress(progress))
+            .context(deadline, deadline_at, Progress(progress.clone()))
             .await?;
         let mut handling = AssertUnwindSafe(handler.handle(task)).catch_unwind();
-        let mut telling = std::pin::pin!(self.tell(told.clone()));
-        let over = deadline_at + DEADLINE_SLACK;
-        let handled = tokio::select! {
-            handled = &mut handling => handled,
-            never = &mut telling => match never {},
-            () = tokio::time::sleep_until(over) => {
-                self.cancelled.cancel();
-                let _ = timeout(CANCEL_GRACE, handling).await; // else it is dropped here
-                return Err(TaskError::retryable(format!("ran longer than its limit of {} ms", data.timeout_ms)));
+        let handled = {
+            let mut telling = std::pin::pin!(self.tell(&mut told));
+            tokio::select! {
+                handled = &mut handling => handled,
+                never = &mut telling => match never {},
+                () = sleep_until(deadline_at + DEADLINE_SLACK) => {
+                    self.cancelled.cancel();
+                    let _ = timeout(CANCEL_GRACE, handling).await; // else it is dropped here
+                    return Err(TaskError::retryable(format!("ran longer than its limit of {} ms", data.timeout_ms)));
+                }
             }
         };
         let result = handled.map_err(|panic| {
@@ -188,8 +189,8 @@ impl Work {
         }
     }
 
-    /// Tells progress as it comes, not too often, for as long as anybody can report any.
-    async fn tell(&self, mut told: watch::Receiver<Told>) -> Infallible {
+    /// Tells progress as it comes, not too often.
+    async fn tell(&self, told: &mut watch::Receiver<Told>) -> Infallible {
         while told.changed().await.is_ok() {
             let latest = told.borrow_and_update().clone();
             self.report(latest);

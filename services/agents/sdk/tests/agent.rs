@@ -1,0 +1,627 @@
+//! An agent against a real nats-server.
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::json;
+use swarm_agent_sdk::{Agent, AgentError, Link, Stopped, TaskContext, TaskError};
+use swarm_events::{
+    Body, Json, Problem,
+    envelope::Source,
+    ids::AgentId,
+    subject::{AgentVerb, CommandVerb, Subject, TaskVerb},
+    task::{Carried, RESULT_BYTES_MAX},
+};
+use swarm_log::Log;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use support::{Swarm, json};
+
+async fn double(_: TaskContext, number: u64) -> Result<u64, TaskError> {
+    Ok(number * 2)
+}
+
+/// A handler that says when it begins and when it is cancelled, and ends when it is let go.
+fn held(
+    said: &mpsc::UnboundedSender<&'static str>,
+    go: &watch::Receiver<bool>,
+) -> impl Fn(TaskContext, Json) -> Fut + Send + Sync + 'static {
+    let (said, go) = (said.clone(), go.clone());
+    move |task, _| {
+        let (said, mut go) = (said.clone(), go.clone());
+        Box::pin(async move {
+            said.send("began").expect("the test listens");
+            tokio::select! {
+                _ = go.wait_for(|go| *go) => Ok(json!("done")),
+                () = task.cancelled.cancelled() => {
+                    said.send("cancelled").expect("the test listens");
+                    Err(TaskError::retryable("cancelled"))
+                }
+            }
+        })
+    }
+}
+type Fut = std::pin::Pin<Box<dyn Future<Output = Result<serde_json::Value, TaskError>> + Send>>;
+
+#[tokio::test]
+async fn a_task_is_started_and_its_result_stored_under_the_agents_name() {
+    let mut swarm = Swarm::new().await;
+    let agent = swarm
+        .joined(
+            swarm
+                .builder()
+                .name("doubler")
+                .capabilities(["b", "a", "b"])
+                .handler("double", double),
+        )
+        .await;
+    let assignment = swarm.assign("double", json!(21), 1).await;
+    let started = swarm.until_started(assignment).await;
+    let result = swarm.until_completed(assignment).await;
+    assert_eq!(json(&result), json!(42));
+    let event = &swarm
+        .seen
+        .iter()
+        .find(|r| r.sequence == started)
+        .expect("seen")
+        .event;
+    assert_eq!(event.source, Source::Agent(swarm.agent));
+    let assigned = &swarm
+        .seen
+        .iter()
+        .find(|r| r.sequence == assignment)
+        .expect("seen")
+        .event;
+    assert_eq!(event.causation, Some(assigned.id.0));
+    let join = swarm.seen.iter().find_map(|r| {
+        if let Body::Join(join) = &r.event.body {
+            Some(join)
+        } else {
+            None
+        }
+    });
+    assert_eq!(join.expect("seen").capabilities, ["a", "b"]);
+    assert_eq!(agent.stop().await.expect("stops"), Stopped::Left);
+}
+
+#[tokio::test]
+async fn failures_say_what_is_wrong_and_whether_a_retry_helps() {
+    let mut swarm = Swarm::new().await;
+    let builder = swarm
+        .builder()
+        .handler("double", double)
+        .handler(
+            "flaky",
+            async |_: TaskContext, _: Json| -> Result<(), TaskError> {
+                Err("x".parse::<u8>().unwrap_err().into())
+            },
+        )
+        .handler(
+            "panic",
+            async |_: TaskContext, _: Json| -> Result<(), TaskError> { panic!("oh no") },
+        );
+    let agent = swarm.joined(builder).await;
+    for (task_type, payload, words, retryable) in [
+        (
+            "double",
+            json!("no number"),
+            "payload: not what double takes: invalid type: string",
+            false,
+        ),
+        ("flaky", json!({}), "invalid digit found in string", true),
+        ("panic", json!({}), "the handler panicked: oh no", true),
+        (
+            "other",
+            json!({}),
+            "no handler for tasks of type other",
+            true,
+        ),
+    ] {
+        let assignment = swarm.assign(task_type, payload, 1).await;
+        let (error, retry) = swarm.until_failed(assignment).await;
+        assert!(error.contains(words), "{error}");
+        assert_eq!(retry, retryable, "{error}");
+    }
+    agent.stop().await.expect("stops");
+}
+
+#[tokio::test]
+async fn an_assignment_whose_hint_was_lost_is_found_by_the_look_of_a_free_slot() {
+    let mut swarm = Swarm::new().await;
+    let agent = swarm
+        .joined(swarm.builder().handler("double", double))
+        .await;
+    // One through the hint first, so that the agent is known to be at work.
+    let first = swarm.assign("double", json!(1), 1).await;
+    swarm.until_completed(first).await;
+    swarm.republish_nothing().await;
+    let lost = swarm.assign("double", json!(2), 1).await;
+    assert_eq!(json(&swarm.until_completed(lost).await), json!(4));
+    agent.stop().await.expect("stops");
+}
+
+#[tokio::test]
+async fn a_gap_between_hints_is_read_from_the_log_in_order() {
+    let mut swarm = Swarm::new().await;
+    let agent = swarm
+        .joined(swarm.builder().waiting(8).handler("double", double))
+        .await;
+    let first = swarm.assign("double", json!(1), 1).await;
+    swarm.until_completed(first).await;
+    swarm.republish_nothing().await;
+    let mut lost = Vec::new();
+    for number in 2..5 {
+        lost.push(swarm.assign("double", json!(number), 1).await);
+    }
+    swarm.republish_all().await;
+    lost.push(swarm.assign("double", json!(5), 1).await);
+    for assignment in &lost {
+        swarm.until_completed(*assignment).await;
+    }
+    for assignment in lost {
+        assert_eq!(
+            (
+                swarm.count(TaskVerb::Started, assignment),
+                swarm.count(TaskVerb::Completed, assignment)
+            ),
+            (1, 1)
+        );
+    }
+    agent.stop().await.expect("stops");
+}
+
+#[tokio::test]
+async fn what_was_withdrawn_unseen_cannot_be_started() {
+    let mut swarm = Swarm::new().await;
+    let agent = swarm
+        .joined(swarm.builder().waiting(1).handler("double", double))
+        .await;
+    // The agent hears of assignments and never of withdrawals: only the server's check stands between.
+    swarm
+        .republish_only(Subject::Task(
+            swarm.place,
+            TaskVerb::Assigned,
+            Some(swarm.agent),
+        ))
+        .await;
+    let (task, assigned) = swarm.assignment("double", Carried::Inline(json!(1).into()), 1);
+    // Both in one batch, so that the withdrawal stands before the agent can hear of the assignment.
+    let next = swarm.log.info().await.expect("it is there").last_sequence + 1;
+    let withdrawn = swarm.withdrawal(task, next, 1, false);
+    swarm
+        .log
+        .append_atomic(vec![assigned, withdrawn])
+        .await
+        .expect("stored");
+    let other = swarm.assign("double", json!(2), 1).await;
+    swarm.until_completed(other).await;
+    assert!(
+        swarm
+            .seen
+            .iter()
+            .any(|r| r.sequence == next && matches!(r.event.body, Body::TaskAssigned(_)))
+    );
+    assert_eq!(swarm.count(TaskVerb::Started, next), 0);
+    assert_eq!(swarm.count(TaskVerb::Completed, next), 0);
+    agent.stop().await.expect("stops");
+}
+
+#[tokio::test]
+async fn a_forced_withdrawal_cancels_the_handler_and_its_result_is_dropped() {
+    let mut swarm = Swarm::new().await;
+    let (said, mut hear) = mpsc::unbounded_channel();
+    let (_hold, go) = watch::channel(false);
+    let agent = swarm
+        .joined(
+            swarm
+                .builder()
+                .handler("hold", held(&said, &go))
+                .handler("double", double),
+        )
+        .await;
+    let (task, message) = swarm.assignment("hold", Carried::Inline(Json::null()), 1);
+    let assignment = swarm.append(message).await;
+    assert_eq!(hear.recv().await, Some("began"));
+    swarm
+        .append(swarm.withdrawal(task, assignment, 1, true))
+        .await;
+    assert_eq!(hear.recv().await, Some("cancelled"));
+    let next = swarm.assign("double", json!(1), 1).await;
+    swarm.until_completed(next).await;
+    assert_eq!(swarm.count(TaskVerb::AttemptFailed, assignment), 0);
+    agent.stop().await.expect("stops");
+}
+
+#[tokio::test]
+async fn work_goes_on_over_a_restart_of_the_server() {
+    let mut swarm = Swarm::new().await;
+    let (said, mut hear) = mpsc::unbounded_channel();
+    let (let_go, go) = watch::channel(false);
+    let agent = swarm
+        .joined(
+            swarm
+                .builder()
+                .handler("hold", held(&said, &go))
+                .handler("double", double),
+        )
+        .await;
+    let assignment = swarm.assign("hold", json!({}), 1).await;
+    assert_eq!(hear.recv().await, Some("began"));
+    swarm.nats.kill();
+    let_go.send(true).expect("the handler waits"); // it ends while nothing can be written
+    swarm.nats.restart().await;
+    assert_eq!(
+        json(&swarm.until_completed(assignment).await),
+        json!("done")
+    );
+    let mut losses = swarm.log.connection().watch();
+    losses
+        .wait_for(|state| state.connected)
+        .await
+        .expect("reconnects");
+    let next = swarm.assign("double", json!(4), 1).await;
+    assert_eq!(json(&swarm.until_completed(next).await), json!(8));
+    assert_eq!(swarm.count(TaskVerb::Completed, assignment), 1);
+    agent.stop().await.expect("stops");
+}
+
+#[tokio::test]
+async fn held_to_be_dead_it_stops_all_work_and_joins_again_as_a_new_process() {
+    let mut swarm = Swarm::new().await;
+    let (said, mut hear) = mpsc::unbounded_channel();
+    let (_hold, go) = watch::channel(false);
+    let agent = swarm.run(
+        swarm
+            .builder()
+            .handler("hold", held(&said, &go))
+            .handler("double", double),
+    );
+    let first = swarm.let_join(1).await;
+    let old = swarm.assign("hold", json!({}), 1).await;
+    assert_eq!(hear.recv().await, Some("began"));
+    swarm.fail(1).await;
+    assert_eq!(hear.recv().await, Some("cancelled"));
+    let second = swarm.let_join(2).await;
+    assert_ne!(first, second);
+    let stale = swarm.assign("double", json!(1), 1).await;
+    let fresh = swarm.assign("double", json!(3), 2).await;
+    assert_eq!(json(&swarm.until_completed(fresh).await), json!(6));
+    for assignment in [old, stale] {
+        assert_eq!(swarm.count(TaskVerb::Completed, assignment), 0);
+    }
+    assert_eq!(swarm.count(TaskVerb::Started, stale), 0);
+    agent.stop().await.expect("stops");
+}
+
+#[tokio::test]
+async fn a_removal_ends_it_unless_it_follows_a_failure() {
+    let mut swarm = Swarm::new().await;
+    let agent = swarm
+        .joined(swarm.builder().handler("double", double))
+        .await;
+    // The verdict itself is lost; what the coordinator made of it arrives.
+    swarm
+        .republish_only(Subject::Agent(swarm.place, AgentVerb::Removed, swarm.agent))
+        .await;
+    swarm.fail(1).await;
+    swarm.remove(1, "held to be dead").await;
+    swarm.republish_all().await;
+    swarm.let_join(2).await;
+    swarm.remove(2, "not needed").await;
+    let ended = agent.end().await.expect("no error");
+    assert_eq!(
+        ended,
+        Stopped::Removed {
+            reason: "not needed".to_owned()
+        }
+    );
+}
+
+#[tokio::test]
+async fn two_processes_with_one_identity_are_told() {
+    let mut swarm = Swarm::new().await;
+    let first = swarm
+        .joined(swarm.builder().handler("double", double))
+        .await;
+    let second = swarm.run(swarm.builder().handler("double", double));
+    let instance = swarm.let_join(2).await;
+    match first.end().await {
+        Err(error @ AgentError::Superseded { .. }) => {
+            assert!(
+                error.to_string().contains("two agents with one identity"),
+                "{error}"
+            );
+            assert!(error.to_string().contains(&instance.to_string()), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    second.stop().await.expect("stops");
+}
+
+#[tokio::test]
+async fn a_refusal_to_join_names_its_reason() {
+    let mut swarm = Swarm::new().await;
+    let agent = swarm.run(swarm.builder().handler("double", double));
+    let problem = Problem::new("name-taken", "another agent has this name").field("agent_name");
+    swarm.refuse_join(problem.clone()).await;
+    match agent.end().await {
+        Err(AgentError::Refused(refused)) => assert_eq!(refused, problem),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn no_server_is_an_error_that_names_the_address() {
+    let swarm = Swarm::new().await;
+    let mut link = swarm.link();
+    link.nats_url = "nats://127.0.0.1:1".to_owned();
+    link.first_connect_wait = Duration::from_millis(200);
+    let error = Agent::builder(link, swarm.place.org, swarm.place.swarm)
+        .run(CancellationToken::new())
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+}
+
+#[tokio::test]
+async fn a_stop_lets_running_work_finish_and_then_leaves() {
+    let mut swarm = Swarm::new().await;
+    let (said, mut hear) = mpsc::unbounded_channel();
+    let (let_go, go) = watch::channel(false);
+    let agent = swarm
+        .joined(swarm.builder().waiting(1).handler("hold", held(&said, &go)))
+        .await;
+    let running = swarm.assign("hold", json!({}), 1).await;
+    assert_eq!(hear.recv().await, Some("began"));
+    let waiting = swarm.assign("hold", json!({}), 1).await;
+    agent.stop.cancel();
+    let_go.send(true).expect("the handler waits");
+    swarm.until_completed(running).await;
+    let leave = swarm
+        .until("leave", |r| match (&r.event.body, r.subject) {
+            (Body::Leave(leave), Subject::Command(_, CommandVerb::Leave)) => {
+                Some((leave.incarnation, r.event.about))
+            }
+            _ => None,
+        })
+        .await;
+    assert_eq!(leave, (1, swarm.agent.0));
+    assert_eq!(agent.end().await.expect("stops"), Stopped::Left);
+    // It may have been started before the stop was heard, never half done.
+    assert_eq!(
+        swarm.count(TaskVerb::Started, waiting),
+        swarm.count(TaskVerb::Completed, waiting)
+    );
+}
+
+#[tokio::test]
+async fn work_that_outlasts_the_grace_is_cancelled_and_given_back() {
+    let mut swarm = Swarm::new().await;
+    let (said, mut hear) = mpsc::unbounded_channel();
+    let (_hold, go) = watch::channel(false);
+    let agent = swarm
+        .joined(
+            swarm
+                .builder()
+                .drain_grace(Duration::from_millis(50))
+                .handler("hold", held(&said, &go)),
+        )
+        .await;
+    let running = swarm.assign("hold", json!({}), 1).await;
+    assert_eq!(hear.recv().await, Some("began"));
+    assert_eq!(agent.stop().await.expect("stops"), Stopped::Left);
+    assert_eq!(hear.recv().await, Some("cancelled"));
+    swarm
+        .until("leave", |r| {
+            matches!(r.event.body, Body::Leave(_)).then_some(())
+        })
+        .await;
+    assert_eq!(swarm.count(TaskVerb::AttemptFailed, running), 0);
+}
+
+#[tokio::test]
+async fn an_agent_that_cannot_hear_stops_at_the_run_limit_by_itself() {
+    let mut swarm = Swarm::new().await;
+    let (said, mut hear) = mpsc::unbounded_channel();
+    let (_hold, go) = watch::channel(false);
+    let agent = swarm
+        .joined(swarm.builder().handler("hold", held(&said, &go)))
+        .await;
+    let (_, message) =
+        swarm.assignment_to(swarm.agent, "hold", Carried::Inline(Json::null()), 1, 100);
+    let assignment = swarm.append(message).await;
+    assert_eq!(hear.recv().await, Some("began"));
+    let (error, retryable) = swarm.until_failed(assignment).await;
+    assert!(error.contains("limit of 100 ms") && retryable, "{error}");
+    assert_eq!(hear.recv().await, Some("cancelled"));
+    agent.stop().await.expect("stops");
+}
+
+#[tokio::test]
+async fn large_values_go_by_reference_in_both_directions() {
+    let mut swarm = Swarm::new().await;
+    let agent = swarm
+        .joined(swarm.builder().handler(
+            "repeat",
+            async |_: TaskContext, (text, times): (String, usize)| {
+                Ok::<_, TaskError>(text.repeat(times))
+            },
+        ))
+        .await;
+    // A string of n bytes has n + 2 as JSON: the largest that fits, and one more.
+    for (length, inline) in [(RESULT_BYTES_MAX - 2, true), (RESULT_BYTES_MAX - 1, false)] {
+        let payload = Json::from(json!(["x", length]));
+        swarm
+            .log
+            .put_object("payload/1", payload.as_str().to_owned().into())
+            .await
+            .expect("stored");
+        let (_, message) = swarm.assignment("repeat", Carried::Object("payload/1".to_owned()), 1);
+        let assignment = swarm.append(message).await;
+        let result = swarm.until_completed(assignment).await;
+        assert_eq!(matches!(result, Carried::Inline(_)), inline);
+        if let Carried::Object(name) = &result {
+            let bytes = swarm
+                .log
+                .get_object(name)
+                .await
+                .expect("readable")
+                .expect("it is there");
+            assert_eq!(bytes.len(), length + 2);
+            // And the result of one task, by its sequence, as the payload of the next.
+            let at = swarm.seen.last().expect("the result").sequence;
+            let (_, message) = swarm.assignment("repeat", Carried::AtSequence(at), 1);
+            let next = swarm.append(message).await;
+            let (error, _) = swarm.until_failed(next).await;
+            assert!(error.contains("payload: not what repeat takes"), "{error}");
+        }
+    }
+    let (_, message) = swarm.assignment("repeat", Carried::Object("nowhere".to_owned()), 1);
+    let assignment = swarm.append(message).await;
+    let (error, retryable) = swarm.until_failed(assignment).await;
+    assert!(error.contains("nowhere") && !retryable, "{error}");
+    agent.stop().await.expect("stops");
+}
+
+#[tokio::test]
+async fn progress_is_told_before_the_result() {
+    let mut swarm = Swarm::new().await;
+    let agent = swarm
+        .joined(
+            swarm
+                .builder()
+                .handler("steps", async |task: TaskContext, _: Json| {
+                    task.progress(Some(200), Some("over the top"));
+                    Ok::<_, TaskError>(task.fencing_token)
+                }),
+        )
+        .await;
+    let assignment = swarm.assign("steps", json!({}), 1).await;
+    let told = swarm
+        .until("progress", |r| match &r.event.body {
+            Body::TaskProgressed(told) if told.assignment == assignment => {
+                Some((told.percent, told.message.clone()))
+            }
+            Body::TaskCompleted(_) => panic!("the result came first"),
+            _ => None,
+        })
+        .await;
+    assert_eq!(told, (Some(100), Some("over the top".to_owned())));
+    assert_eq!(
+        json(&swarm.until_completed(assignment).await),
+        json!(assignment)
+    );
+    agent.stop().await.expect("stops");
+}
+
+#[tokio::test]
+async fn heartbeats_say_what_the_operating_system_says() {
+    use futures::StreamExt;
+    let mut swarm = Swarm::new().await;
+    let subject = Subject::Heartbeat(swarm.place, swarm.agent).to_string();
+    let mut beats = swarm
+        .log
+        .client()
+        .subscribe(subject)
+        .await
+        .expect("subscribes");
+    swarm.log.client().flush().await.expect("flushes");
+    let agent = swarm.run(swarm.builder().handler("double", double));
+    let instance = swarm.let_join(1).await;
+    let mut last = 0;
+    for _ in 0..3 {
+        let message = beats.next().await.expect("a heartbeat");
+        let beat: swarm_events::swarm::Heartbeat =
+            serde_json::from_slice(&message.payload).expect("readable");
+        assert_eq!(
+            (beat.instance, beat.incarnation, beat.status.as_str()),
+            (instance, 1, "idle")
+        );
+        assert!(
+            beat.counter > last && beat.memory_kib > 1_000 && beat.active_connections > 0,
+            "{beat:?}"
+        );
+        last = beat.counter;
+    }
+    agent.stop().await.expect("stops");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_agents_share_one_link_and_each_task_is_done_once() {
+    const AGENTS: usize = 50;
+    const TASKS: usize = 2_000;
+    let mut swarm = Swarm::new().await;
+    let link = Arc::new(
+        Link::open(&swarm.link(), "swarm-agents/test")
+            .await
+            .expect("opens"),
+    );
+    let stop = CancellationToken::new();
+    let agents: Vec<AgentId> = (0..AGENTS).map(|_| AgentId(Uuid::now_v7())).collect();
+    let mut running = Vec::new();
+    for agent in &agents {
+        let builder = swarm
+            .builder()
+            .id(*agent)
+            .waiting(4)
+            .handler("double", double);
+        let (link, stop) = (link.clone(), stop.clone());
+        running.push(tokio::spawn(
+            async move { builder.run_on(&link, stop).await },
+        ));
+    }
+    for _ in 0..AGENTS {
+        swarm.let_join_as(1, false).await;
+    }
+    let began = std::time::Instant::now();
+    let messages = (0..TASKS)
+        .map(|n| {
+            swarm
+                .assignment_to(
+                    agents[n % AGENTS],
+                    "double",
+                    Carried::Inline(json!(n).into()),
+                    1,
+                    30_000,
+                )
+                .1
+        })
+        .collect();
+    let assigned: Vec<u64> = swarm
+        .log
+        .append(messages)
+        .await
+        .into_iter()
+        .map(|appended| appended.expect("stored").sequence)
+        .collect();
+    let mut left = TASKS;
+    swarm
+        .until("all results", |r| {
+            left -= usize::from(matches!(r.event.body, Body::TaskCompleted(_)));
+            (left == 0).then_some(())
+        })
+        .await;
+    println!(
+        "{:.0} tasks/s",
+        TASKS as f64 / began.elapsed().as_secs_f64()
+    );
+    for assignment in assigned {
+        assert_eq!(
+            (
+                swarm.count(TaskVerb::Started, assignment),
+                swarm.count(TaskVerb::Completed, assignment)
+            ),
+            (1, 1)
+        );
+    }
+    stop.cancel();
+    for agent in running {
+        assert_eq!(
+            agent.await.expect("no panic").expect("no error"),
+            Stopped::Left
+        );
+    }
+}
