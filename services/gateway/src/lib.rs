@@ -1,1 +1,131 @@
-//! swarm-gateway.
+//! The gateway: REST and live events over the log and the read models.
+//!
+//! It validates, authenticates, turns writes into commands or events, and waits for their outcome on its own tail of the
+//! log; it reads lists from PostgreSQL. It decides nothing. Writes, health and live events go on while PostgreSQL is down.
+//!
+//! - [`run`] serves until it is told to stop; [`serve`] does the same on a listener that the caller made.
+//! - [`bootstrap`] makes the first organization and its admin key.
+
+pub mod agents;
+pub mod answer;
+pub mod app;
+pub mod auth;
+mod bootstrap;
+pub mod command;
+pub mod figures;
+pub mod fold;
+pub mod health;
+pub mod idempotency;
+pub mod json;
+pub mod live;
+pub mod openapi;
+pub mod params;
+pub mod port;
+pub mod probes;
+pub mod problem;
+pub mod reading;
+pub mod router;
+pub mod submission;
+pub mod submit;
+pub mod swarms;
+pub mod tail;
+pub mod tasks;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::postgres::PgPool;
+use swarm_log::Log;
+use swarm_projections::pool;
+use tokio::{net::TcpListener, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+pub use bootstrap::{BOOTSTRAP_TIMEOUT, Bootstrap, BootstrapError, admin_key, bootstrap};
+
+use crate::{app::App, port::Port, tail::TailError};
+
+/// How long requests under way may take once the process is told to stop.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// Why the gateway ended, or did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on {addr}: {cause}; choose another address with api_addr")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The database URL is none.
+    #[error(transparent)]
+    Database(#[from] pool::UrlError),
+    /// The log cannot be followed.
+    #[error(transparent)]
+    Tail(#[from] TailError),
+    /// Serving ended.
+    #[error("serving ended: {0}")]
+    Serve(#[from] std::io::Error),
+}
+
+/// Serves on `addr` over `log` and the read models at `database_url`, until `stop`.
+///
+/// # Errors
+/// See [`GatewayError`].
+pub async fn run<L: Log>(
+    log: L,
+    database_url: &str,
+    addr: SocketAddr,
+    stop: CancellationToken,
+) -> Result<(), GatewayError> {
+    let pool = pool::reader(database_url)?;
+    let listener = TcpListener::bind(addr)
+        .await
+        .map_err(|cause| GatewayError::Listen { addr, cause })?;
+    tracing::info!(addr = %listener.local_addr()?, "the gateway listens");
+    serve(
+        log,
+        pool,
+        listener,
+        swarm_runtime::probes::metrics_recorder(),
+        stop,
+    )
+    .await
+}
+
+/// Serves on `listener` until `stop`: then live streams end, requests under way are finished, at most for
+/// [`SHUTDOWN_GRACE`].
+///
+/// # Errors
+/// See [`GatewayError`].
+pub async fn serve<L: Log>(
+    log: L,
+    pool: PgPool,
+    listener: TcpListener,
+    metrics: PrometheusHandle,
+    stop: CancellationToken,
+) -> Result<(), GatewayError> {
+    // A tail that ends takes the requests with it, and the other way round.
+    let inner = stop.child_token();
+    let app = Arc::new(App::new(Port::new(log), pool, metrics, inner.clone()));
+    let routes = router::router(app.clone());
+    let server =
+        axum::serve(listener, routes).with_graceful_shutdown(inner.clone().cancelled_owned());
+    let serving = tokio::spawn(async move { server.await });
+    let tailed = tokio::select! {
+        tailed = tail::follow(app) => tailed,
+        () = inner.cancelled() => Ok(()),
+    };
+    inner.cancel();
+    let mut serving = serving;
+    tokio::select! {
+        served = &mut serving => served.map_err(std::io::Error::other)??,
+        () = sleep(SHUTDOWN_GRACE) => {
+            tracing::warn!("the grace period is over");
+            serving.abort();
+        }
+    }
+    tailed?;
+    Ok(())
+}

@@ -1,0 +1,309 @@
+//! The gateway's own fold of the log: swarms, membership and keys by the coordinator's core, the last figures of each
+//! swarm, and the outcomes that somebody waits for. It is what makes writes, health and keys independent of PostgreSQL.
+
+pub mod keys;
+pub mod measures;
+pub mod outcomes;
+pub mod samples;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use swarm_coordinator_core::{Coordinator, Organizations, Swarm};
+use swarm_events::{
+    Body, Input, OrgId, Partition, Place, Service, Subject, SwarmId, TaskId, Timestamp,
+    decider::{Admission, Decider, Head, Verdict},
+    read::{Recorded, Writer, writer},
+    subject::{SwarmVerb, TaskVerb, filter},
+};
+use uuid::Uuid;
+
+use keys::Caller;
+use measures::Measure;
+use outcomes::{Outcomes, cancellation_of};
+use samples::Samples;
+
+/// Task events that answer commands and graphs, and so concern the gateway. It does not read tasks otherwise: only
+/// distributor and projector do.
+const TASK_VERBS: [TaskVerb; 7] = [
+    TaskVerb::GraphAccepted,
+    TaskVerb::GraphRejected,
+    TaskVerb::Rejected,
+    TaskVerb::Refused,
+    TaskVerb::Cancelled,
+    TaskVerb::Retried,
+    TaskVerb::Failed,
+];
+
+/// What the gateway tails. None of them overlap.
+pub fn filters() -> Vec<String> {
+    let mut filters = filter::inputs(Service::Coordinator, None);
+    filters.extend(
+        TASK_VERBS
+            .iter()
+            .map(|verb| format!("swarm.evt.*.*.*.task.{verb}")),
+    );
+    filters
+}
+
+/// Whether the coordinator's core takes this: the same as what its own loop reads, so that both have the same state.
+fn is_coordinators(subject: &Subject) -> bool {
+    match subject {
+        Subject::Org(..)
+        | Subject::Swarm(..)
+        | Subject::Agent(..)
+        | Subject::Command(..)
+        | Subject::OrgCommand(..) => true,
+        Subject::Control(service, _, verb) => {
+            *service == Service::Coordinator || *verb == swarm_events::subject::ControlVerb::Claimed
+        }
+        Subject::Task(..) | Subject::Heartbeat(..) => false,
+    }
+}
+
+/// The state.
+pub struct Fold {
+    /// By partition.
+    coordinators: Vec<Coordinator>,
+    /// By partition: the claims met, which tell valid decisions of every service from void ones.
+    heads: Vec<Head>,
+    measures: BTreeMap<Place, Measure>,
+    samples: BTreeMap<Place, Samples>,
+    sequence: u64,
+    now: Timestamp,
+    voids: u64,
+}
+
+impl Default for Fold {
+    fn default() -> Self {
+        Self {
+            coordinators: Partition::all().map(Coordinator::new).collect(),
+            heads: Partition::all().map(Head::new).collect(),
+            measures: BTreeMap::new(),
+            samples: BTreeMap::new(),
+            sequence: 0,
+            now: Timestamp::ZERO,
+            voids: 0,
+        }
+    }
+}
+
+impl Fold {
+    /// Applies what the tail brought. `outcomes` hears of commands, and of what answers them.
+    pub fn apply(&mut self, input: Input, outcomes: &mut Outcomes) {
+        self.sequence = input.sequence();
+        self.now = self.now.max(input.time());
+        let partition = match &input {
+            Input::Event(recorded) => Some(recorded.subject.partition()),
+            Input::Unreadable(unreadable) => {
+                swarm_events::read::partition_of_subject(&unreadable.subject_text)
+            }
+        };
+        let Some(partition) = partition else {
+            return;
+        };
+        let valid = self.admit(partition, &input);
+        let Input::Event(recorded) = input else {
+            return;
+        };
+        if !valid {
+            self.voids += 1;
+            return;
+        }
+        self.note(&recorded);
+        Self::tell(recorded, self.now, outcomes);
+    }
+
+    /// Folds `input`, and says whether it is valid.
+    fn admit(&mut self, partition: Partition, input: &Input) -> bool {
+        let at = usize::from(partition.number());
+        // The head's own service does not matter: it notes the claims of all of them.
+        let admission = self.heads[at].admit(Service::Scaler, input);
+        let subject = match input {
+            Input::Event(recorded) => Some(&recorded.subject),
+            Input::Unreadable(unreadable) => unreadable.subject.as_ref(),
+        };
+        let verdict = match subject {
+            Some(Subject::Org(..)) => {
+                // Every partition's coordinator folds the organizations; the verdict of their own one counts.
+                let mut own = Verdict::Ignored;
+                for (number, coordinator) in self.coordinators.iter_mut().enumerate() {
+                    let verdict = coordinator.evolve(input, None);
+                    if number == at {
+                        own = verdict;
+                    }
+                }
+                own
+            }
+            Some(subject) if is_coordinators(subject) => self.coordinators[at].evolve(input, None),
+            Some(_) => Verdict::Ignored,
+            // Of no known subject: only below the commands does the coordinator meet such a message.
+            None if matches!(input, Input::Unreadable(u) if u.subject_text.starts_with("swarm.cmd.")) => {
+                self.coordinators[at].evolve(input, None)
+            }
+            None => Verdict::Ignored,
+        };
+        !matches!(admission, Admission::Void(_)) && !matches!(verdict, Verdict::Void(_))
+    }
+
+    fn note(&mut self, recorded: &Recorded) {
+        let Some(place) = recorded.subject.place() else {
+            return;
+        };
+        match &recorded.event.body {
+            Body::SwarmMeasured(measured) => {
+                let measure = self.measures.entry(place).or_default();
+                measure.apply(recorded.sequence, recorded.time, measured);
+            }
+            body => {
+                if let Some(agent) = recorded.subject.agent() {
+                    self.samples.entry(place).or_default().verdict(agent, body);
+                } else if let Body::SwarmSampled(sampled) = body {
+                    self.samples
+                        .entry(place)
+                        .or_default()
+                        .sampled(recorded.time, sampled);
+                }
+            }
+        }
+    }
+
+    fn tell(recorded: Recorded, now: Timestamp, outcomes: &mut Outcomes) {
+        match writer(&recorded.subject) {
+            Writer::Client => {
+                outcomes.command(recorded.event.id.0, recorded.sequence, now);
+            }
+            Writer::Service(_) => {
+                if matches!(
+                    recorded.subject,
+                    Subject::Swarm(_, SwarmVerb::Measured | SwarmVerb::Sampled)
+                ) {
+                    return;
+                }
+                let outcome = Arc::new(recorded);
+                if let Some(command) = outcome.event.causation {
+                    outcomes.outcome(command, &outcome, now);
+                }
+                match (&outcome.event.body, outcome.subject.place()) {
+                    (Body::TaskGraphAccepted(_) | Body::TaskGraphRejected(_), _) => {
+                        outcomes.outcome(outcome.event.about, &outcome, now);
+                    }
+                    (Body::TaskCancelled(_), Some(place)) => {
+                        let id = cancellation_of(place, TaskId(outcome.event.about));
+                        outcomes.outcome(id, &outcome, now);
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whose key it is, if it holds.
+    pub fn caller(&self, key: &str) -> Option<Caller> {
+        let holder = self.organizations().key_by_sha256(&keys::hash(key))?;
+        (!holder.revoked).then_some(Caller {
+            org: holder.org,
+            user: holder.user,
+            key: holder.key,
+            role: holder.role,
+        })
+    }
+    /// All organizations.
+    pub fn organizations(&self) -> &Organizations {
+        self.coordinators[0].organizations()
+    }
+    /// A swarm of the organization, deleted ones too.
+    pub fn swarm(&self, org: OrgId, swarm: SwarmId) -> Option<&Swarm> {
+        let place = Place::new(org, swarm);
+        self.coordinators[usize::from(place.partition.number())].swarm(org, swarm)
+    }
+    /// The swarms of an organization, deleted ones too.
+    pub fn swarms_of(&self, org: OrgId) -> impl Iterator<Item = &Swarm> {
+        self.coordinators
+            .iter()
+            .flat_map(move |coordinator| coordinator.swarms_of(org))
+    }
+    /// What was last measured of a swarm; `None` before the first measurement.
+    pub fn measure(&self, place: Place) -> Option<&Measure> {
+        self.measures.get(&place)
+    }
+    /// Notes that `tasks` tasks were stored, until the next measurement counts them.
+    pub fn stored(&mut self, place: Place, tasks: u64) {
+        self.measures.entry(place).or_default().stored_since += tasks;
+    }
+    /// What was last heard of the agents of a swarm.
+    pub fn samples(&self, place: Place) -> Option<&Samples> {
+        self.samples.get(&place)
+    }
+    /// Last sequence met.
+    pub const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+    /// The log's time.
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+    /// Void events met.
+    pub const fn voids(&self) -> u64 {
+        self.voids
+    }
+}
+
+/// The fold and its waiters, shared by the tail and the requests.
+#[derive(Default)]
+pub struct SharedFold {
+    fold: RwLock<Fold>,
+    outcomes: Mutex<Outcomes>,
+}
+
+impl SharedFold {
+    /// For looking.
+    pub fn read(&self) -> RwLockReadGuard<'_, Fold> {
+        self.fold.read().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// For changing.
+    pub fn write(&self) -> RwLockWriteGuard<'_, Fold> {
+        self.fold.write().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// The waiters.
+    pub fn outcomes(&self) -> MutexGuard<'_, Outcomes> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Applies what the tail brought.
+    pub fn apply(&self, inputs: impl IntoIterator<Item = Input>) {
+        let mut fold = self.write();
+        let mut outcomes = self.outcomes();
+        for input in inputs {
+            fold.apply(input, &mut outcomes);
+        }
+    }
+    /// Waits for the outcome of `id`; to be called before `id` is published.
+    pub fn wait(self: &Arc<Self>, id: Uuid) -> Waiting {
+        let wait = self.outcomes().wait(id);
+        Waiting {
+            fold: self.clone(),
+            wait,
+        }
+    }
+}
+
+/// A wait that is given up when it is dropped.
+pub struct Waiting {
+    fold: Arc<SharedFold>,
+    wait: outcomes::Wait,
+}
+impl Waiting {
+    /// The outcome, whenever it comes.
+    pub async fn outcome(&mut self) -> Option<outcomes::Outcome> {
+        (&mut self.wait.outcome).await.ok()
+    }
+}
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let (id, ticket) = self.wait.ticket();
+        self.fold.outcomes().leave(id, ticket);
+    }
+}

@@ -1,0 +1,168 @@
+//! `/openapi.json`: made from the handlers and types themselves.
+
+use std::sync::LazyLock;
+
+use axum::{http::header, response::IntoResponse};
+use schemars::generate::SchemaSettings;
+use serde_json::{Value, json};
+use utoipa::{
+    Modify, OpenApi, ToSchema,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+
+use crate::{agents, figures, health, live, probes, problem, submission, submit, swarms, tasks};
+
+/// Stands for the schemas of the events crate, which are generated from the types that the log stores.
+macro_rules! stands_for {
+    ($($(#[$doc:meta])* $name:ident),+) => {$(
+        $(#[$doc])*
+        #[derive(ToSchema)]
+        pub struct $name;
+    )+};
+}
+stands_for! {
+    /// A swarm's settings.
+    Configuration,
+    /// A topology's name.
+    TopologyKind,
+    /// What a dependency waits for.
+    DependencyType,
+    /// What a verdict on an agent's life rests on.
+    Evidence,
+    /// An edge of a graph.
+    Dependency
+}
+
+/// What `POST …/tasks` takes.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub enum SubmissionInput {
+    /// One task alone.
+    One(submission::TaskInput),
+    /// Several, taken or refused together.
+    Many(submission::GraphInput),
+}
+
+/// What `POST …/tasks` answers.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub enum SubmissionAnswer {
+    /// One task alone.
+    One(submit::TaskAccepted),
+    /// A graph.
+    Many(submit::GraphAccepted),
+}
+
+struct BearerKey;
+impl Modify for BearerKey {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("An API key, swk_…"))
+            .build();
+        openapi
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("key", SecurityScheme::Http(scheme));
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Swarm",
+        description = "Swarms of agents and their tasks. Every path below /v1/swarms is there without /v1 too. Errors are \
+                       RFC 9457 problems that name the field and the cure. A write answers with swarm-seq, the stream \
+                       sequence that it reached; a read with ?min_seq= of it sees the write.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    paths(
+        swarms::create, swarms::list, swarms::show, swarms::update, swarms::delete,
+        agents::list, agents::show, agents::remove,
+        submit::submit, tasks::list, tasks::show, tasks::show_anywhere, tasks::cancel, tasks::delete, tasks::retry,
+        health::show, figures::show, live::follow, probes::live, probes::ready, probes::metrics,
+    ),
+    components(schemas(
+        problem::ProblemDocument, submission::TaskInput, submission::GraphInput, submit::TaskAccepted,
+        submit::GraphAccepted, Configuration, TopologyKind, DependencyType, Evidence, Dependency,
+    )),
+    security(("key" = [])),
+    modifiers(&BearerKey),
+)]
+struct Document;
+
+/// The document.
+pub fn document() -> Value {
+    let mut document = serde_json::to_value(Document::openapi()).unwrap_or_else(|_| json!({}));
+    let settings =
+        SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into());
+    let mut generator = settings.into_generator();
+    generator.subschema_for::<swarm_events::configuration::Configuration>();
+    generator.subschema_for::<swarm_events::configuration::TopologyKind>();
+    generator.subschema_for::<swarm_events::agent::Evidence>();
+    generator.subschema_for::<swarm_events::task::Dependency>();
+    if let Some(schemas) = document
+        .pointer_mut("/components/schemas")
+        .and_then(Value::as_object_mut)
+    {
+        schemas.extend(generator.take_definitions(true));
+    }
+    document
+}
+
+static TEXT: LazyLock<String> = LazyLock::new(|| document().to_string());
+
+/// The OpenAPI document.
+pub async fn show() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                if let Some(Value::String(reference)) = members.get("$ref") {
+                    found.push(reference.clone());
+                }
+                members
+                    .values()
+                    .for_each(|member| references(member, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = document();
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 30, "{} references", found.len());
+        for reference in found {
+            let pointer = reference
+                .strip_prefix('#')
+                .expect("a reference within the document");
+            assert!(
+                document.pointer(pointer).is_some(),
+                "{reference} leads nowhere"
+            );
+        }
+    }
+
+    #[test]
+    fn every_setting_of_a_swarm_is_described() {
+        let document = document();
+        let properties = document
+            .pointer("/components/schemas/Configuration/properties")
+            .expect("properties");
+        let defaults = serde_json::to_value(swarm_events::configuration::Configuration::default())
+            .expect("JSON");
+        for name in defaults.as_object().expect("an object").keys() {
+            assert!(properties.get(name).is_some(), "{name} is not described");
+        }
+    }
+}

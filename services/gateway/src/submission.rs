@@ -1,0 +1,418 @@
+//! What `POST …/tasks` takes: one task, or a graph of tasks that may name each other by key. Everything that can be told
+//! from the submission alone is refused here, with the path of the field; what the distributor knows, it decides.
+
+mod cycle;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::http::StatusCode;
+use serde::{Deserialize, de::IgnoredAny};
+use swarm_events::{
+    GraphId, Json, Problem, TaskId,
+    agent::{CAPABILITIES_MAX, CAPABILITY_BYTES_MAX},
+    configuration::{ATTEMPTS_MAX, TIMEOUT_MS_MAX},
+    task::{
+        DEPENDENCIES_MAX, Dependency, DependencyType, GRAPH_TASKS_MAX, GraphPart, KEY_BYTES_MAX,
+        PAYLOAD_BYTES_MAX, PRIORITY_DEFAULT, PRIORITY_RANGE, Submitted, TYPE_CHARS_MAX,
+    },
+};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    json,
+    problem::{Answer, ApiProblem},
+};
+
+/// A task to be done.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskInput {
+    /// Name by which other tasks of the same submission may name this one; 1 to 200 bytes.
+    pub key: Option<String>,
+    /// What kind of work; 1 to 50 characters.
+    pub task_type: String,
+    /// What the agent gets: any JSON, at most 256 KiB.
+    #[schema(value_type = Object)]
+    pub payload: Json,
+    /// 1 to 10, higher is more important; 5 if absent.
+    pub priority: Option<i64>,
+    /// An agent must have all of them.
+    pub required_capabilities: Option<Vec<String>>,
+    /// Attempts at the most, 1 to 100; the swarm's setting if absent.
+    pub max_attempts: Option<i64>,
+    /// Run limit of an attempt in milliseconds; the swarm's setting if absent.
+    pub timeout_ms: Option<i64>,
+    /// The task that this one is a part of.
+    pub parent_task_id: Option<Uuid>,
+    /// Tasks with the same key like the same agent.
+    pub affinity_key: Option<String>,
+    /// What must come first.
+    pub depends_on: Option<Vec<DependencyInput>>,
+}
+
+/// What a task waits for: another task, by `task_id` or, within the submission, by `key`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DependencyInput {
+    /// The other task.
+    pub task_id: Option<Uuid>,
+    /// The key of another task of the submission.
+    pub key: Option<String>,
+    /// `completion` (it has ended, either way; the default), `success`, or `data` (success, and its result is an input).
+    #[schema(value_type = Option<crate::openapi::DependencyType>)]
+    pub dependency_type: Option<DependencyType>,
+    /// Name of the input; the task's id if absent.
+    pub r#as: Option<String>,
+}
+
+/// Several tasks, taken or refused together.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GraphInput {
+    /// 1 to 1,000 tasks.
+    pub tasks: Vec<TaskInput>,
+}
+
+/// What came.
+#[derive(Debug)]
+pub enum Submission {
+    /// One task alone.
+    One(Box<TaskInput>),
+    /// `{"tasks": […]}`
+    Many(Vec<TaskInput>),
+}
+
+impl Submission {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// As [`json::read`].
+    pub fn read(body: &[u8]) -> Answer<Self> {
+        #[derive(Deserialize)]
+        struct Peek {
+            tasks: Option<IgnoredAny>,
+        }
+        let many = serde_json::from_slice::<Peek>(body).is_ok_and(|peek| peek.tasks.is_some());
+        if many {
+            Ok(Self::Many(json::read::<GraphInput>(body)?.tasks))
+        } else {
+            Ok(Self::One(Box::new(json::read(body)?)))
+        }
+    }
+}
+
+/// A submission as it is stored.
+#[derive(Debug)]
+pub struct Plan {
+    /// The graph, unless it is a plain task.
+    pub graph: Option<GraphId>,
+    /// Its tasks, in the order in which they came.
+    pub tasks: Vec<(TaskId, Submitted)>,
+    /// It came as `{"tasks": […]}`.
+    pub many: bool,
+}
+
+/// Checks a submission and gives ids to it: `id_of(n)` is that of task number `n`, `graph` that of the graph.
+///
+/// # Errors
+/// 422 (413 for a payload) naming the first field that is wrong, or the cycle.
+pub fn plan(
+    submission: Submission,
+    id_of: impl Fn(u64) -> Uuid,
+    graph: GraphId,
+    body_sha256: Option<&str>,
+) -> Answer<Plan> {
+    let (inputs, many) = match submission {
+        Submission::One(input) => (vec![*input], false),
+        Submission::Many(inputs) => (inputs, true),
+    };
+    let of = u32::try_from(inputs.len())
+        .ok()
+        .filter(|of| (1..=GRAPH_TASKS_MAX).contains(of))
+        .ok_or_else(|| {
+            wrong(
+                "graph-size",
+                "tasks",
+                format!("{} tasks", inputs.len()),
+                &format!("send 1 to {GRAPH_TASKS_MAX} tasks"),
+            )
+        })?;
+    let prefixes: Vec<String> = (0..inputs.len())
+        .map(|at| {
+            if many {
+                format!("tasks[{at}].")
+            } else {
+                String::new()
+            }
+        })
+        .collect();
+    let ids: Vec<TaskId> = (0..u64::from(of)).map(|at| TaskId(id_of(at))).collect();
+    let keys = keys(&inputs, &prefixes)?;
+    cycle::refuse(&inputs, &keys)?;
+    let names_others = inputs.iter().any(|t| {
+        t.parent_task_id.is_some() || t.depends_on.as_ref().is_some_and(|d| !d.is_empty())
+    });
+    let graph = (many || names_others).then_some(graph);
+    let mut tasks = Vec::with_capacity(inputs.len());
+    for (index, (at, input)) in (0u32..).zip(inputs.into_iter().enumerate()) {
+        let part = graph.map(|id| GraphPart { id, index, of });
+        let task = Checked {
+            prefix: &prefixes[at],
+            keys: &keys,
+            ids: &ids,
+            at,
+        }
+        .task(input, part, body_sha256)?;
+        tasks.push((ids[at], task));
+    }
+    Ok(Plan { graph, tasks, many })
+}
+
+fn wrong(
+    code: &str,
+    field: impl Into<String>,
+    detail: impl Into<String>,
+    cure: &str,
+) -> ApiProblem {
+    Problem::new(code, detail).field(field).cure(cure).into()
+}
+
+fn text(field: String, value: &str) -> Answer<()> {
+    if (1..=KEY_BYTES_MAX).contains(&value.len()) {
+        return Ok(());
+    }
+    let cure = format!("give 1 to {KEY_BYTES_MAX} bytes, or leave it out");
+    Err(wrong(
+        "wrong-length",
+        field,
+        format!("has {} bytes", value.len()),
+        &cure,
+    ))
+}
+
+fn within(field: String, value: i64, low: u64, high: u64) -> Answer<u64> {
+    u64::try_from(value)
+        .ok()
+        .filter(|value| (low..=high).contains(value))
+        .ok_or_else(|| {
+            wrong(
+                "out-of-range",
+                field,
+                format!("{value} is outside {low} to {high}"),
+                &format!("give a number from {low} to {high}"),
+            )
+        })
+}
+
+/// Which task has which key.
+fn keys(inputs: &[TaskInput], prefixes: &[String]) -> Answer<BTreeMap<String, usize>> {
+    let mut keys = BTreeMap::new();
+    for (at, input) in inputs.iter().enumerate() {
+        let Some(key) = &input.key else { continue };
+        text(format!("{}key", prefixes[at]), key)?;
+        if let Some(other) = keys.insert(key.clone(), at) {
+            let detail = format!("tasks[{other}] has the key {key:?} too");
+            return Err(wrong(
+                "duplicate-key",
+                format!("{}key", prefixes[at]),
+                detail,
+                "give each task a key of its own",
+            ));
+        }
+    }
+    Ok(keys)
+}
+
+/// A task under check.
+struct Checked<'a> {
+    prefix: &'a str,
+    keys: &'a BTreeMap<String, usize>,
+    ids: &'a [TaskId],
+    at: usize,
+}
+
+impl Checked<'_> {
+    fn field(&self, name: impl std::fmt::Display) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn task(
+        &self,
+        input: TaskInput,
+        graph: Option<GraphPart>,
+        body_sha256: Option<&str>,
+    ) -> Answer<Submitted> {
+        let chars = input.task_type.chars().count();
+        if !(1..=TYPE_CHARS_MAX).contains(&chars) || input.task_type.chars().any(char::is_control) {
+            let cure =
+                format!("give 1 to {TYPE_CHARS_MAX} characters, none of them a control character");
+            return Err(wrong(
+                "wrong-length",
+                self.field("task_type"),
+                format!("has {chars} characters"),
+                &cure,
+            ));
+        }
+        if input.payload.len() > PAYLOAD_BYTES_MAX {
+            let detail = format!(
+                "has {} bytes, more than {PAYLOAD_BYTES_MAX}",
+                input.payload.len()
+            );
+            let problem = Problem::new("payload-too-large", detail)
+                .field(self.field("payload"))
+                .cure("store large data elsewhere and pass a reference to it");
+            return Err(ApiProblem::new(StatusCode::PAYLOAD_TOO_LARGE, problem));
+        }
+        let priority = input.priority.unwrap_or(i64::from(PRIORITY_DEFAULT));
+        let (low, high) = (
+            u64::from(*PRIORITY_RANGE.start()),
+            u64::from(*PRIORITY_RANGE.end()),
+        );
+        let priority = within(self.field("priority"), priority, low, high)?;
+        let attempts = input
+            .max_attempts
+            .map(|n| within(self.field("max_attempts"), n, 1, u64::from(ATTEMPTS_MAX)));
+        let timeout = input
+            .timeout_ms
+            .map(|n| within(self.field("timeout_ms"), n, 1, TIMEOUT_MS_MAX));
+        if let Some(key) = &input.affinity_key {
+            text(self.field("affinity_key"), key)?;
+        }
+        let required_capabilities = input.required_capabilities.unwrap_or_default();
+        self.capabilities(&required_capabilities)?;
+        Ok(Submitted {
+            task_type: input.task_type,
+            payload: input.payload,
+            // In range, so it fits.
+            priority: u8::try_from(priority).unwrap_or(PRIORITY_DEFAULT),
+            required_capabilities,
+            max_attempts: attempts.transpose()?.and_then(|n| u32::try_from(n).ok()),
+            timeout_ms: timeout.transpose()?,
+            parent_task_id: input.parent_task_id.map(TaskId),
+            affinity_key: input.affinity_key,
+            depends_on: self.dependencies(input.depends_on.unwrap_or_default())?,
+            key: input.key,
+            graph,
+            body_sha256: body_sha256.map(str::to_owned),
+        })
+    }
+
+    fn capabilities(&self, required: &[String]) -> Answer<()> {
+        if required.len() > CAPABILITIES_MAX {
+            let detail = format!(
+                "has {} entries, more than {CAPABILITIES_MAX}",
+                required.len()
+            );
+            return Err(wrong(
+                "too-many",
+                self.field("required_capabilities"),
+                detail,
+                "require fewer, coarser capabilities",
+            ));
+        }
+        for (at, capability) in required.iter().enumerate() {
+            if !(1..=CAPABILITY_BYTES_MAX).contains(&capability.len())
+                || capability.chars().any(char::is_control)
+            {
+                let detail = format!(
+                    "must have 1 to {CAPABILITY_BYTES_MAX} bytes and no control characters"
+                );
+                let field = self.field(format_args!("required_capabilities[{at}]"));
+                return Err(wrong(
+                    "wrong-length",
+                    field,
+                    detail,
+                    "name a capability that agents join with",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn dependencies(&self, inputs: Vec<DependencyInput>) -> Answer<Vec<Dependency>> {
+        if inputs.len() > DEPENDENCIES_MAX {
+            let detail = format!("has {} entries, more than {DEPENDENCIES_MAX}", inputs.len());
+            return Err(wrong(
+                "too-many",
+                self.field("depends_on"),
+                detail,
+                "gather them in a task between",
+            ));
+        }
+        let (mut tasks, mut names) = (BTreeSet::new(), BTreeSet::new());
+        let mut edges = Vec::with_capacity(inputs.len());
+        for (at, input) in inputs.into_iter().enumerate() {
+            let field = |name: &str| self.field(format_args!("depends_on[{at}].{name}"));
+            let (by, task_id) = self.target(&input, &field)?;
+            if task_id == self.ids[self.at] {
+                return Err(wrong(
+                    "self-dependency",
+                    field(by),
+                    "is the task itself",
+                    "take it out",
+                ));
+            }
+            if !tasks.insert(task_id) {
+                return Err(wrong(
+                    "duplicate-dependency",
+                    field(by),
+                    "is named twice",
+                    "name each task once",
+                ));
+            }
+            if let Some(alias) = &input.r#as {
+                text(field("as"), alias)?;
+            }
+            let dependency_type = input.dependency_type.unwrap_or_default();
+            let name = input.r#as.clone().unwrap_or_else(|| task_id.to_string());
+            if dependency_type == DependencyType::Data && !names.insert(name) {
+                return Err(wrong(
+                    "duplicate-alias",
+                    field("as"),
+                    "names two inputs",
+                    "give each input a name of its own",
+                ));
+            }
+            edges.push(Dependency {
+                task_id,
+                dependency_type,
+                alias: input.r#as,
+            });
+        }
+        Ok(edges)
+    }
+
+    fn target(
+        &self,
+        input: &DependencyInput,
+        field: &dyn Fn(&str) -> String,
+    ) -> Answer<(&'static str, TaskId)> {
+        match (input.task_id, &input.key) {
+            (Some(id), None) => Ok(("task_id", TaskId(id))),
+            (None, Some(key)) => match self.keys.get(key) {
+                Some(at) => Ok(("key", self.ids[*at])),
+                None => Err(wrong(
+                    "unknown-key",
+                    field("key"),
+                    format!("no task of this submission has the key {key:?}"),
+                    "name a key of this submission, or another task by task_id",
+                )),
+            },
+            (Some(_), Some(_)) => Err(wrong(
+                "two-targets",
+                field("key"),
+                "task_id and key are both given",
+                "give one of them",
+            )),
+            (None, None) => Err(wrong(
+                "missing-field",
+                field("task_id"),
+                "neither task_id nor key is given",
+                "give one of them",
+            )),
+        }
+    }
+}

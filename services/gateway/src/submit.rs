@@ -1,0 +1,382 @@
+//! `POST /swarms/{id}/tasks`: one task, stored and answered at once; or a graph, answered with the distributor's outcome.
+
+use axum::{
+    body::Body as HttpBody,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+};
+use serde::Serialize;
+use swarm_events::{
+    Body, Event, EventId, GraphId, Place, Problem, Subject, TaskId,
+    configuration::Configuration,
+    subject::TaskVerb,
+    task::{Dependency, Submitted},
+};
+use swarm_log::Message;
+use swarm_projections::queries;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    answer::Reply,
+    app::{App, OUTCOME_TIMEOUT, Shared},
+    auth::{Action, Caller, May},
+    command::{event_at, first_of, message, refused, store, store_one},
+    fold::outcomes::Outcome,
+    idempotency::{self, Key},
+    json,
+    problem::{Answer, ApiProblem, ProblemDocument},
+    submission::{self, Plan, Submission},
+    swarms::{open, unexpected},
+};
+
+/// Parts of a graph that are handed to the log at a time: a few of its batches, so that other writers get their turn.
+const PARTS_AT_A_TIME: usize = 250;
+/// When to try again after a full queue, in seconds: the queue is measured once a second.
+const QUEUE_RETRY_SECONDS: u64 = 1;
+
+/// A task that was taken.
+#[derive(Serialize, ToSchema)]
+pub struct TaskAccepted {
+    /// The task.
+    pub id: Uuid,
+    /// Whose it is.
+    pub organization_id: Uuid,
+    /// Its swarm.
+    pub swarm_id: Uuid,
+    /// Its graph, if it came with others or names others.
+    pub graph_id: Option<Uuid>,
+    /// The name under which the submission knew it.
+    pub key: Option<String>,
+    /// The task that it is a part of.
+    pub parent_task_id: Option<Uuid>,
+    /// What kind of work.
+    pub task_type: String,
+    /// 1 to 10.
+    pub priority: u8,
+    /// What an agent must have.
+    pub required_capabilities: Vec<String>,
+    /// `queued`, or `pending` if it waits for other tasks.
+    pub status: &'static str,
+    /// No attempt yet.
+    pub attempt_count: u32,
+    /// Attempts at the most.
+    pub max_attempts: u32,
+    /// Run limit of an attempt in milliseconds.
+    pub timeout_ms: u64,
+    /// Tasks with the same key like the same agent.
+    pub affinity_key: Option<String>,
+    /// What must come first.
+    #[schema(value_type = Vec<crate::openapi::Dependency>)]
+    pub depends_on: Vec<Dependency>,
+}
+
+/// The tasks of a graph that was taken, in the order in which they came.
+#[derive(Serialize, ToSchema)]
+pub struct GraphAccepted {
+    /// The tasks.
+    pub items: Vec<TaskAccepted>,
+    /// The graph.
+    pub graph_id: Uuid,
+}
+
+/// Hands in one task or, as `{"tasks": […]}`, several that may name each other by key. A task alone is answered when it is
+/// stored; tasks that name others, when the distributor has accepted or rejected them.
+#[utoipa::path(post, path = "/v1/swarms/{id}/tasks", tag = "tasks",
+    request_body(content = inline(crate::openapi::SubmissionInput)),
+    params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key is the same submission, for as long as swarm-key-remembered-ms says")),
+    responses((status = 202, body = inline(crate::openapi::SubmissionAnswer), headers(("swarm-seq" = u64), ("Location" = String))),
+        (status = 400, body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 404, body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 413, body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 429, body = ProblemDocument, content_type = "application/problem+json", headers(("Retry-After" = u64))),
+        (status = 504, body = ProblemDocument, content_type = "application/problem+json")))]
+pub async fn submit(
+    State(app): State<Shared>,
+    caller: Caller,
+    Path(swarm): Path<String>,
+    headers: HeaderMap,
+    body: HttpBody,
+) -> Answer<Reply> {
+    caller.may(Action::Submit)?;
+    // Before megabytes are read for a swarm that takes none.
+    let (place, configuration) = open(&app, &caller, &swarm)?;
+    let bytes = json::whole(body, json::SUBMISSION_BYTES_MAX).await?;
+    let submission = Submission::read(&bytes)?;
+    let key = Key::of(
+        &headers,
+        caller.org,
+        &format!("POST /v1/swarms/{}/tasks", place.swarm),
+        &bytes,
+    )?;
+    let graph = GraphId(key.as_ref().map_or_else(Uuid::now_v7, Key::own_id));
+    let id_of = |at: u64| key.as_ref().map_or_else(Uuid::now_v7, |key| key.id(at));
+    let plan = submission::plan(
+        submission,
+        id_of,
+        graph,
+        key.as_ref().map(|key| key.body_sha256.as_str()),
+    )?;
+    let sequence = match &key {
+        // A repeat is answered as the first time, whatever has become of the queue since.
+        Some(key) => match earlier(&app, place, key, &plan).await? {
+            Some(sequence) => sequence,
+            None => take(&app, place, &configuration, &plan, Some(key)).await?,
+        },
+        None => take(&app, place, &configuration, &plan, None).await?,
+    };
+    Ok(reply(place, &configuration, plan, sequence).keyed(key.is_some()))
+}
+
+/// Admission, then storing.
+async fn take(
+    app: &App,
+    place: Place,
+    configuration: &Configuration,
+    plan: &Plan,
+    key: Option<&Key>,
+) -> Answer<u64> {
+    let count = u64::try_from(plan.tasks.len()).unwrap_or(u64::MAX);
+    admit(app, place, configuration.queue_limit, count)?;
+    let sequence = match plan.graph {
+        None => one(app, place, plan, key).await?,
+        Some(graph) => all(app, place, plan, graph, key).await?,
+    };
+    app.fold.write().stored(place, count);
+    Ok(sequence)
+}
+
+/// Refuses what would not fit into the queue, as it was last measured.
+fn admit(app: &App, place: Place, limit: u64, more: u64) -> Answer<()> {
+    let waiting = app
+        .fold
+        .read()
+        .measure(place)
+        .map_or(0, |measure| measure.waiting());
+    if waiting.saturating_add(more) <= limit {
+        return Ok(());
+    }
+    let detail =
+        format!("{waiting} tasks wait already, and {more} more would pass the limit of {limit}");
+    let problem = Problem::new("queue-full", detail)
+        .field("configuration.queue_limit")
+        .cure("submit again later, add agents, or raise queue_limit");
+    Err(ApiProblem::new(StatusCode::TOO_MANY_REQUESTS, problem)
+        .retry_after(QUEUE_RETRY_SECONDS)
+        .with("waiting", waiting))
+}
+
+fn part(
+    app: &App,
+    place: Place,
+    id: TaskId,
+    task: &Submitted,
+    graph: Option<GraphId>,
+) -> Answer<Message> {
+    let subject = Subject::Task(place, TaskVerb::Submitted, None);
+    let mut event = Event::new(
+        EventId(id.0),
+        app.source.clone(),
+        App::now(),
+        &subject,
+        id.0,
+        task.clone(),
+    );
+    event.correlation = Some(graph.map_or(id.0, |graph| graph.0));
+    message(&subject, &event)
+}
+
+/// Stores a plain task.
+async fn one(app: &App, place: Place, plan: &Plan, key: Option<&Key>) -> Answer<u64> {
+    let (id, task) = &plan.tasks[0];
+    let stored = store_one(app, part(app, place, *id, task, None)?).await?;
+    if stored.duplicate {
+        check_same(app, stored.sequence, key).await?;
+    }
+    Ok(stored.sequence)
+}
+
+/// Stores a graph and waits for its acceptance.
+async fn all(
+    app: &App,
+    place: Place,
+    plan: &Plan,
+    graph: GraphId,
+    key: Option<&Key>,
+) -> Answer<u64> {
+    let deadline = Instant::now() + OUTCOME_TIMEOUT;
+    let mut waiting = [app.fold.wait(graph.0)];
+    let mut parts = Vec::with_capacity(plan.tasks.len());
+    for (id, task) in &plan.tasks {
+        parts.push(part(app, place, *id, task, Some(graph))?);
+    }
+    let mut parts = parts.into_iter();
+    let mut last = 0;
+    if key.is_some()
+        && let Some(first) = parts.next()
+    {
+        // Alone, so that nothing else of a body under a used key is stored.
+        let stored = store_one(app, first).await?;
+        if stored.duplicate {
+            check_same(app, stored.sequence, key).await?;
+        }
+        last = stored.sequence;
+    }
+    loop {
+        let chunk: Vec<Message> = parts.by_ref().take(PARTS_AT_A_TIME).collect();
+        if chunk.is_empty() {
+            break;
+        }
+        for outcome in store(app, chunk).await {
+            let stored = outcome.map_err(|error| refused(&error).with("id", graph.to_string()))?;
+            last = last.max(stored.sequence);
+        }
+    }
+    let known = app.fold.outcomes().keyed(graph.0).outcome;
+    let outcome = match known {
+        Some(sequence) => outcome_at(app, sequence).await?,
+        None => first_of(&mut waiting, deadline, graph.0, last).await?,
+    };
+    accepted(&outcome, place, plan)
+}
+
+async fn outcome_at(app: &App, sequence: u64) -> Answer<Outcome> {
+    let found = event_at(app, sequence).await?;
+    found.map(Outcome::new).ok_or_else(|| {
+        ApiProblem::unavailable(
+            "log-gap",
+            format!("the event at {sequence} is gone"),
+            "list the swarm's tasks instead",
+        )
+    })
+}
+
+/// What the distributor said of the graph.
+fn accepted(outcome: &Outcome, place: Place, plan: &Plan) -> Answer<u64> {
+    match &outcome.event.body {
+        _ if outcome.subject.place() != Some(place) => Err(unexpected(outcome)),
+        Body::TaskGraphAccepted(_) => Ok(outcome.sequence),
+        Body::TaskGraphRejected(rejected) => {
+            let mut problem = rejected.problem.clone();
+            let at = rejected
+                .task_id
+                .and_then(|task| plan.tasks.iter().position(|(id, _)| *id == task));
+            if let Some(at) = at.filter(|_| plan.many) {
+                let below = problem
+                    .field
+                    .as_deref()
+                    .filter(|field| !field.starts_with("tasks["));
+                let path = below.map_or_else(
+                    || format!("tasks[{at}]"),
+                    |field| format!("tasks[{at}].{field}"),
+                );
+                if below.is_some() || problem.field.is_none() {
+                    problem.field = Some(path);
+                }
+            }
+            let mut refused = ApiProblem::decided(problem).with("seq", outcome.sequence);
+            match refused.status {
+                StatusCode::TOO_MANY_REQUESTS => refused = refused.retry_after(QUEUE_RETRY_SECONDS),
+                // It is about the content that came, not about the address.
+                StatusCode::NOT_FOUND => refused.status = StatusCode::UNPROCESSABLE_ENTITY,
+                _ => {}
+            }
+            Err(refused)
+        }
+        _ => Err(unexpected(outcome)),
+    }
+}
+
+/// What a submission under this key became before: beyond the server's window for duplicates the read model knows. With
+/// PostgreSQL down it is stored again, which the distributor finds to be a repeat (or refuses, if the body differs).
+async fn earlier(app: &App, place: Place, key: &Key, plan: &Plan) -> Answer<Option<u64>> {
+    let Ok(Some(row)) = queries::task(&app.pool, place.org, place.swarm, plan.tasks[0].0).await
+    else {
+        return Ok(None);
+    };
+    if row.body_sha256.as_ref() != Some(&key.body_sha256) {
+        return Err(idempotency::reused());
+    }
+    let Some(graph) = plan.graph else {
+        return Ok(Some(u64::try_from(row.submitted_seq).unwrap_or(0)));
+    };
+    let known = app.fold.outcomes().keyed(graph.0).outcome;
+    match known {
+        Some(sequence) => accepted(&outcome_at(app, sequence).await?, place, plan).map(Some),
+        // Its parts are not all there, or it is not decided yet: sending them again does no harm.
+        None => Ok(None),
+    }
+}
+
+/// What is stored under the id of this submission's first task must be the same submission.
+async fn check_same(app: &App, sequence: u64, key: Option<&Key>) -> Answer<()> {
+    // Without a key the id is random: only an own resend can be its duplicate.
+    let Some(key) = key else { return Ok(()) };
+    let stored = event_at(app, sequence).await?;
+    let same = stored.is_some_and(|stored| {
+        matches!(&stored.event.body, Body::TaskSubmitted(task) if task.body_sha256.as_ref() == Some(&key.body_sha256))
+    });
+    if same {
+        Ok(())
+    } else {
+        Err(idempotency::reused())
+    }
+}
+
+fn reply(place: Place, configuration: &Configuration, plan: Plan, sequence: u64) -> Reply {
+    let base = format!("/v1/swarms/{}/tasks", place.swarm);
+    let graph = plan.graph;
+    let mut items = plan
+        .tasks
+        .into_iter()
+        .map(|(id, task)| taken(place, configuration, graph, id, task));
+    if !plan.many
+        && let Some(task) = items.next()
+    {
+        let location = format!("{base}/{}", task.id);
+        return Reply::json(StatusCode::ACCEPTED, &task)
+            .sequence(sequence)
+            .location(&location);
+    }
+    let graph_id = graph.map_or_else(Uuid::nil, |graph| graph.0);
+    let body = GraphAccepted {
+        items: items.collect(),
+        graph_id,
+    };
+    Reply::json(StatusCode::ACCEPTED, &body)
+        .sequence(sequence)
+        .location(&format!("{base}?graph_id={graph_id}"))
+}
+
+fn taken(
+    place: Place,
+    configuration: &Configuration,
+    graph: Option<GraphId>,
+    id: TaskId,
+    task: Submitted,
+) -> TaskAccepted {
+    TaskAccepted {
+        id: id.0,
+        organization_id: place.org.0,
+        swarm_id: place.swarm.0,
+        graph_id: graph.map(|graph| graph.0),
+        key: task.key,
+        parent_task_id: task.parent_task_id.map(|task| task.0),
+        task_type: task.task_type,
+        priority: task.priority,
+        required_capabilities: task.required_capabilities,
+        status: if task.depends_on.is_empty() {
+            "queued"
+        } else {
+            "pending"
+        },
+        attempt_count: 0,
+        max_attempts: task.max_attempts.unwrap_or(configuration.max_attempts),
+        timeout_ms: task.timeout_ms.unwrap_or(configuration.task_timeout_ms),
+        affinity_key: task.affinity_key,
+        depends_on: task.depends_on,
+    }
+}
