@@ -21,6 +21,8 @@ pub mod schema;
 pub mod subject;
 pub mod swarm;
 pub mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
 pub mod upcast;
 
