@@ -17,7 +17,7 @@ use swarm_events::{
 use crate::{
     Coordinator, Plan,
     mark::{Mark, OrgOrder, Refusal, SwarmOrder, Wanted},
-    plan::{Mode, Scope, Scopes},
+    plan::{Joining, Mode, Scope, Scopes},
     unreadable::clipped,
 };
 
@@ -28,7 +28,7 @@ pub(crate) enum Answer {
     /// These decisions; all of them name the mark's id as their cause.
     Decide(Vec<Decision>),
     /// A join, with what it promises.
-    Join(Decision, crate::plan::Joining),
+    Join(Box<Decision>, Joining),
     /// Nothing yet: it hangs on what is under way, or on time.
     Wait,
 }
@@ -61,7 +61,7 @@ impl Coordinator {
                     continue;
                 }
                 Answer::Decide(decisions) => (decisions, None),
-                Answer::Join(decision, joining) => (vec![decision], Some(joining)),
+                Answer::Join(decision, joining) => (vec![*decision], Some(joining)),
             };
             let joins = match (&mark.wanted, joining) {
                 (Wanted::Swarm(place, order), Some(joining)) => match &**order {

@@ -5,6 +5,7 @@ use swarm_events::{
     AgentId, Body, Event, Input, OrgId, Place, Problem, Recorded, Subject, SwarmId,
     command::Create,
     decider::{Admission, Verdict},
+    envelope::Source,
     read::Unreadable,
     subject::{CommandVerb, Service},
 };
@@ -360,8 +361,11 @@ impl Coordinator {
         }
     }
 
-    /// The open mark that an event answers.
+    /// The open mark that an event answers. Other services may name the same cause, and answer nothing here.
     pub(crate) fn mark_of_cause(&self, event: &Event) -> Option<(u64, &Mark)> {
+        if !is_own(event) {
+            return None;
+        }
         let sequence = *self.open_ids.get(&event.causation?)?;
         Some((sequence, self.marks.get(&sequence)?))
     }
@@ -416,6 +420,11 @@ impl Coordinator {
         };
         mark.wanted = Wanted::Refusal(Box::new(refusal));
     }
+}
+
+/// Whether the coordinator decided it.
+pub(crate) fn is_own(event: &Event) -> bool {
+    event.decided.is_some() && matches!(event.source, Source::Service(Service::Coordinator, _))
 }
 
 enum Order {

@@ -128,7 +128,7 @@ impl Decider for Coordinator {
         if let Some(plan) = plan {
             plan.due.extend(opened);
             if let Input::Event(recorded) = input
-                && recorded.event.decided.is_some()
+                && fold::is_own(&recorded.event)
                 && let Some(cause) = recorded.event.causation
                 && let Some(mark) = plan.met(cause)
                 && self.marks.contains_key(&mark)

@@ -75,7 +75,7 @@ impl Coordinator {
             profile,
         };
         let decision = about(place, AgentVerb::Joined, agent, joined);
-        Ok(Answer::Join(decision, joining))
+        Ok(Answer::Join(Box::new(decision), joining))
     }
 
     pub(super) fn leave(&self, place: Place, agent: AgentId, order: &Leave) -> Outcome {

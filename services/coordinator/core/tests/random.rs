@@ -1,0 +1,330 @@
+//! Random histories: commands, other services' events, garbage, decisions that are stored late, in part or never, and new
+//! claims at any point. The rules that must hold in every one of them.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use support::{Given, P, agent, create, join, place, sha, user};
+use swarm_coordinator_core::Coordinator;
+use swarm_events::{
+    Json, KeyId, Subject,
+    agent::{Failed, Recovered, Suspected},
+    command::{CreateKey, Delete, Leave, RemoveAgent, RevokeKey, Update},
+    decider::{Decider, Verdict},
+    org::Role,
+    subject::{AgentVerb, CommandVerb, Service, SwarmVerb},
+    swarm::Measured,
+    testing::World,
+};
+use uuid::Uuid;
+
+#[derive(Clone, Debug)]
+enum Step {
+    CreateOrg,
+    Key(u8, bool),
+    Create(usize, u8),
+    Update(usize, u8),
+    Delete(usize),
+    Join(usize, u128, u128, u8),
+    Leave(usize, u128, u64),
+    Remove(usize, u128),
+    Judge(usize, u128, u64, u8),
+    Measured(usize, u64),
+    Garbage(usize),
+    Repeat(usize),
+    Decide(usize),
+    Deliver(usize),
+    Claim,
+    Later(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let swarm = 1usize..4;
+    let agents = 1u128..5;
+    prop_oneof![
+        1 => Just(Step::CreateOrg),
+        1 => (2u8..5, any::<bool>()).prop_map(|(n, revoke)| Step::Key(n, revoke)),
+        3 => (swarm.clone(), 0u8..3).prop_map(|(s, n)| Step::Create(s, n)),
+        2 => (swarm.clone(), 0u8..3).prop_map(|(s, n)| Step::Update(s, n)),
+        1 => swarm.clone().prop_map(Step::Delete),
+        6 => (swarm.clone(), agents.clone(), 1u128..9, 0u8..4)
+            .prop_map(|(s, a, i, n)| Step::Join(s, a, i, n)),
+        2 => (swarm.clone(), agents.clone(), 1u64..4).prop_map(|(s, a, i)| Step::Leave(s, a, i)),
+        2 => (swarm.clone(), agents.clone()).prop_map(|(s, a)| Step::Remove(s, a)),
+        4 => (swarm.clone(), agents, 1u64..4, 0u8..3).prop_map(|(s, a, i, v)| Step::Judge(s, a, i, v)),
+        2 => (swarm.clone(), 0u64..2).prop_map(|(s, open)| Step::Measured(s, open)),
+        1 => swarm.prop_map(Step::Garbage),
+        1 => (0usize..100).prop_map(Step::Repeat),
+        8 => (1usize..6).prop_map(Step::Decide),
+        8 => (1usize..6).prop_map(Step::Deliver),
+        2 => Just(Step::Claim),
+        2 => (1u64..3_000).prop_map(Step::Later),
+    ]
+}
+
+struct Run {
+    given: Given,
+    commands: Vec<Uuid>,
+    health: (u64, u64),
+    distributor: (u64, u64),
+}
+
+impl Run {
+    fn new() -> Self {
+        let mut given = Given::nothing();
+        let health = given.0.claim_of(Service::Health);
+        let distributor = given.0.claim_of(Service::Distributor);
+        Self {
+            given,
+            commands: Vec::new(),
+            health: (health, 0),
+            distributor: (distributor, 0),
+        }
+    }
+
+    fn world(&mut self) -> &mut World<Coordinator> {
+        &mut self.given.0
+    }
+
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::CreateOrg => {
+                let subject = Subject::OrgCommand(P, support::org(), CommandVerb::CreateOrg);
+                let id = self
+                    .world()
+                    .client(subject, support::org().0, support::create_org());
+                self.commands.push(id);
+            }
+            Step::Key(n, revoke) => {
+                let key_id = KeyId(Uuid::from_u128(950 + u128::from(n)));
+                let verb = if revoke {
+                    CommandVerb::RevokeKey
+                } else {
+                    CommandVerb::CreateKey
+                };
+                let subject = Subject::OrgCommand(P, support::org(), verb);
+                let id = if revoke {
+                    self.world().client(subject, key_id.0, RevokeKey { key_id })
+                } else {
+                    let order = CreateKey {
+                        key_id,
+                        user_id: user(),
+                        name: "k".into(),
+                        role: Role::User,
+                        sha256: sha(n),
+                    };
+                    self.world().client(subject, key_id.0, order)
+                };
+                self.commands.push(id);
+            }
+            Step::Create(s, n) => {
+                let mut order = create(&format!("n{n}"));
+                order.configuration = Json::parse(r#"{"max_agents": 3}"#).expect("JSON");
+                let id = self
+                    .given
+                    .send(s, CommandVerb::Create, place(s).swarm.0, order);
+                self.commands.push(id);
+            }
+            Step::Update(s, n) => {
+                let text = format!(r#"{{"name": "n{n}", "configuration": {{"min_agents": {n}}}}}"#);
+                let patch = Json::parse(&text).expect("JSON");
+                let about = place(s).swarm.0;
+                let id = self
+                    .given
+                    .send(s, CommandVerb::Update, about, Update { patch });
+                self.commands.push(id);
+            }
+            Step::Delete(s) => {
+                let id = self
+                    .given
+                    .send(s, CommandVerb::Delete, place(s).swarm.0, Delete {});
+                self.commands.push(id);
+            }
+            Step::Join(s, a, i, n) => {
+                let name = (n > 0).then(|| format!("a{n}"));
+                let order = join(i, name.as_deref());
+                let id = self.given.send(s, CommandVerb::Join, agent(a).0, order);
+                self.commands.push(id);
+            }
+            Step::Leave(s, a, incarnation) => {
+                let order = Leave {
+                    incarnation,
+                    reason: None,
+                };
+                let id = self.given.send(s, CommandVerb::Leave, agent(a).0, order);
+                self.commands.push(id);
+            }
+            Step::Remove(s, a) => {
+                let order = RemoveAgent { reason: None };
+                let id = self
+                    .given
+                    .send(s, CommandVerb::RemoveAgent, agent(a).0, order);
+                self.commands.push(id);
+            }
+            Step::Judge(s, a, incarnation, verdict) => self.judge(s, a, incarnation, verdict),
+            Step::Measured(s, queued) => {
+                let measured = Measured {
+                    queued,
+                    ..Measured::default()
+                };
+                self.distributor.1 += 1;
+                let (epoch, ordinal) = self.distributor;
+                let subject = Subject::Swarm(place(s), SwarmVerb::Measured);
+                self.world().other(
+                    Service::Distributor,
+                    subject,
+                    place(s).swarm.0,
+                    measured,
+                    epoch,
+                    ordinal,
+                );
+            }
+            Step::Garbage(s) => {
+                let subject = Subject::Command(place(s), CommandVerb::Join).to_string();
+                self.world().store(&subject, b"{}".to_vec());
+            }
+            Step::Repeat(n) => {
+                if let Some(id) = self.commands.get(n % self.commands.len().max(1)).copied() {
+                    let subject = Subject::Command(place(1), CommandVerb::Delete);
+                    let verdict = self
+                        .world()
+                        .client_as(id, subject, place(1).swarm.0, Delete {});
+                    assert_eq!(verdict, Verdict::Void("repeated-command"));
+                }
+            }
+            Step::Decide(limit) => {
+                self.world().decide(limit);
+            }
+            Step::Deliver(count) => {
+                for _ in 0..count {
+                    // Decided on facts alone: what is stored in the order of its decision is never void here, unless
+                    // another service's event came between, which leaves the coordinator's own fields alone.
+                    if let Some(Verdict::Void(why)) = self.world().deliver() {
+                        panic!("an own decision is void: {why}");
+                    }
+                }
+            }
+            Step::Claim => self.world().claim(),
+            Step::Later(millis) => {
+                let now = self.world().now;
+                self.world().now = now.plus_millis(millis);
+            }
+        }
+    }
+
+    fn judge(&mut self, s: usize, a: u128, incarnation: u64, verdict: u8) {
+        self.health.1 += 1;
+        let (epoch, ordinal) = self.health;
+        let evidence = support::evidence(1, 1);
+        let at = |verb| Subject::Agent(place(s), verb, agent(a));
+        let world = &mut self.given.0;
+        let about = agent(a).0;
+        match verdict {
+            0 => world.other(
+                Service::Health,
+                at(AgentVerb::Suspected),
+                about,
+                Suspected {
+                    incarnation,
+                    evidence,
+                },
+                epoch,
+                ordinal,
+            ),
+            1 => world.other(
+                Service::Health,
+                at(AgentVerb::Recovered),
+                about,
+                Recovered {
+                    incarnation,
+                    evidence,
+                },
+                epoch,
+                ordinal,
+            ),
+            _ => world.other(
+                Service::Health,
+                at(AgentVerb::Failed),
+                about,
+                Failed {
+                    incarnation,
+                    evidence,
+                },
+                epoch,
+                ordinal,
+            ),
+        };
+    }
+}
+
+fn bytes(state: &Coordinator) -> Vec<u8> {
+    postcard::to_stdvec(state).expect("a state can be encoded")
+}
+
+/// What must hold in every state.
+fn invariants(state: &Coordinator) {
+    for swarm in state.swarms() {
+        let live: Vec<_> = swarm.agents.values().filter(|a| a.is_live()).collect();
+        assert_eq!(live.len(), swarm.live_agents());
+        assert_eq!(
+            live.iter().filter(|a| a.is_healthy()).count(),
+            swarm.healthy_agents()
+        );
+        assert!(live.len() <= 3, "max_agents is 3");
+        let names: std::collections::BTreeSet<_> =
+            live.iter().map(|a| &a.profile.agent_name).collect();
+        assert_eq!(names.len(), live.len(), "two live agents of one name");
+        if swarm.deleted_at.is_some() {
+            assert!(live.is_empty(), "a deleted swarm has live agents");
+        }
+        let others = state
+            .swarms()
+            .filter(|o| o.deleted_at.is_none() && o.name == swarm.name);
+        assert!(
+            swarm.deleted_at.is_some() || others.count() == 1,
+            "two swarms of one name"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_command_is_answered_once_and_every_fold_agrees(steps in prop::collection::vec(step(), 1..120)) {
+        let mut run = Run::new();
+        let mut snapshot = None;
+        for (n, step) in steps.iter().enumerate() {
+            run.take(step);
+            invariants(&run.given.0.state);
+            if n == steps.len() / 2 {
+                snapshot = Some((run.given.0.log.len(), bytes(&run.given.0.state)));
+            }
+        }
+        run.given.0.claim();
+        run.given.0.run_out();
+        invariants(&run.given.0.state);
+        prop_assert_eq!(run.given.0.state.open_marks(), 0);
+
+        let world = &run.given.0;
+        let mut answers: BTreeMap<Uuid, usize> = BTreeMap::new();
+        for id in &run.commands {
+            answers.insert(*id, world.answers(*id).len());
+        }
+        for (id, count) in answers {
+            // An organization comes as three events.
+            prop_assert!(count == 1 || count == 3, "{} answers to {}", count, id);
+        }
+
+        let owner = bytes(&world.state);
+        prop_assert_eq!(&bytes(&world.cold()), &owner);
+        let (from, state) = snapshot.expect("taken in the middle");
+        let mut state: Coordinator = postcard::from_bytes(&state).expect("a snapshot can be read");
+        for stored in &world.log[from..] {
+            state.evolve(&stored.input(), None);
+        }
+        prop_assert_eq!(&bytes(&state), &owner);
+    }
+}
