@@ -24,7 +24,7 @@ impl Distributor {
             let Some(&(_, mark)) = plan.due.first() else {
                 continue;
             };
-            self.answer_mark(plan, mark, out);
+            self.answer_mark(plan, mark, end, out);
             if plan.due.first().is_some_and(|&(_, first)| first == mark) {
                 // Whatever it was, it was looked at: it must not be the first for ever.
                 plan.due.pop_first();
@@ -62,14 +62,14 @@ impl Distributor {
         true
     }
 
-    fn answer_mark(&self, plan: &mut Plan, mark: Mark, out: &mut Vec<Decision>) {
+    fn answer_mark(&self, plan: &mut Plan, mark: Mark, end: usize, out: &mut Vec<Decision>) {
         let before = out.len();
         match mark {
             Mark::Refusal(sequence) => self.answer_refusal(sequence, out),
             Mark::Command(sequence) => return self.answer_command(plan, sequence, out),
             Mark::Graph(swarm, id) => self.answer_graph(swarm, id, out),
             Mark::Task(swarm, at) => self.answer_task(swarm, at, out),
-            Mark::Measure(swarm) => self.answer_measure(plan, swarm, out),
+            Mark::Measure(swarm) => self.answer_measure(plan, swarm, end, out),
         }
         let decisions = (out.len() - before) as u32;
         if decisions > 0 {

@@ -153,7 +153,14 @@ impl Distributor {
         out.push(decision.correlated(Some(graph.correlation.unwrap_or(id.0))));
     }
 
-    pub(super) fn answer_measure(&self, plan: &Plan, number: u32, out: &mut Vec<Decision>) {
+    /// Figures of all that moved, in parts; what `end` leaves over moves on with the next figures.
+    pub(super) fn answer_measure(
+        &self,
+        plan: &Plan,
+        number: u32,
+        end: usize,
+        out: &mut Vec<Decision>,
+    ) {
         let (Some(swarm), Some(index)) = (self.swarm(number), plan.swarms.get(number as usize))
         else {
             return;
@@ -183,7 +190,7 @@ impl Distributor {
             };
             let subject = Subject::Swarm(swarm.place, SwarmVerb::Measured);
             out.push(Decision::new(subject, swarm.place.swarm.0, body));
-            if !more {
+            if !more || out.len() >= end {
                 break;
             }
         }
