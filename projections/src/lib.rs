@@ -2,14 +2,29 @@
 //!
 //! - [`migrate`] makes the tables, with TimescaleDB's hypertables where the extension is there and native partitions where
 //!   it is not.
+//! - [`projector`] keeps them in step with the log; [`rebuild`] drops them, for the projector to make them anew.
 //! - [`queries`] reads them: typed rows with the column names of the schema, paged by opaque cursors.
 //! - [`progress`] tells a reader how far the tables have come, so that it can wait for a sequence that it wrote.
 
+mod batch;
+mod changes;
+mod columns;
+mod event_row;
+mod fold;
+mod jsonb;
 pub mod migrate;
 mod pg;
 pub mod pool;
 pub mod progress;
+pub mod projector;
 pub mod queries;
+pub mod rebuild;
+mod route;
+mod session;
+pub mod status;
+mod write;
+
+pub use fold::Newer;
 
 /// Name of the one checkpoint: all tables are written together.
 pub(crate) const CHECKPOINT: &str = "read_models";

@@ -8,8 +8,6 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections of a reading process: lists are short, and PostgreSQL's default limit of 100 is shared by all replicas.
 pub const READ_CONNECTIONS_MAX: u32 = 8;
-/// Connections of the projector: the one that writes, the one that holds the lock, one for looking around.
-pub const WRITE_CONNECTIONS_MAX: u32 = 3;
 /// Longest time of one read: a list over a page takes milliseconds; one that takes longer than this is given up.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -31,15 +29,12 @@ pub fn reader(url: &str) -> Result<PgPool, UrlError> {
         .connect_lazy_with(options))
 }
 
-/// A pool for the projector: no limit on a statement (an index over an old log takes its time).
+/// For the projector's one connection: no limit on a statement (an index over an old log takes its time).
 ///
 /// # Errors
 /// The URL is none.
-pub fn writer(url: &str) -> Result<PgPool, UrlError> {
-    Ok(PgPoolOptions::new()
-        .max_connections(WRITE_CONNECTIONS_MAX)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(options(url, "swarm projector")?))
+pub(crate) fn projector_options(url: &str) -> Result<PgConnectOptions, UrlError> {
+    options(url, "swarm projector")
 }
 
 fn options(url: &str, name: &str) -> Result<PgConnectOptions, UrlError> {

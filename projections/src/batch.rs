@@ -1,0 +1,499 @@
+//! A batch as it is written: rows made of the state at its last message.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use swarm_coordinator_core::{Agent, Liveness};
+use swarm_distributor_core::TaskView;
+use swarm_events::{
+    AgentId, Json, OrgId, Place, SwarmId, Timestamp,
+    org::Role,
+    swarm::AgentSample,
+    task::{Carried, DependencyType},
+};
+use uuid::Uuid;
+
+use crate::{
+    changes::{AgentChange, Changes, TaskChange},
+    columns::{array_literal, columns},
+    fold::Fold,
+    jsonb::{clipped, storable, text},
+};
+
+/// Rows of all tables, from one checkpoint to the next.
+#[derive(Clone, Default)]
+pub(crate) struct Batch {
+    /// Sequence of the checkpoint before.
+    pub(crate) from: u64,
+    /// Sequence of the checkpoint behind.
+    pub(crate) to: u64,
+    /// Number of messages.
+    pub(crate) messages: usize,
+    /// Store time of the last one.
+    pub(crate) log_time: DateTime<Utc>,
+    /// Lines of `swarm_events`.
+    pub(crate) lines: String,
+    /// Days on which they were stored.
+    pub(crate) days: BTreeSet<NaiveDate>,
+    pub(crate) new_tasks: NewTasks,
+    pub(crate) tasks: TaskChanges,
+    pub(crate) dependencies: Dependencies,
+    pub(crate) agents: Agents,
+    pub(crate) samples: Samples,
+    pub(crate) swarms: Swarms,
+    pub(crate) orgs: Orgs,
+    pub(crate) users: Users,
+    pub(crate) keys: Keys,
+    /// Results that are not in the event: which row, and where they are.
+    pub(crate) results: Vec<(Place, Uuid, Carried)>,
+}
+
+type Time = DateTime<Utc>;
+
+columns! {
+    /// Rows of `swarm_tasks` that are new.
+    NewTasks {
+        id: Uuid => "uuid", organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid",
+        parent_task_id: Option<Uuid> => "uuid", task_type: String => "text", payload: String => "jsonb",
+        priority: i32 => "integer", required_capabilities: String => "text[]", assigned_agent_id: Option<Uuid> => "uuid",
+        status: &'static str => "text", attempt_count: i32 => "integer", max_attempts: i32 => "integer",
+        result: Option<String> => "jsonb", error_message: Option<String> => "text", queued_at: Option<Time> => "timestamptz",
+        started_at: Option<Time> => "timestamptz", completed_at: Option<Time> => "timestamptz",
+        timeout_at: Option<Time> => "timestamptz", created_at: Time => "timestamptz", key: Option<String> => "text",
+        graph_id: Option<Uuid> => "uuid", affinity_key: Option<String> => "text", timeout_ms: Option<i64> => "bigint",
+        body_sha256: Option<String> => "text", accepted: bool => "boolean", rejected: bool => "boolean",
+        dead_lettered: bool => "boolean", because_of: Option<Uuid> => "uuid", generation: i32 => "integer",
+        progress_percent: Option<i16> => "smallint", progress_message: Option<String> => "text",
+        submitted_seq: i64 => "bigint", last_seq: i64 => "bigint",
+    }
+}
+columns! {
+    /// Rows of `swarm_tasks` that are there.
+    TaskChanges {
+        id: Uuid => "uuid", organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid",
+        assigned_agent_id: Option<Uuid> => "uuid", status: &'static str => "text", attempt_count: i32 => "integer",
+        max_attempts: i32 => "integer", result: Option<String> => "jsonb", error_message: Option<String> => "text",
+        queued_at: Option<Time> => "timestamptz", started_at: Option<Time> => "timestamptz",
+        completed_at: Option<Time> => "timestamptz", timeout_at: Option<Time> => "timestamptz", accepted: bool => "boolean",
+        rejected: bool => "boolean", dead_lettered: bool => "boolean", because_of: Option<Uuid> => "uuid",
+        generation: i32 => "integer", progressed: bool => "boolean", progress_percent: Option<i16> => "smallint",
+        progress_message: Option<String> => "text", last_seq: i64 => "bigint",
+    }
+}
+columns! {
+    /// Rows of `task_dependencies`: never changed.
+    Dependencies {
+        organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid", task_id: Uuid => "uuid",
+        depends_on_task_id: Uuid => "uuid", dependency_type: &'static str => "text", alias: Option<String> => "text",
+    }
+}
+columns! {
+    /// Rows of `swarm_agents`, without what samples say.
+    Agents {
+        id: Uuid => "uuid", organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid", agent_type: String => "text",
+        agent_name: String => "text", capabilities: String => "text[]", role: &'static str => "text",
+        status: &'static str => "text", current_task_id: Option<Uuid> => "uuid", tasks_completed: i32 => "integer",
+        tasks_failed: i32 => "integer", resource_usage: &'static str => "jsonb", metadata: String => "jsonb",
+        started_at: Option<Time> => "timestamptz", stopped_at: Option<Time> => "timestamptz", created_at: Time => "timestamptz",
+        incarnation: i64 => "bigint", instance_id: Uuid => "uuid", slots: i32 => "integer", waiting: i32 => "integer",
+        stop_reason: Option<String> => "text", created_seq: i64 => "bigint", last_seq: i64 => "bigint",
+    }
+}
+columns! {
+    /// What samples say of agents.
+    Samples {
+        id: Uuid => "uuid", organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid",
+        last_heartbeat_at: Option<Time> => "timestamptz", resource_usage: String => "jsonb",
+    }
+}
+columns! {
+    /// Rows of `swarms`.
+    Swarms {
+        id: Uuid => "uuid", organization_id: Uuid => "uuid", name: String => "text", description: Option<String> => "text",
+        topology: String => "text", topology_configuration: &'static str => "jsonb", configuration: String => "jsonb",
+        status: &'static str => "text", agent_count: i32 => "integer", partition: i16 => "smallint",
+        created_by: Option<Uuid> => "uuid", created_at: Time => "timestamptz", updated_at: Time => "timestamptz",
+        deleted_at: Option<Time> => "timestamptz", created_seq: i64 => "bigint", last_seq: i64 => "bigint",
+    }
+}
+columns! {
+    /// Rows of `organizations`.
+    Orgs { id: Uuid => "uuid", name: String => "text", created_at: Time => "timestamptz", created_seq: i64 => "bigint" }
+}
+columns! {
+    /// Rows of `users`.
+    Users {
+        id: Uuid => "uuid", organization_id: Uuid => "uuid", name: String => "text", role: &'static str => "text",
+        created_at: Time => "timestamptz", created_seq: i64 => "bigint",
+    }
+}
+columns! {
+    /// Rows of `api_keys`.
+    Keys {
+        id: Uuid => "uuid", organization_id: Uuid => "uuid", user_id: Uuid => "uuid", name: String => "text",
+        role: &'static str => "text", sha256: String => "text", created_at: Time => "timestamptz",
+        revoked_at: Option<Time> => "timestamptz", created_seq: i64 => "bigint",
+    }
+}
+
+impl Batch {
+    /// The rows that `changes` names, as they are in `fold` now.
+    pub(crate) fn of(from: u64, fold: &Fold, changes: Changes) -> Self {
+        let mut batch = Self {
+            from,
+            to: fold.sequence,
+            messages: changes.messages,
+            log_time: time(Timestamp::from_micros(changes.time_micros)),
+            lines: changes.lines,
+            days: changes.days,
+            ..Self::default()
+        };
+        for ((place, id), mut change) in changes.tasks {
+            let view = change
+                .ended
+                .take()
+                .or_else(|| fold.distributor(place.partition).task(place, id));
+            if let Some(view) = view {
+                batch.task(view, change);
+            }
+        }
+        for ((org, swarm, id), change) in changes.agents {
+            batch.agent(fold, (org, swarm, id), change);
+        }
+        for ((org, id), sequence) in changes.swarms {
+            if let Some(swarm) = fold.swarm(org, id) {
+                batch.swarm(swarm, sequence);
+            }
+        }
+        for (org, sequence) in changes.orgs {
+            if let Some(found) = fold.organization(org) {
+                let rows = &mut batch.orgs;
+                rows.id.push(org.0);
+                rows.name.push(text(&found.name).into_owned());
+                rows.created_at.push(time(found.created_at));
+                rows.created_seq.push(int8(sequence));
+            }
+        }
+        for ((org, id), sequence) in changes.users {
+            if let Some(found) = fold.organization(org).and_then(|org| org.users.get(&id)) {
+                let rows = &mut batch.users;
+                rows.id.push(id.0);
+                rows.organization_id.push(org.0);
+                rows.name.push(text(&found.name).into_owned());
+                rows.role.push(role(found.role));
+                rows.created_at.push(time(found.created_at));
+                rows.created_seq.push(int8(sequence));
+            }
+        }
+        for ((org, id), sequence) in changes.keys {
+            if let Some(found) = fold.organization(org).and_then(|org| org.keys.get(&id)) {
+                let rows = &mut batch.keys;
+                rows.id.push(id.0);
+                rows.organization_id.push(org.0);
+                rows.user_id.push(found.user.0);
+                rows.name.push(text(&found.name).into_owned());
+                rows.role.push(role(found.role));
+                rows.sha256.push(text(&found.sha256).into_owned());
+                rows.created_at.push(time(found.created_at));
+                rows.revoked_at.push(found.revoked_at.map(time));
+                rows.created_seq.push(int8(sequence));
+            }
+        }
+        batch
+    }
+
+    fn task(&mut self, view: TaskView, change: TaskChange) {
+        let result = match change.result {
+            None => None,
+            Some(Carried::Inline(json)) => Some(stored(&json)),
+            Some(elsewhere) => {
+                self.results.push((view.place, view.id.0, elsewhere));
+                None
+            }
+        };
+        let progressed = change.progress.is_some();
+        let (percent, words) = change.progress.unwrap_or_default();
+        let percent = percent.map(i16::from);
+        let words = words.map(|words| text(&words).into_owned());
+        let error = view.error.as_deref().map(|error| text(error).into_owned());
+        // A struct of arrays twice: most columns of a new row are those of a changed one.
+        macro_rules! both {
+            ($rows:ident) => {
+                $rows.id.push(view.id.0);
+                $rows.organization_id.push(view.place.org.0);
+                $rows.swarm_id.push(view.place.swarm.0);
+                $rows
+                    .assigned_agent_id
+                    .push(view.agent.map(|agent| agent.0));
+                $rows.status.push(view.status.as_str());
+                $rows.attempt_count.push(int4(view.attempt_count));
+                $rows.max_attempts.push(int4(view.max_attempts));
+                $rows.result.push(result);
+                $rows.error_message.push(error);
+                $rows.queued_at.push(view.queued_at.map(time));
+                $rows.started_at.push(view.started_at.map(time));
+                $rows.completed_at.push(view.completed_at.map(time));
+                $rows.timeout_at.push(view.timeout_at.map(time));
+                $rows.accepted.push(view.accepted);
+                $rows.rejected.push(view.rejected);
+                $rows.dead_lettered.push(view.dead_lettered);
+                $rows.because_of.push(view.because_of.map(|task| task.0));
+                $rows.generation.push(int4(view.generation));
+                $rows.progress_percent.push(percent);
+                $rows.progress_message.push(words);
+                $rows.last_seq.push(int8(change.sequence));
+            };
+        }
+        let Some(submitted) = change.submitted else {
+            let rows = &mut self.tasks;
+            rows.progressed.push(progressed);
+            both!(rows);
+            return;
+        };
+        let rows = &mut self.new_tasks;
+        rows.parent_task_id.push(view.parent.map(|task| task.0));
+        rows.task_type
+            .push(clipped(&view.task_type, swarm_events::task::TYPE_CHARS_MAX));
+        rows.payload.push(stored(&submitted.payload));
+        rows.priority.push(i32::from(view.priority));
+        rows.required_capabilities
+            .push(array_literal(&view.required_capabilities));
+        rows.created_at.push(time(view.created_at));
+        rows.key
+            .push(submitted.key.map(|key| text(&key).into_owned()));
+        rows.graph_id.push(view.graph.map(|graph| graph.0));
+        rows.affinity_key
+            .push(submitted.affinity_key.map(|key| text(&key).into_owned()));
+        rows.timeout_ms.push(submitted.timeout_ms.map(int8));
+        rows.body_sha256
+            .push(submitted.body_sha256.map(|hash| text(&hash).into_owned()));
+        rows.submitted_seq.push(int8(view.submitted));
+        both!(rows);
+        for edge in &view.dependencies {
+            let rows = &mut self.dependencies;
+            rows.organization_id.push(view.place.org.0);
+            rows.swarm_id.push(view.place.swarm.0);
+            rows.task_id.push(view.id.0);
+            rows.depends_on_task_id.push(edge.task_id.0);
+            rows.dependency_type.push(match edge.dependency_type {
+                DependencyType::Completion => "completion",
+                DependencyType::Success => "success",
+                DependencyType::Data => "data",
+            });
+            rows.alias
+                .push(edge.alias.as_deref().map(|alias| text(alias).into_owned()));
+        }
+    }
+
+    fn agent(
+        &mut self,
+        fold: &Fold,
+        (org, swarm, id): (OrgId, SwarmId, AgentId),
+        change: AgentChange,
+    ) {
+        // Only a member of a swarm has a row: what the distributor knows of others is nothing.
+        let Some((found, in_swarm)) = fold
+            .swarm(org, swarm)
+            .and_then(|in_swarm| Some((in_swarm.agents.get(&id)?, in_swarm)))
+        else {
+            return;
+        };
+        let work = fold
+            .distributor(in_swarm.place.partition)
+            .agent(in_swarm.place, id);
+        let (running, completed, failed) = work.as_ref().map_or((&[][..], 0, 0), |work| {
+            (&work.running[..], work.completed, work.failed)
+        });
+        let rows = &mut self.agents;
+        rows.id.push(id.0);
+        rows.organization_id.push(org.0);
+        rows.swarm_id.push(swarm.0);
+        rows.agent_type.push(clipped(
+            &found.profile.agent_type,
+            swarm_events::agent::TYPE_CHARS_MAX,
+        ));
+        rows.agent_name.push(clipped(
+            &found.profile.agent_name,
+            swarm_events::agent::NAME_CHARS_MAX,
+        ));
+        rows.capabilities
+            .push(array_literal(&found.profile.capabilities));
+        // The only role there is until topologies elect others.
+        rows.role.push("worker");
+        rows.status.push(agent_status(found, !running.is_empty()));
+        rows.current_task_id.push(
+            running
+                .first()
+                .filter(|_| found.is_live())
+                .map(|task| task.0),
+        );
+        rows.tasks_completed
+            .push(i32::try_from(completed).unwrap_or(i32::MAX));
+        rows.tasks_failed
+            .push(i32::try_from(failed).unwrap_or(i32::MAX));
+        rows.resource_usage.push("{}");
+        rows.metadata.push(stored(&found.profile.metadata));
+        rows.started_at.push(Some(time(found.joined_at)));
+        rows.stopped_at.push(found.left_at.map(time));
+        rows.created_at.push(time(found.created_at));
+        rows.incarnation.push(int8(found.incarnation));
+        rows.instance_id.push(found.instance.0);
+        rows.slots.push(int4(found.profile.slots));
+        rows.waiting.push(int4(found.profile.waiting));
+        rows.stop_reason.push(
+            found
+                .left_reason
+                .as_deref()
+                .map(|reason| text(reason).into_owned()),
+        );
+        rows.created_seq
+            .push(int8(change.created.unwrap_or(found.joined_seq)));
+        rows.last_seq.push(int8(change.sequence));
+        if let Some(sample) = change.sample {
+            let rows = &mut self.samples;
+            rows.id.push(id.0);
+            rows.organization_id.push(org.0);
+            rows.swarm_id.push(swarm.0);
+            rows.last_heartbeat_at
+                .push(sample.last_heartbeat_at.to_chrono());
+            rows.resource_usage.push(resource_usage(&sample));
+        }
+    }
+
+    fn swarm(&mut self, swarm: &swarm_coordinator_core::Swarm, sequence: u64) {
+        let rows = &mut self.swarms;
+        rows.id.push(swarm.place.swarm.0);
+        rows.organization_id.push(swarm.place.org.0);
+        rows.name
+            .push(clipped(&swarm.name, swarm_events::swarm::NAME_CHARS_MAX));
+        rows.description.push(
+            swarm
+                .description
+                .as_deref()
+                .map(|words| text(words).into_owned()),
+        );
+        rows.topology.push(word(&swarm.topology));
+        // No topology has settings of its own until topologies come.
+        rows.topology_configuration.push("{}");
+        rows.configuration.push(
+            Json::from_value(&swarm.configuration)
+                .map_or_else(|_| "{}".to_owned(), |json| stored(&json)),
+        );
+        rows.status.push(swarm.status().as_str());
+        rows.agent_count
+            .push(i32::try_from(swarm.live_agents()).unwrap_or(i32::MAX));
+        rows.partition
+            .push(i16::from(swarm.place.partition.number()));
+        rows.created_by.push(swarm.created_by.map(|user| user.0));
+        rows.created_at.push(time(swarm.created_at));
+        rows.updated_at.push(time(swarm.updated_at));
+        rows.deleted_at.push(swarm.deleted_at.map(time));
+        rows.created_seq.push(int8(swarm.created_seq));
+        rows.last_seq.push(int8(sequence));
+    }
+
+    /// Puts a result in that was looked up.
+    pub(crate) fn set_result(&mut self, place: Place, id: Uuid, json: &Json) {
+        let set = |ids: &[Uuid], orgs: &[Uuid], swarms: &[Uuid], results: &mut [Option<String>]| {
+            let found = (0..ids.len()).find(|&at| {
+                ids[at] == id && orgs[at] == place.org.0 && swarms[at] == place.swarm.0
+            });
+            if let Some(at) = found {
+                results[at] = Some(stored(json));
+            }
+        };
+        let rows = &mut self.new_tasks;
+        set(
+            &rows.id,
+            &rows.organization_id,
+            &rows.swarm_id,
+            &mut rows.result,
+        );
+        let rows = &mut self.tasks;
+        set(
+            &rows.id,
+            &rows.organization_id,
+            &rows.swarm_id,
+            &mut rows.result,
+        );
+    }
+}
+
+fn agent_status(agent: &Agent, busy: bool) -> &'static str {
+    match (agent.is_live(), agent.liveness) {
+        (false, _) => "stopped",
+        (true, Liveness::Suspected | Liveness::Failed) => "unhealthy",
+        (true, Liveness::Alive) if busy => "busy",
+        (true, Liveness::Alive) => "idle",
+    }
+}
+
+/// `{cpu_percent, memory_mb, active_connections}`: two digits behind the point, without floats.
+fn resource_usage(sample: &AgentSample) -> String {
+    let memory = u128::from(sample.memory_kib) * 100 / 1024;
+    format!(
+        r#"{{"cpu_percent":{}.{:02},"memory_mb":{}.{:02},"active_connections":{},"queue_depth":{}}}"#,
+        sample.cpu_centipercent / 100,
+        sample.cpu_centipercent % 100,
+        memory / 100,
+        memory % 100,
+        sample.active_connections,
+        sample.queue_depth,
+    )
+}
+
+const fn role(role: Role) -> &'static str {
+    match role {
+        Role::User => "user",
+        Role::Analyst => "analyst",
+        Role::Developer => "developer",
+        Role::Operator => "operator",
+        Role::Admin => "admin",
+    }
+}
+
+/// The word that an enum serializes to.
+fn word<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_value(value)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+fn stored(json: &Json) -> String {
+    storable(json.as_str()).into_owned()
+}
+/// Out of chrono's range is out of PostgreSQL's too; no server stores such a time.
+fn time(time: Timestamp) -> Time {
+    time.to_chrono().unwrap_or_default()
+}
+fn int4(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
+fn int8(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resources_are_shown_with_two_digits() {
+        let sample = AgentSample {
+            instance: swarm_events::InstanceId(Uuid::nil()),
+            status: "busy".to_owned(),
+            last_heartbeat_at: Timestamp::ZERO,
+            cpu_centipercent: 10_305,
+            memory_kib: 1_536,
+            active_connections: 3,
+            queue_depth: 0,
+            current_tasks: Vec::new(),
+        };
+        let shown: serde_json::Value =
+            serde_json::from_str(&resource_usage(&sample)).expect("is JSON");
+        assert_eq!(
+            shown,
+            serde_json::json!({"cpu_percent": 103.05, "memory_mb": 1.5, "active_connections": 3, "queue_depth": 0})
+        );
+    }
+}

@@ -1,0 +1,230 @@
+//! The projector's fold: the same cores as the services', over all partitions, and what a message changed.
+
+use swarm_coordinator_core::Coordinator;
+use swarm_distributor_core::Distributor;
+use swarm_events::{
+    AgentId, Body, Input, OrgId, Partition, Place, SwarmId, TaskId, Timestamp,
+    decider::{Decider, Verdict},
+    read,
+    subject::{Service, Subject},
+    swarm::AgentSample,
+};
+use swarm_health_core::Health;
+use swarm_log::StoredMessage;
+
+use crate::{
+    changes::Changes,
+    route::{Route, judge},
+};
+
+/// The state of everything at a sequence.
+pub(crate) struct Fold {
+    coordinators: Vec<Coordinator>,
+    distributors: Vec<Distributor>,
+    healths: Vec<Health>,
+    touched: Touched,
+    /// Last sequence met.
+    pub(crate) sequence: u64,
+}
+
+/// What the last message touched; kept to be used again.
+#[derive(Default)]
+struct Touched {
+    coordinator: swarm_coordinator_core::Touched,
+    distributor: swarm_distributor_core::Touched,
+}
+
+/// A message that only a newer program can read: nothing behind it can be projected by this one.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{subject} at sequence {sequence} was written by a newer service ({detail}); start a projector of its version"
+)]
+pub struct Newer {
+    /// Where it was published.
+    pub subject: String,
+    /// Its sequence.
+    pub sequence: u64,
+    /// What is not known here.
+    pub detail: String,
+}
+
+impl Fold {
+    pub(crate) fn new() -> Self {
+        Self {
+            coordinators: Partition::all().map(Coordinator::new).collect(),
+            distributors: Partition::all().map(Distributor::new).collect(),
+            healths: Partition::all().map(Health::new).collect(),
+            touched: Touched::default(),
+            sequence: 0,
+        }
+    }
+
+    pub(crate) fn coordinator(&self, partition: Partition) -> &Coordinator {
+        &self.coordinators[usize::from(partition.number())]
+    }
+    pub(crate) fn distributor(&self, partition: Partition) -> &Distributor {
+        &self.distributors[usize::from(partition.number())]
+    }
+
+    /// Applies a message; `changes` takes note of what it changed, if anything is to be written.
+    pub(crate) fn meet(
+        &mut self,
+        message: &StoredMessage,
+        changes: Option<&mut Changes>,
+    ) -> Result<(), Newer> {
+        let time = Timestamp::from_micros(message.time_micros);
+        let input = read(message.sequence, time, &message.subject, &message.payload);
+        if let Input::Unreadable(unreadable) = &input
+            && unreadable.newer
+        {
+            return Err(Newer {
+                subject: unreadable.subject_text.clone(),
+                sequence: unreadable.sequence,
+                detail: unreadable.problem.to_string(),
+            });
+        }
+        self.sequence = message.sequence;
+        let verdict = self.evolve(&message.subject, &input);
+        let Some(changes) = changes else {
+            self.touched.clear();
+            return Ok(());
+        };
+        let void = match verdict {
+            Verdict::Void(why) => Some(why),
+            _ => None,
+        };
+        changes.message(message, &input, void);
+        let new = self.is_new_task(&input);
+        changes.touched(
+            message.sequence,
+            &self.touched.coordinator,
+            &mut self.touched.distributor,
+        );
+        if let (Input::Event(recorded), None) = (&input, void)
+            && let Some(place) = recorded.subject.place()
+        {
+            changes.event(place, recorded);
+            match &recorded.event.body {
+                Body::TaskSubmitted(submitted) if new => {
+                    changes.submitted(place, TaskId(recorded.event.about), submitted);
+                }
+                Body::SwarmSampled(sampled) => {
+                    for (agent, sample) in &sampled.agents {
+                        if self.is_current(place, *agent, sample) {
+                            changes.sampled(place, *agent, sample, message.sequence);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.touched.clear();
+        Ok(())
+    }
+
+    /// Whether the input is the submission of a task that the core has taken up now: a repeat of an earlier one is not.
+    fn is_new_task(&self, input: &Input) -> bool {
+        let Input::Event(recorded) = input else {
+            return false;
+        };
+        let (Body::TaskSubmitted(_), Some(place)) =
+            (&recorded.event.body, recorded.subject.place())
+        else {
+            return false;
+        };
+        let key = (place, TaskId(recorded.event.about));
+        let tasks = &self.touched.distributor;
+        if !tasks.tasks.contains(&key) {
+            return false;
+        }
+        let submitted = match tasks.ended.get(&key) {
+            Some(view) => Some(view.submitted),
+            None => self
+                .distributor(place.partition)
+                .task(key.0, key.1)
+                .map(|view| view.submitted),
+        };
+        submitted == Some(recorded.sequence)
+    }
+
+    /// Judged here and now, not when the batch is written: rows must not depend on where a batch ends.
+    fn is_current(&self, place: Place, agent: AgentId, sample: &AgentSample) -> bool {
+        let swarm = self
+            .coordinator(place.partition)
+            .swarm(place.org, place.swarm);
+        swarm
+            .and_then(|swarm| swarm.agents.get(&agent))
+            .is_some_and(|found| found.instance == sample.instance)
+    }
+
+    /// The verdict of the core whose event it is.
+    fn evolve(&mut self, subject: &str, input: &Input) -> Verdict {
+        let of_org = match input {
+            Input::Event(recorded) => matches!(recorded.subject, Subject::Org(..)),
+            Input::Unreadable(_) => false,
+        };
+        let judge = match input {
+            Input::Event(recorded) => judge(&recorded.subject),
+            Input::Unreadable(_) => Service::Coordinator,
+        };
+        let route = Route::of(subject);
+        let Some(home) = route.partition else {
+            return Verdict::Ignored;
+        };
+        let at = usize::from(home.number());
+        let Touched {
+            coordinator,
+            distributor,
+        } = &mut self.touched;
+        let mut verdict = Verdict::Ignored;
+        let mut judged = |service, found| {
+            if service == judge {
+                verdict = found;
+            }
+        };
+        if of_org {
+            // Organizations concern every partition; the verdict is that of their own.
+            let mut elsewhere = swarm_coordinator_core::Touched::default();
+            for (number, core) in self.coordinators.iter_mut().enumerate() {
+                if number == at {
+                    judged(Service::Coordinator, core.evolve_traced(input, coordinator));
+                } else {
+                    core.evolve_traced(input, &mut elsewhere);
+                }
+            }
+        } else if route.coordinator {
+            judged(
+                Service::Coordinator,
+                self.coordinators[at].evolve_traced(input, coordinator),
+            );
+        }
+        if route.distributor {
+            judged(
+                Service::Distributor,
+                self.distributors[at].evolve_traced(input, distributor),
+            );
+        }
+        if route.health {
+            judged(Service::Health, self.healths[at].evolve(input, None));
+        }
+        verdict
+    }
+
+    pub(crate) fn swarm(
+        &self,
+        org: OrgId,
+        swarm: SwarmId,
+    ) -> Option<&swarm_coordinator_core::Swarm> {
+        self.coordinator(Partition::of(swarm.0)).swarm(org, swarm)
+    }
+    pub(crate) fn organization(&self, org: OrgId) -> Option<&swarm_coordinator_core::Organization> {
+        self.coordinator(Partition::of(org.0)).organization(org)
+    }
+}
+
+impl Touched {
+    fn clear(&mut self) {
+        self.coordinator.clear();
+        self.distributor.clear();
+    }
+}

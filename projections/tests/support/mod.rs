@@ -1,0 +1,520 @@
+//! A log written by hand, a projector on it, and all tables as text.
+#![allow(dead_code)] // each test binary uses its part
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::json;
+use sqlx::{AssertSqlSafe, PgPool};
+use swarm_events::{
+    AgentId, Body, Event, EventId, InstanceId, Json, KeyId, OrgId, Partition, Place, Service,
+    Subject, SwarmId, TaskId, Timestamp, UserId,
+    agent::{Joined, Profile},
+    configuration::{Algorithm, Configuration, TopologyKind},
+    control::{Claimed, Observed},
+    envelope::{Decided, Source},
+    org::{self, Role},
+    subject::{AgentVerb, ControlVerb, OrgVerb, SwarmVerb, TaskVerb},
+    swarm,
+    task::{self, Carried, Submitted},
+};
+use swarm_log::{Log, Message, simulated::SimulatedLog};
+use swarm_projections::{
+    projector::{Pace, ProjectorError, run},
+    status::{ProjectorState, ProjectorStatus},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Longest wait of a test for anything: far above what it takes.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// 2024-01-01T00:00:00Z in microseconds.
+pub const START: i64 = 1_704_067_200_000_000;
+
+/// Writes what services, agents and clients would write.
+pub struct Script {
+    pub log: SimulatedLog,
+    pub org: OrgId,
+    pub place: Place,
+    epochs: BTreeMap<(Service, Partition), (u64, u64)>,
+    last: u64,
+    ids: u128,
+}
+
+/// A UUID of version 4 form: no time is in it.
+pub const fn id(number: u128) -> Uuid {
+    Uuid::from_u128(0x4000_8000_0000_0000_0000 | number)
+}
+
+impl Script {
+    /// An organization with an admin and a key, and a swarm.
+    pub async fn new() -> Self {
+        let org = OrgId(id(1));
+        let place = Place::new(org, SwarmId(id(2)));
+        let log = SimulatedLog::default();
+        let mut script = Self {
+            log,
+            org,
+            place,
+            epochs: BTreeMap::new(),
+            last: 0,
+            ids: 1_000_000,
+        };
+        script
+            .claim(Service::Coordinator, Partition::of(org.0))
+            .await;
+        for service in [Service::Coordinator, Service::Distributor, Service::Health] {
+            script.claim(service, place.partition).await;
+        }
+        let home = Partition::of(org.0);
+        let created = org::Created {
+            name: "Org".to_owned(),
+        };
+        script
+            .decide(Subject::Org(home, org, OrgVerb::Created), org.0, created)
+            .await;
+        let user = org::UserAdded {
+            user_id: UserId(id(3)),
+            name: "Ann".to_owned(),
+            role: Role::Admin,
+        };
+        script
+            .decide(Subject::Org(home, org, OrgVerb::UserAdded), org.0, user)
+            .await;
+        let key = org::KeyCreated {
+            key_id: KeyId(id(4)),
+            user_id: UserId(id(3)),
+            name: "first".to_owned(),
+            role: Role::Admin,
+            sha256: "00".repeat(32),
+        };
+        script
+            .decide(Subject::Org(home, org, OrgVerb::KeyCreated), org.0, key)
+            .await;
+        script.swarm(place, "first").await;
+        script
+    }
+
+    pub async fn swarm(&mut self, place: Place, name: &str) -> u64 {
+        let created = swarm::Created {
+            name: name.to_owned(),
+            description: Some("of the \0 test".to_owned()),
+            topology: TopologyKind::Star,
+            configuration: Configuration::default(),
+            partition: place.partition.number(),
+            created_by: Some(UserId(id(3))),
+        };
+        self.decide(
+            Subject::Swarm(place, SwarmVerb::Created),
+            place.swarm.0,
+            created,
+        )
+        .await
+    }
+
+    pub fn is_claimed(&self, service: Service, partition: Partition) -> bool {
+        self.epochs.contains_key(&(service, partition))
+    }
+
+    /// An id that no one has.
+    pub fn fresh_id(&mut self) -> Uuid {
+        self.fresh()
+    }
+
+    fn fresh(&mut self) -> Uuid {
+        self.ids += 1;
+        id(self.ids)
+    }
+
+    /// Lets the server's clock go on.
+    pub fn pass(&self, millis: i64) {
+        self.log.set_time(self.log.time() + millis * 1_000);
+    }
+
+    /// Stores a message as it is.
+    pub async fn raw(&mut self, subject: &str, payload: impl Into<bytes::Bytes>) -> u64 {
+        self.pass(1);
+        let message = Message {
+            subject: subject.to_owned(),
+            payload: payload.into(),
+            message_id: None,
+            fence: None,
+        };
+        let outcome = self.log.append(vec![message]).await.remove(0);
+        self.last = outcome.unwrap_or_else(|error| panic!("{error}")).sequence;
+        self.last
+    }
+
+    pub async fn event(&mut self, event: Event, subject: &Subject) -> u64 {
+        let json = event.to_json().unwrap_or_else(|error| panic!("{error}"));
+        self.raw(&subject.to_string(), json).await
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.log.time())
+    }
+
+    pub async fn claim(&mut self, service: Service, partition: Partition) -> u64 {
+        let previous = self
+            .epochs
+            .get(&(service, partition))
+            .map_or(0, |epoch| epoch.0);
+        let subject = Subject::Control(service, partition, ControlVerb::Claimed);
+        let instance = InstanceId(id(10));
+        let claimed = Claimed {
+            instance,
+            decider_version: 1,
+            previous,
+            reason: "start".to_owned(),
+            rejects: Vec::new(),
+        };
+        let about = Event::about_partition(partition);
+        let event = Event::new(
+            EventId(self.fresh()),
+            Source::Service(service, instance),
+            self.now(),
+            &subject,
+            about,
+            claimed,
+        );
+        let epoch = self.event(event, &subject).await;
+        self.epochs.insert((service, partition), (epoch, 0));
+        epoch
+    }
+
+    fn decision(&mut self, subject: &Subject, about: Uuid, body: impl Into<Body>) -> Event {
+        let swarm_events::read::Writer::Service(service) = swarm_events::read::writer(subject)
+        else {
+            panic!("{subject} is no decision's");
+        };
+        let (epoch, ordinal) = self
+            .epochs
+            .get_mut(&(service, subject.partition()))
+            .expect("claimed");
+        *ordinal += 1;
+        let (epoch, ordinal) = (*epoch, *ordinal);
+        let id = EventId::of_decision(service.as_str(), epoch, ordinal);
+        let mut event = Event::new(
+            id,
+            Source::Service(service, InstanceId(self::id(10))),
+            self.now(),
+            subject,
+            about,
+            body,
+        );
+        event.decided = Some(Decided {
+            cause_sequence: self.last,
+            epoch,
+            ordinal,
+            decider_version: 1,
+        });
+        event
+    }
+
+    /// A decision of the service that writes there.
+    pub async fn decide(&mut self, subject: Subject, about: Uuid, body: impl Into<Body>) -> u64 {
+        let event = self.decision(&subject, about, body);
+        self.event(event, &subject).await
+    }
+
+    /// A decision of an owner that has been superseded.
+    pub async fn stale(&mut self, subject: Subject, about: Uuid, body: impl Into<Body>) -> u64 {
+        let mut event = self.decision(&subject, about, body);
+        if let Some(decided) = &mut event.decided {
+            decided.epoch -= 1;
+        }
+        self.event(event, &subject).await
+    }
+
+    /// What health's shell heard, and its record of it.
+    pub async fn sample(&mut self, agent: AgentId, sample: swarm::AgentSample) -> u64 {
+        let subject =
+            Subject::Control(Service::Health, self.place.partition, ControlVerb::Observed);
+        let agents = std::collections::BTreeMap::from([(agent, sample)]);
+        let (org_id, swarm_id) = (self.org, self.place.swarm);
+        let observed = Observed::Samples {
+            org_id,
+            swarm_id,
+            agents: agents.clone(),
+        };
+        let source = Source::Service(Service::Health, InstanceId(id(10)));
+        let about = Event::about_partition(self.place.partition);
+        let heard = Event::new(
+            EventId(self.fresh()),
+            source,
+            self.now(),
+            &subject,
+            about,
+            observed,
+        );
+        let cause = heard.id;
+        self.event(heard, &subject).await;
+        let subject = Subject::Swarm(self.place, SwarmVerb::Sampled);
+        let mut event = self.decision(&subject, self.place.swarm.0, swarm::Sampled { agents });
+        event.causation = Some(cause.0);
+        self.event(event, &subject).await
+    }
+
+    pub async fn client(&mut self, subject: Subject, about: Uuid, body: impl Into<Body>) -> u64 {
+        let source = Source::Client("/test".to_owned());
+        let event = Event::new(
+            EventId(self.fresh()),
+            source,
+            self.now(),
+            &subject,
+            about,
+            body,
+        );
+        self.event(event, &subject).await
+    }
+
+    pub async fn by_agent(
+        &mut self,
+        verb: TaskVerb,
+        agent: AgentId,
+        task: TaskId,
+        body: impl Into<Body>,
+    ) -> u64 {
+        let subject = Subject::Task(self.place, verb, Some(agent));
+        let event = Event::new(
+            EventId(self.fresh()),
+            Source::Agent(agent),
+            self.now(),
+            &subject,
+            task.0,
+            body,
+        );
+        self.event(event, &subject).await
+    }
+
+    pub async fn by_distributor(
+        &mut self,
+        verb: TaskVerb,
+        agent: Option<AgentId>,
+        about: Uuid,
+        body: impl Into<Body>,
+    ) -> u64 {
+        self.decide(Subject::Task(self.place, verb, agent), about, body)
+            .await
+    }
+
+    pub async fn by_agent_subject(
+        &mut self,
+        verb: AgentVerb,
+        agent: AgentId,
+        body: impl Into<Body>,
+    ) -> u64 {
+        self.decide(Subject::Agent(self.place, verb, agent), agent.0, body)
+            .await
+    }
+
+    /// A process of the agent joins.
+    pub async fn join(&mut self, agent: AgentId, incarnation: u64, slots: u32) -> u64 {
+        let joined = Joined {
+            incarnation,
+            instance: instance(agent, incarnation),
+            profile: Profile {
+                agent_type: "exec".to_owned(),
+                agent_name: format!("agent {}", agent.0.as_u128() & 0xffff),
+                capabilities: vec!["a \"b\"".to_owned(), "c,d".to_owned()],
+                slots,
+                waiting: 0,
+                metadata: Json::object(),
+            },
+        };
+        self.by_agent_subject(AgentVerb::Joined, agent, joined)
+            .await
+    }
+
+    pub async fn submit(&mut self, task: TaskId, submitted: Submitted) -> u64 {
+        self.client(
+            Subject::Task(self.place, TaskVerb::Submitted, None),
+            task.0,
+            submitted,
+        )
+        .await
+    }
+
+    pub async fn assign(&mut self, task: TaskId, agent: AgentId, attempt: u32) -> u64 {
+        let assigned = task::Assigned {
+            task_type: "t".to_owned(),
+            payload: Carried::Inline(Json::object()),
+            inputs: None,
+            attempt,
+            generation: 1,
+            incarnation: 1,
+            priority: 5,
+            timeout_ms: 60_000,
+            algorithm: Algorithm::LeastLoaded,
+            candidates: Vec::new(),
+            passed_over: BTreeMap::new(),
+        };
+        self.by_distributor(TaskVerb::Assigned, Some(agent), task.0, assigned)
+            .await
+    }
+
+    pub async fn start(&mut self, task: TaskId, agent: AgentId, assignment: u64) -> u64 {
+        self.by_agent(
+            TaskVerb::Started,
+            agent,
+            task,
+            task::Started {
+                assignment,
+                incarnation: 1,
+            },
+        )
+        .await
+    }
+
+    pub async fn complete(
+        &mut self,
+        task: TaskId,
+        agent: AgentId,
+        assignment: u64,
+        result: Carried,
+    ) -> u64 {
+        self.by_agent(
+            TaskVerb::Completed,
+            agent,
+            task,
+            task::Completed {
+                assignment,
+                incarnation: 1,
+                result,
+            },
+        )
+        .await
+    }
+
+    /// From submitted to completed.
+    pub async fn whole_task(&mut self, task: TaskId, agent: AgentId) {
+        self.submit(task, submission()).await;
+        let assignment = self.assign(task, agent, 1).await;
+        self.start(task, agent, assignment).await;
+        self.complete(
+            task,
+            agent,
+            assignment,
+            Carried::Inline(json!({"n": 1}).into()),
+        )
+        .await;
+    }
+}
+
+pub fn instance(agent: AgentId, incarnation: u64) -> InstanceId {
+    InstanceId(Uuid::from_u128(
+        agent.0.as_u128() ^ u128::from(incarnation) << 32,
+    ))
+}
+
+pub fn submission() -> Submitted {
+    Submitted {
+        task_type: "count".to_owned(),
+        payload: json!({"path": "a\tb\\c\n"}).into(),
+        priority: 5,
+        required_capabilities: Vec::new(),
+        max_attempts: None,
+        timeout_ms: None,
+        parent_task_id: None,
+        affinity_key: None,
+        depends_on: Vec::new(),
+        key: None,
+        graph: None,
+        body_sha256: None,
+    }
+}
+
+/// A projector that runs.
+pub struct Projector {
+    pub status: ProjectorStatus,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), ProjectorError>>,
+}
+
+impl Projector {
+    pub fn start<L: Log>(log: &L, url: &str, pace: Pace) -> Self {
+        let (status, stop) = (ProjectorStatus::default(), CancellationToken::new());
+        let (log, url) = (log.clone(), url.to_owned());
+        let (of, until) = (status.clone(), stop.clone());
+        let task = tokio::spawn(async move { run(log, &url, pace, of, until).await });
+        Self { status, stop, task }
+    }
+
+    /// Waits until its state is as wanted.
+    pub async fn until(&self, what: &str, mut wanted: impl FnMut(&ProjectorState) -> bool) {
+        let mut watch = self.status.watch();
+        let reached = tokio::time::timeout(PATIENCE, watch.wait_for(|state| wanted(state))).await;
+        assert!(reached.is_ok(), "{what}: {:?}", self.status.get());
+    }
+
+    pub async fn until_committed(&self, sequence: u64) {
+        self.until("committed", |state| state.committed >= sequence)
+            .await;
+    }
+
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.ended().await.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    pub async fn ended(self) -> Result<(), ProjectorError> {
+        tokio::time::timeout(PATIENCE, self.task)
+            .await
+            .expect("it ends")
+            .expect("it does not panic")
+    }
+}
+
+/// Projects the whole log into the database and stops.
+pub async fn project<L: Log>(log: &L, url: &str, pace: Pace) {
+    let projector = Projector::start(log, url, pace);
+    let last = log
+        .info()
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
+        .last_sequence;
+    projector.until_committed(last).await;
+    projector.stop().await;
+}
+
+pub async fn pool(url: &str) -> PgPool {
+    PgPool::connect(url)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Every row of a table as JSON, in the order of its text.
+pub async fn dump(pool: &PgPool, table: &str) -> Vec<String> {
+    let sql = format!("SELECT to_jsonb(t)::text AS row FROM {table} t ORDER BY 1");
+    sqlx::query_scalar(AssertSqlSafe(sql))
+        .fetch_all(pool)
+        .await
+        .unwrap_or_else(|error| panic!("{table}: {error}"))
+}
+
+/// Every row of every table.
+pub async fn dump_all(url: &str) -> BTreeMap<&'static str, Vec<String>> {
+    let pool = pool(url).await;
+    let mut all = BTreeMap::new();
+    for table in swarm_projections::migrate::TABLES
+        .into_iter()
+        .chain(["projection_checkpoint"])
+    {
+        all.insert(table, dump(&pool, table).await);
+    }
+    all
+}
+
+/// The same, one row at a time, so that a difference is readable.
+pub fn assert_same(
+    left: &BTreeMap<&'static str, Vec<String>>,
+    right: &BTreeMap<&'static str, Vec<String>>,
+) {
+    for (table, rows) in left {
+        let others = &right[table];
+        for (a, b) in rows.iter().zip(others) {
+            assert_eq!(a, b, "{table}");
+        }
+        assert_eq!(rows.len(), others.len(), "{table}");
+    }
+}
