@@ -1,0 +1,26 @@
+//! `./dev bench NAME`: what Swarm does in a second, and what it takes for that. Nothing here is part of a product.
+
+mod machine;
+mod pipeline;
+
+use clap::{Parser, Subcommand};
+
+/// Measures Swarm on this machine.
+#[derive(Parser)]
+#[command(name = "./dev bench", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Tasks per second and time to assignment, end to end, beside a bare JetStream pipeline on the same servers
+    Pipeline(pipeline::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().bench {
+        Bench::Pipeline(options) => pipeline::run(&options),
+    }
+}

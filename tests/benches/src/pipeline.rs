@@ -1,0 +1,333 @@
+//! `./dev bench pipeline`: Swarm end to end beside the bare JetStream pipeline, in one run on the same servers.
+
+mod bare;
+mod history;
+mod installation;
+mod load;
+mod memory;
+mod swarm;
+mod timeline;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use swarm_events::AgentId;
+use swarm_servers::Durability;
+use uuid::Uuid;
+
+use self::{
+    bare::Bare,
+    installation::{Installation, word},
+    load::{Load, Pace},
+    swarm::{Agents, Swarm},
+    timeline::Figures,
+};
+use crate::machine;
+
+/// The paced run: as many tasks a second.
+const PACED_RATE: u32 = 500;
+/// Tasks before the measured ones: connections, caches and estimates settle.
+const WARM_UP_TASKS: u64 = 2_000;
+
+/// What is aimed at with the server's default sync.
+const TARGET_RATE: f64 = 3_000.0;
+/// 99th percentile of the time to assignment at the paced rate.
+const TARGET_ASSIGNED_P99: Duration = Duration::from_millis(20);
+/// Memory of the distributor for a queued task of 300 bytes.
+const TARGET_TASK_BYTES: u64 = 1_536;
+
+/// What to measure.
+#[derive(clap::Args, Debug)]
+pub struct Options {
+    /// Durability modes
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Mode::Speed, Mode::Always])]
+    durability: Vec<Mode>,
+    /// What runs
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Form::Bare, Form::Swarm, Form::Memory])]
+    forms: Vec<Form>,
+    /// Agents, all of one process
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    agents: u32,
+    /// Tasks that an agent runs at once
+    #[arg(long, default_value_t = 4)]
+    slots: u32,
+    /// Tasks that may wait at an agent
+    #[arg(long, default_value_t = 4)]
+    waiting: u32,
+    /// Tasks of a run at full speed
+    #[arg(long, default_value_t = 40_000, value_parser = clap::value_parser!(u64).range(1..))]
+    tasks: u64,
+    /// Tasks open at once at full speed
+    #[arg(long, default_value_t = 1_000)]
+    open: usize,
+    /// Seconds of the run at 500 tasks/s
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..))]
+    paced_seconds: u64,
+    /// GiB of old messages that the log holds before
+    #[arg(long, default_value_t = 0.0)]
+    history_gib: f64,
+    /// Queued tasks of the memory measurement
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
+    queued: u64,
+    /// Folder on the disk to measure on (default: beside the build)
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The `swarm` binary (default: the one beside this program)
+    #[arg(long, value_name = "FILE")]
+    swarm: Option<PathBuf>,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// The server's default: flushed every two minutes
+    Speed,
+    /// Each write is on the disk before it is acknowledged
+    Always,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// JetStream alone
+    Bare,
+    /// All of Swarm
+    Swarm,
+    /// The distributor's memory for queued tasks
+    Memory,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// A server or service does not start, or a task does not complete.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(measure(options))
+}
+
+async fn measure(options: &Options) -> anyhow::Result<()> {
+    let (root, binary) = places(options)?;
+    let (fsync_p50, fsync_p99) = machine::fsync_times(&root)?;
+    println!("machine     {}", machine::describe());
+    println!(
+        "disk        fsync of 4 KiB: p50 {}, p99 {}",
+        millis(fsync_p50),
+        millis(fsync_p99)
+    );
+    println!(
+        "swarm       {} at {}",
+        env!("CARGO_PKG_VERSION"),
+        machine::commit()
+    );
+    println!(
+        "services    child processes of {}",
+        binary.file_name().unwrap_or_default().display()
+    );
+    println!(
+        "load        {} agents of one process ({} slots, {} waiting places each), payload {} bytes; \
+         at full speed {} tasks with at most {} open, else {PACED_RATE} tasks/s for {} s",
+        options.agents,
+        options.slots,
+        options.waiting,
+        swarm::PAYLOAD_BYTES,
+        options.tasks,
+        options.open,
+        options.paced_seconds
+    );
+    for (index, mode) in options.durability.iter().enumerate() {
+        let durability = match mode {
+            Mode::Speed => Durability::Speed,
+            Mode::Always => Durability::Always,
+        };
+        let installation = Installation::start(&root, durability).await?;
+        if index == 0 {
+            println!("servers     {}", installation.versions().await?);
+        }
+        let (fsync, _) = machine::fsync_times(&root)?;
+        println!(
+            "\ndurability {} (disk now: fsync {}){}",
+            word(durability),
+            millis(fsync),
+            if options.history_gib > 0.0 {
+                format!(", on {} GiB of older messages", options.history_gib)
+            } else {
+                String::new()
+            }
+        );
+        let installation = mode_figures(options, installation, &binary).await?;
+        installation.stop().await;
+    }
+    if options.forms.contains(&Form::Memory) {
+        let mut installation = Installation::start(&root, Durability::Speed).await?;
+        installation.start_services(&binary).await?;
+        let bytes = memory::bytes_per_task(&installation, options.queued).await?;
+        println!(
+            "\nmemory      {bytes} bytes of the distributor for each of {} queued tasks {}",
+            options.queued,
+            target(
+                bytes <= TARGET_TASK_BYTES,
+                &format!("at most {TARGET_TASK_BYTES}")
+            )
+        );
+        installation.stop().await;
+    }
+    Ok(())
+}
+
+/// The folder to measure in, and the binary to measure.
+fn places(options: &Options) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let me = std::env::current_exe()?;
+    let beside = me.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+    let root = options.dir.clone().unwrap_or_else(|| beside.clone());
+    std::fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
+    let binary = options
+        .swarm
+        .clone()
+        .unwrap_or_else(|| beside.join("swarm"));
+    let needed = options.forms.iter().any(|form| *form != Form::Bare);
+    ensure!(
+        !needed || binary.is_file(),
+        "{} is not there: build it first (cargo build --release -p swarm), or name another with --swarm",
+        binary.display()
+    );
+    Ok((root, binary))
+}
+
+async fn mode_figures(
+    options: &Options,
+    mut installation: Installation,
+    binary: &Path,
+) -> anyhow::Result<Installation> {
+    println!("form     run         tasks/s  submitted to assigned p50        p99");
+    let warm_up = Load {
+        tasks: WARM_UP_TASKS,
+        pace: Pace::Open(options.open),
+    };
+    let full = Load {
+        tasks: options.tasks,
+        pace: Pace::Open(options.open),
+    };
+    let paced = Load {
+        tasks: options.paced_seconds * u64::from(PACED_RATE),
+        pace: Pace::PerSecond(PACED_RATE),
+    };
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a size that a person typed"
+    )]
+    let history_bytes = (options.history_gib.max(0.0) * f64::from(1 << 30)) as u64;
+    let mut floor = None;
+    if options.forms.contains(&Form::Bare) {
+        let url = installation.nats_url();
+        let bare = Bare::prepare(&url, installation.durability, u64::from(options.agents)).await?;
+        if history_bytes > 0 {
+            bare.fill(history_bytes, history::MESSAGE_BYTES).await?;
+        }
+        bare.run(warm_up).await?;
+        let figures = bare.run(full).await?;
+        row("bare", "full speed", &figures);
+        row("bare", "500/s", &bare.run(paced).await?);
+        floor = Some(figures);
+    }
+    if !options.forms.contains(&Form::Swarm) {
+        return Ok(installation);
+    }
+    let place = swarm::new_place();
+    let ids: Vec<AgentId> = (0..options.agents)
+        .map(|_| AgentId(Uuid::now_v7()))
+        .collect();
+    if history_bytes > 0 {
+        let log = installation.log("bench past").await?;
+        history::fill(&log, place, &ids, history_bytes).await?;
+    }
+    let began = std::time::Instant::now();
+    installation.start_services(binary).await?;
+    let started = began.elapsed();
+    let configuration = serde_json::json!({ "max_agents": 10_000, "max_workers": 10_000 });
+    let swarm = Swarm::create(&installation, place, configuration).await?;
+    let agents = Agents::start(&installation, &swarm, &ids, options.slots, options.waiting).await?;
+    let mut completed = 0;
+    swarm.run(&agents, warm_up).await?;
+    completed += warm_up.tasks;
+    let (before, began) = (installation.usage(), std::time::Instant::now());
+    let at_full_speed = swarm.run(&agents, full).await?;
+    completed += full.tasks;
+    let lag = swarm
+        .projected(&installation.database_url(), completed)
+        .await?;
+    let used = installation
+        .usage()
+        .cores_since(&before, began.elapsed().as_secs_f64());
+    row("swarm", "full speed", &at_full_speed);
+    let at_pace = swarm.run(&agents, paced).await?;
+    completed += paced.tasks;
+    row("swarm", "500/s", &at_pace);
+    let paced_lag = swarm
+        .projected(&installation.database_url(), completed)
+        .await?;
+    if let Some(floor) = floor {
+        println!(
+            "ratio    {:.2} of the bare pipeline",
+            at_full_speed.rate() / floor.rate()
+        );
+    }
+    println!("used     {used}");
+    println!("memory   {}", installation.memory());
+    println!(
+        "others   services ready after {}; read models complete {} after the last result at full speed, {} at 500/s",
+        seconds(started),
+        seconds(lag),
+        seconds(paced_lag)
+    );
+    if installation.durability == Durability::Speed {
+        println!(
+            "targets  {} {}",
+            target(at_full_speed.rate() >= TARGET_RATE, "3,000 tasks/s"),
+            target(
+                at_pace.assigned_p99 < TARGET_ASSIGNED_P99,
+                "p99 below 20 ms at 500/s"
+            )
+        );
+    }
+    for complaint in installation.complaints() {
+        println!("log      {complaint}");
+    }
+    agents.stop();
+    Ok(installation)
+}
+
+fn row(form: &str, run: &str, figures: &Figures) {
+    let repeats = match (figures.again.assigned, figures.again.completed) {
+        (0, 0) => String::new(),
+        (assigned, completed) => {
+            format!("  ({assigned} assigned again, {completed} results again)")
+        }
+    };
+    println!(
+        "{form:<8} {run:<10} {:>8.0}  {:>25} {:>10}{repeats}",
+        figures.rate(),
+        millis(figures.assigned_p50),
+        millis(figures.assigned_p99)
+    );
+}
+
+fn target(met: bool, what: &str) -> String {
+    format!(
+        "({}: {what})",
+        if met { "target met" } else { "TARGET MISSED" }
+    )
+}
+
+fn millis(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1_000.0)
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
