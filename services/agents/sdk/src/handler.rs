@@ -10,6 +10,8 @@ use swarm_events::{Json, Timestamp, ids::TaskId};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::wire::wall_clock;
+
 /// Longest progress message, in bytes; a longer one is cut.
 pub(crate) const PROGRESS_BYTES_MAX: usize = 1_024;
 
@@ -42,6 +44,32 @@ pub struct TaskContext {
 }
 
 impl TaskContext {
+    /// A context of no swarm, for a handler's own tests: the first attempt, with this run limit. Progress comes out of the
+    /// receiver.
+    pub fn detached(
+        task_type: &str,
+        payload: Json,
+        limit: Duration,
+    ) -> (Self, watch::Receiver<Report>) {
+        let (progress, told) = watch::channel((None, None));
+        let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let context = Self {
+            id: TaskId(uuid::Uuid::now_v7()),
+            task_type: task_type.to_owned(),
+            payload,
+            inputs: Json::object(),
+            attempt: 1,
+            generation: 1,
+            priority: swarm_events::task::PRIORITY_DEFAULT,
+            fencing_token: 1,
+            deadline: wall_clock().plus_millis(millis),
+            cancelled: CancellationToken::new(),
+            deadline_at: Instant::now() + limit,
+            progress: Progress(progress),
+        };
+        (context, told)
+    }
+
     /// Tells how far the work is: parts done (0 to 100), words, or both. Told at most once in [`crate::PROGRESS_INTERVAL`]; the
     /// latest counts.
     pub fn progress(&self, percent: Option<u8>, message: Option<&str>) {
@@ -61,7 +89,10 @@ impl TaskContext {
 
 /// Where progress is reported.
 #[derive(Clone, Debug)]
-pub struct Progress(pub(crate) watch::Sender<(Option<u8>, Option<String>)>);
+pub struct Progress(pub(crate) watch::Sender<Report>);
+
+/// A report of progress: parts done (0 to 100), and words.
+pub type Report = (Option<u8>, Option<String>);
 
 impl Progress {
     /// As [`TaskContext::progress`].

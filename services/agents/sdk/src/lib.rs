@@ -29,7 +29,7 @@ mod wire;
 mod work;
 
 pub use agent::{Agent, AgentBuilder, AgentError, Stopped};
-pub use handler::{Handler, Progress, TaskContext, TaskError};
+pub use handler::{Handler, Progress, Report, TaskContext, TaskError};
 pub use link::{Link, LinkSettings};
 pub use resources::Figures;
 pub use session::CANCEL_GRACE;

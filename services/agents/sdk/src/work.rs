@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    handler::{Handlers, Progress, TaskContext, TaskError},
+    handler::{Handlers, Progress, Report, TaskContext, TaskError},
     link::Link,
     live,
     protocol::{Assignment, Outcome},
@@ -44,8 +44,6 @@ pub(crate) struct Work {
     pub(crate) handlers: Arc<Handlers>,
     pub(crate) cancelled: CancellationToken,
 }
-
-type Told = (Option<u8>, Option<String>);
 
 impl Work {
     /// Runs the attempt to its end. Never panics with the handler.
@@ -190,7 +188,7 @@ impl Work {
     }
 
     /// Tells progress as it comes, not too often.
-    async fn tell(&self, told: &mut watch::Receiver<Told>) -> Infallible {
+    async fn tell(&self, told: &mut watch::Receiver<Report>) -> Infallible {
         while told.changed().await.is_ok() {
             let latest = told.borrow_and_update().clone();
             self.report(latest);
@@ -200,7 +198,7 @@ impl Work {
     }
 
     /// Appended without waiting: a lost report is no loss, and what is appended later is stored later.
-    fn report(&self, (percent, message): Told) {
+    fn report(&self, (percent, message): Report) {
         let body = task::Progressed {
             assignment: self.assignment.sequence,
             incarnation: self.incarnation,

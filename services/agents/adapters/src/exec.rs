@@ -1,0 +1,425 @@
+//! A command for each task.
+
+use std::{
+    collections::BTreeMap,
+    env, io,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use rustix::process::{Pid, Signal, getpid, set_child_subreaper};
+use serde::Serialize;
+use swarm_agent_sdk::{Handler, Progress, TaskContext, TaskError};
+use swarm_events::{Json, Timestamp, ids::TaskId};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    process::{Child, Command},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use crate::{
+    group::Group,
+    output::{Control, Output, STDOUT_BYTES_MAX, TooMuch},
+    watchdog::Watchdog,
+};
+
+/// What a command gets between SIGTERM and SIGKILL. Below the agent's own patience with a handler.
+pub const KILL_GRACE: Duration = Duration::from_secs(5);
+/// How much of the end of stderr an error shows.
+pub const STDERR_TAIL_BYTES: usize = 4 * 1024;
+/// How long output is still read once the command and its group are gone: a process that left the group may hold the pipe.
+const PIPE_GRACE: Duration = Duration::from_secs(1);
+/// What a command keeps of the agent's environment: enough to find programs and files, and no credentials.
+const ENVIRONMENT: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
+const READ_BYTES: usize = 64 * 1024;
+
+/// Nothing to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoCommand;
+impl std::fmt::Display for NoCommand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no command given: name the program to run for each task")
+    }
+}
+impl std::error::Error for NoCommand {}
+
+/// Runs a command for each task, in a process group of its own and with a clean environment.
+///
+/// Stdin is one line of JSON. On stdout a JSON object with only `progress`, `message` or `ask` is control; the last other line
+/// that is a JSON object or array is the result; without one, all of stdout if it is JSON, else `{"stdout": …}`. Exit code 0 is
+/// success; anything else fails the attempt with the end of stderr. Cancelled, the whole group gets SIGTERM, and SIGKILL after
+/// a grace. What a command leaves running in its group is killed when it ends; nothing outlives the agent, even a killed one.
+///
+/// Makes this process the reaper of orphans below it, so that none stays in the process table.
+pub struct ExecAdapter {
+    program: String,
+    arguments: Vec<String>,
+    environment: BTreeMap<String, String>,
+    directory: Option<PathBuf>,
+    kill_grace: Duration,
+    watchdog: Option<Arc<Watchdog>>,
+}
+
+/// What a command reads.
+#[derive(Serialize)]
+struct Input<'a> {
+    id: TaskId,
+    task_type: &'a str,
+    payload: &'a Json,
+    inputs: &'a Json,
+    attempt: u32,
+    fencing_token: u64,
+    deadline: Timestamp,
+}
+
+impl ExecAdapter {
+    /// An adapter that runs `command`: a program, found in `PATH` unless it holds a slash, and its arguments.
+    ///
+    /// # Errors
+    /// When `command` is empty.
+    pub fn new(command: Vec<String>) -> Result<Self, NoCommand> {
+        let mut command = command.into_iter();
+        let program = command
+            .next()
+            .filter(|program| !program.is_empty())
+            .ok_or(NoCommand)?;
+        if let Err(error) = set_child_subreaper(Some(getpid())) {
+            tracing::warn!(%error, "orphans of commands will go to the init process");
+        }
+        let watchdog = Watchdog::start()
+            .inspect_err(|error| tracing::warn!(%error, "no watchdog: commands would outlive a killed agent"))
+            .ok()
+            .map(Arc::new);
+        Ok(Self {
+            program,
+            arguments: command.collect(),
+            environment: BTreeMap::new(),
+            directory: None,
+            kill_grace: KILL_GRACE,
+            watchdog,
+        })
+    }
+
+    /// Sets an environment variable for the command, beside the few that it gets anyway.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.insert(name.into(), value.into());
+        self
+    }
+
+    /// Runs the command in `directory`, not in the agent's.
+    #[must_use]
+    pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// What the command gets between SIGTERM and SIGKILL, at most [`KILL_GRACE`].
+    #[must_use]
+    pub fn kill_grace(mut self, grace: Duration) -> Self {
+        self.kill_grace = grace.min(KILL_GRACE);
+        self
+    }
+
+    fn command(&self, task: &TaskContext) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .envs(
+                ENVIRONMENT
+                    .iter()
+                    .filter_map(|name| Some((*name, env::var_os(name)?))),
+            )
+            .envs(&self.environment)
+            .env("SWARM_TASK_ID", task.id.to_string())
+            .env("SWARM_ATTEMPT", task.attempt.to_string())
+            .env("SWARM_FENCING_TOKEN", task.fencing_token.to_string())
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+        command
+    }
+
+    /// What a failed start means to whoever wrote the command.
+    fn cannot_start(&self, error: &io::Error) -> TaskError {
+        let program = &self.program;
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                if let Some(directory) = self
+                    .directory
+                    .as_deref()
+                    .filter(|directory| !directory.is_dir())
+                {
+                    return TaskError::permanent(format!(
+                        "the directory {} does not exist",
+                        directory.display()
+                    ));
+                }
+                if Path::new(program).exists() {
+                    // The script is there; what its first line names is not.
+                    return TaskError::permanent(format!(
+                        "the interpreter of {program} does not exist"
+                    ));
+                }
+                TaskError::permanent(format!(
+                    "the command {program} does not exist; check its name, and PATH on the agent's machine"
+                ))
+            }
+            io::ErrorKind::PermissionDenied => TaskError::permanent(format!(
+                "the command {program} is not executable for the agent's user"
+            )),
+            _ => TaskError::retryable(format!(
+                "the command {program} could not be started: {error}"
+            )),
+        }
+    }
+}
+
+#[async_trait]
+impl Handler for ExecAdapter {
+    async fn handle(&self, task: TaskContext) -> Result<Json, TaskError> {
+        let input = Input {
+            id: task.id,
+            task_type: &task.task_type,
+            payload: &task.payload,
+            inputs: &task.inputs,
+            attempt: task.attempt,
+            fencing_token: task.fencing_token,
+            deadline: task.deadline,
+        };
+        let mut line = serde_json::to_vec(&input)?;
+        line.push(b'\n');
+        let mut child = self
+            .command(&task)
+            .spawn()
+            .map_err(|error| self.cannot_start(&error))?;
+        let leader = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw);
+        let Some(leader) = leader else {
+            return Err(TaskError::retryable(
+                "the command ended before it could be watched",
+            ));
+        };
+        let group = Group::new(leader, self.watchdog.clone());
+        let mut pipes = Pipes::new(&mut child, line, task.progress_handle());
+        let ended = self.watch(&mut child, &group, &task, &mut pipes).await;
+        group.clear().await;
+        let (output, errors) = pipes.end().await;
+        let status = ended?;
+        // A command whose pipe was closed may have died of that before it was killed.
+        let output = output.map_err(|TooMuch| flood())?;
+        if !status.success() {
+            return Err(TaskError::retryable(format!(
+                "{} {}{}",
+                self.program,
+                describe(status),
+                tail(&errors)
+            )));
+        }
+        let progress = task.progress_handle();
+        Ok(output.finish(|control| tell(&progress, &control)))
+    }
+}
+
+impl ExecAdapter {
+    /// Until the command has ended, one way or another.
+    async fn watch(
+        &self,
+        child: &mut Child,
+        group: &Group,
+        task: &TaskContext,
+        pipes: &mut Pipes,
+    ) -> Result<ExitStatus, TaskError> {
+        tokio::select! {
+            status = child.wait() => return Ok(status?),
+            () = pipes.flooded() => {
+                group.signal(Signal::KILL);
+                child.wait().await?;
+                return Err(flood());
+            }
+            () = task.cancelled.cancelled() => {}
+        }
+        group.signal(Signal::TERM);
+        if timeout(self.kill_grace, child.wait()).await.is_err() {
+            group.signal(Signal::KILL);
+            child.wait().await?;
+        }
+        Err(TaskError::retryable("cancelled"))
+    }
+}
+
+fn flood() -> TaskError {
+    TaskError::permanent(format!(
+        "the command printed more than {STDOUT_BYTES_MAX} bytes to stdout and was killed: write large results to a store and print a reference"
+    ))
+}
+
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    if let Some(code) = status.code() {
+        return format!("exited with code {code}");
+    }
+    let signal = status.signal().unwrap_or(0);
+    let name = match signal {
+        4 => " (SIGILL)",
+        6 => " (SIGABRT)",
+        7 => " (SIGBUS)",
+        8 => " (SIGFPE)",
+        9 => " (SIGKILL; out of memory?)",
+        11 => " (SIGSEGV)",
+        13 => " (SIGPIPE)",
+        15 => " (SIGTERM)",
+        _ => "",
+    };
+    format!("was killed by signal {signal}{name}")
+}
+
+/// The end of stderr, for an error message.
+fn tail(errors: &[u8]) -> String {
+    let text = String::from_utf8_lossy(errors);
+    let text = text.trim_matches(|c: char| c.is_whitespace() || c == char::REPLACEMENT_CHARACTER);
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!(": {text}")
+    }
+}
+
+fn tell(progress: &Progress, control: &Control) {
+    if control.ask.is_some() {
+        tracing::warn!("a command asked something on stdout: nobody answers it in this version");
+    }
+    if control.progress.is_some() || control.message.is_some() {
+        progress.set(control.percent(), control.words().as_deref());
+    }
+}
+
+/// The three pipes of a command, each served by a task of its own. Dropped, they are closed. What was read is shared, so that it
+/// counts even if a process that left the group holds the pipe.
+struct Pipes {
+    stdin: Option<JoinHandle<()>>,
+    stdout: Option<JoinHandle<Result<(), TooMuch>>>,
+    stderr: Option<JoinHandle<()>>,
+    output: Arc<Mutex<Output>>,
+    errors: Arc<Mutex<Vec<u8>>>,
+    flooded: bool,
+}
+
+impl Pipes {
+    fn new(child: &mut Child, line: Vec<u8>, progress: Progress) -> Self {
+        let (output, errors) = (
+            Arc::<Mutex<Output>>::default(),
+            Arc::<Mutex<Vec<u8>>>::default(),
+        );
+        let stdin = child.stdin.take().map(|mut stdin| {
+            tokio::spawn(async move {
+                // A command need not read what it is given.
+                let _ = stdin.write_all(&line).await;
+            })
+        });
+        let stdout = child
+            .stdout
+            .take()
+            .map(|pipe| tokio::spawn(read_output(pipe, output.clone(), progress)));
+        let stderr = child
+            .stderr
+            .take()
+            .map(|pipe| tokio::spawn(read_tail(pipe, errors.clone())));
+        Self {
+            stdin,
+            stdout,
+            stderr,
+            output,
+            errors,
+            flooded: false,
+        }
+    }
+
+    /// Ends when the command has printed too much, and never otherwise.
+    async fn flooded(&mut self) {
+        if let Some(stdout) = &mut self.stdout {
+            self.flooded = matches!(stdout.await, Ok(Err(TooMuch)));
+            self.stdout = None;
+        }
+        if !self.flooded {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// All of stdout and the end of stderr, once the command and its group are gone.
+    async fn end(mut self) -> (Result<Output, TooMuch>, Vec<u8>) {
+        let rest = async {
+            if let Some(stdout) = &mut self.stdout {
+                self.flooded = matches!(stdout.await, Ok(Err(TooMuch)));
+            }
+            if let Some(stderr) = &mut self.stderr {
+                let _ = stderr.await; // a reader that panicked has nothing more
+            }
+        };
+        let _ = timeout(PIPE_GRACE, rest).await;
+        let output = std::mem::take(&mut *lock(&self.output));
+        let errors = std::mem::take(&mut *lock(&self.errors));
+        (
+            if self.flooded {
+                Err(TooMuch)
+            } else {
+                Ok(output)
+            },
+            errors,
+        )
+    }
+}
+
+impl Drop for Pipes {
+    fn drop(&mut self) {
+        self.stdin.take().inspect(JoinHandle::abort);
+        self.stdout.take().inspect(JoinHandle::abort);
+        self.stderr.take().inspect(JoinHandle::abort);
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn read_output(
+    mut pipe: impl AsyncRead + Unpin,
+    output: Arc<Mutex<Output>>,
+    progress: Progress,
+) -> Result<(), TooMuch> {
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match pipe.read(&mut buffer).await {
+            Ok(0) | Err(_) => return Ok(()),
+            Ok(read) => lock(&output).push(&buffer[..read], |control| tell(&progress, &control))?,
+        }
+    }
+}
+
+/// Reads to the end and keeps the last [`STDERR_TAIL_BYTES`].
+async fn read_tail(mut pipe: impl AsyncRead + Unpin, errors: Arc<Mutex<Vec<u8>>>) {
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match pipe.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(read) => {
+                let mut tail = lock(&errors);
+                tail.extend_from_slice(&buffer[..read]);
+                let over = tail.len().saturating_sub(STDERR_TAIL_BYTES);
+                tail.drain(..over);
+            }
+        }
+    }
+}
