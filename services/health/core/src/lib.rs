@@ -19,6 +19,7 @@ use swarm_events::{
     agent::Evidence,
     control::Sighting,
     decider::{Decider, Decision, Head, Verdict},
+    envelope::Source,
     subject::Service,
     swarm::AgentSample,
 };
@@ -136,7 +137,7 @@ impl Decider for Health {
         if let Some(plan) = plan {
             plan.due.extend(opened);
             if let Input::Event(recorded) = input
-                && recorded.event.decided.is_some()
+                && matches!(recorded.event.source, Source::Service(Service::Health, _))
                 && let Some(cause) = recorded.event.causation
                 && let Some(mark) = plan.under_way.remove(&cause)
                 && self.marks.contains_key(&mark)
