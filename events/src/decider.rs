@@ -71,6 +71,13 @@ impl Decision {
         self.causation = Some(id);
         self
     }
+    /// It answers nothing in particular. (Without this it would name the input that was met last; and if that is a command,
+    /// whoever waits for the command's outcome would take this for it.)
+    #[must_use]
+    pub fn uncaused(mut self) -> Self {
+        self.causation = Some(Uuid::nil());
+        self
+    }
     /// Names the submission that it follows from.
     #[must_use]
     pub fn correlated(mut self, id: Option<Uuid>) -> Self {

@@ -81,7 +81,7 @@ pub struct Event {
     pub swarm: Option<SwarmId>,
     /// Extension `correlationid`: the submission that all of this follows from.
     pub correlation: Option<Uuid>,
-    /// Extension `causationid`: the event or command that this answers.
+    /// Extension `causationid`: the event or command that this answers; nil is written as none.
     pub causation: Option<Uuid>,
     /// Extensions `causeseq`, `epoch`, `ordinal`, `deciderversion`.
     pub decided: Option<Decided>,
@@ -176,7 +176,7 @@ impl Event {
             org: self.org,
             swarm: self.swarm,
             correlationid: self.correlation,
-            causationid: self.causation,
+            causationid: self.causation.filter(|id| !id.is_nil()),
             causeseq: self.decided.map(|d| d.cause_sequence),
             epoch: self.decided.map(|d| d.epoch),
             ordinal: self.decided.map(|d| d.ordinal),
