@@ -25,6 +25,8 @@ pub(crate) struct Graph {
     /// Why it will be rejected: the first problem met.
     pub(crate) doom: Option<Box<(Problem, Option<TaskId>)>>,
     pub(crate) correlation: Option<uuid::Uuid>,
+    /// Id of its first part's `submitted`.
+    pub(crate) event: uuid::Uuid,
 }
 
 impl Graph {

@@ -107,6 +107,8 @@ pub(crate) struct More {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Task {
     pub(crate) id: TaskId,
+    /// Id of its `submitted`: what decisions about it answer, if not a command.
+    pub(crate) event: Uuid,
     /// Hash of its `submitted`.
     pub(crate) content: [u64; 2],
     /// Sequence of its `submitted`.
@@ -258,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_task_is_small() {
-        assert!(size_of::<Task>() <= 176, "{}", size_of::<Task>());
+        assert!(size_of::<Task>() <= 192, "{}", size_of::<Task>());
         assert!(size_of::<Ended>() <= 72, "{}", size_of::<Ended>());
     }
 }

@@ -37,7 +37,11 @@ pub(super) fn withdrawal(
         force,
         then,
     };
-    Some(Decision::new(subject, task.id.0, body).correlated(Some(task.correlation())))
+    Some(
+        Decision::new(subject, task.id.0, body)
+            .correlated(Some(task.correlation()))
+            .caused_by(task.event),
+    )
 }
 
 pub(super) fn about(
@@ -48,6 +52,7 @@ pub(super) fn about(
 ) -> Decision {
     Decision::new(Subject::Task(swarm.place, verb, None), task.id.0, body)
         .correlated(Some(task.correlation()))
+        .caused_by(task.event)
 }
 
 fn again_or_end(swarm: &Swarm, task: &Task) -> Then {
@@ -121,7 +126,7 @@ impl Distributor {
         };
         let subject = Subject::Task(refusal.place, TaskVerb::Refused, None);
         let mut decision = Decision::new(subject, refusal.about, body);
-        decision.causation = refusal.causation;
+        decision.causation = refusal.causation.or(Some(uuid::Uuid::nil()));
         out.push(decision);
     }
 
@@ -150,7 +155,12 @@ impl Distributor {
                 GraphRejected { problem, task_id },
             ),
         };
-        out.push(decision.correlated(Some(graph.correlation.unwrap_or(id.0))));
+        let correlation = graph.correlation.unwrap_or(id.0);
+        out.push(
+            decision
+                .correlated(Some(correlation))
+                .caused_by(graph.event),
+        );
     }
 
     /// Figures of all that moved, in parts; what `end` leaves over moves on with the next figures.
@@ -189,7 +199,7 @@ impl Distributor {
                 agents,
             };
             let subject = Subject::Swarm(swarm.place, SwarmVerb::Measured);
-            out.push(Decision::new(subject, swarm.place.swarm.0, body));
+            out.push(Decision::new(subject, swarm.place.swarm.0, body).uncaused());
             if !more || out.len() >= end {
                 break;
             }
@@ -210,7 +220,7 @@ fn ending(swarm: &Swarm, task: &Task) -> Decision {
     match task.outcome() {
         Some(Outcome::Cancelled { reason, by }) => {
             let mut decision = cancelled(swarm, task, reason);
-            decision.causation = *by;
+            decision.causation = by.or(Some(task.event));
             decision
         }
         Some(Outcome::Rejected {

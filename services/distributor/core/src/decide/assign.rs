@@ -70,7 +70,9 @@ fn assignment(swarm: &Swarm, found: &Match) -> Option<Decision> {
         passed_over: found.passed_over.clone(),
     };
     let subject = Subject::Task(swarm.place, TaskVerb::Assigned, Some(agent.id));
-    let mut decision = Decision::new(subject, task.id.0, body).correlated(Some(task.correlation()));
+    let mut decision = Decision::new(subject, task.id.0, body)
+        .correlated(Some(task.correlation()))
+        .caused_by(task.event);
     decision.hydrate = hydrate(swarm, task);
     Some(decision)
 }

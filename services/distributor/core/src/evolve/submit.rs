@@ -184,6 +184,7 @@ impl Swarm {
             deadline: moment.now.plus_millis(GRAPH_PARTS_MS_MAX),
             doom: None,
             correlation: recorded.event.correlation,
+            event: recorded.event.id.0,
         });
         if let Some(problem) = problem {
             graph.doomed(problem, Some(id));
@@ -307,6 +308,7 @@ impl Swarm {
             });
         Task {
             id,
+            event: recorded.event.id.0,
             content: halves(recorded.content),
             submitted: recorded.sequence,
             created_at: recorded.time,

@@ -18,7 +18,10 @@ fn an_agent_that_is_lost_before_it_started_costs_no_attempt() {
     s.news();
     s.join("B");
     s.fail("A");
-    assert_eq!(s.news(), ["withdrawn t from A: AgentFailed, queue", "assigned t to B"]);
+    assert_eq!(
+        s.news(),
+        ["withdrawn t from A: AgentFailed, queue", "assigned t to B"]
+    );
     assert_eq!(s.assignment("t").2.attempt, 1);
     s.folds_agree();
 }
@@ -33,7 +36,10 @@ fn an_agent_that_is_lost_after_it_started_costs_one() {
     s.news();
     s.join("B");
     s.fail("A");
-    assert_eq!(s.news(), ["withdrawn t from A: AgentFailed, queue", "assigned t to B"]);
+    assert_eq!(
+        s.news(),
+        ["withdrawn t from A: AgentFailed, queue", "assigned t to B"]
+    );
     assert_eq!(s.assignment("t").2.attempt, 2);
 }
 
@@ -48,7 +54,10 @@ fn a_task_whose_attempts_died_with_their_agents_fails() {
     s.fail("A");
     assert_eq!(
         s.news(),
-        ["withdrawn t from A: AgentFailed, end", "failed t: its agent failed while it ran"]
+        [
+            "withdrawn t from A: AgentFailed, end",
+            "failed t: its agent failed while it ran"
+        ]
     );
     assert!(s.view("t").dead_lettered);
 }
@@ -65,10 +74,24 @@ fn leaving_and_removal_give_work_back() {
         s.news();
         let reason = "test".to_owned();
         let word = if removed {
-            s.member("A", AgentVerb::Removed, Removed { incarnation: 1, reason });
+            s.member(
+                "A",
+                AgentVerb::Removed,
+                Removed {
+                    incarnation: 1,
+                    reason,
+                },
+            );
             "AgentRemoved"
         } else {
-            s.member("A", AgentVerb::Left, Left { incarnation: 1, reason });
+            s.member(
+                "A",
+                AgentVerb::Left,
+                Left {
+                    incarnation: 1,
+                    reason,
+                },
+            );
             "AgentLeft"
         };
         assert_eq!(
@@ -92,7 +115,13 @@ fn a_new_incarnation_has_the_old_ones_work_withdrawn() {
     s.news();
     assert_eq!(s.join("A"), Verdict::Applied);
     assert_eq!(s.complete("t"), Verdict::Void("old-incarnation"));
-    assert_eq!(s.news(), ["withdrawn t from A: AgentRestarted, queue", "assigned t to A"]);
+    assert_eq!(
+        s.news(),
+        [
+            "withdrawn t from A: AgentRestarted, queue",
+            "assigned t to A"
+        ]
+    );
     assert_eq!(s.assignment("t").2.incarnation, 2);
 }
 
@@ -105,7 +134,10 @@ fn a_verdict_on_another_incarnation_is_void() {
         incarnation: 1,
         evidence: evidence(),
     };
-    assert_eq!(s.health("A", AgentVerb::Failed, failed), Verdict::Void("other-incarnation"));
+    assert_eq!(
+        s.health("A", AgentVerb::Failed, failed),
+        Verdict::Void("other-incarnation")
+    );
     s.submit("t");
     assert_eq!(s.news(), ["assigned t to A"]);
 }
@@ -118,10 +150,24 @@ fn a_suspected_agent_gets_no_new_work_and_keeps_what_it_has() {
     s.world.settle();
     s.start("t");
     s.news();
-    s.health("A", AgentVerb::Suspected, Suspected { incarnation: 1, evidence: evidence() });
+    s.health(
+        "A",
+        AgentVerb::Suspected,
+        Suspected {
+            incarnation: 1,
+            evidence: evidence(),
+        },
+    );
     s.submit("u");
     assert_eq!(s.news(), [""; 0]);
-    s.health("A", AgentVerb::Recovered, Recovered { incarnation: 1, evidence: evidence() });
+    s.health(
+        "A",
+        AgentVerb::Recovered,
+        Recovered {
+            incarnation: 1,
+            evidence: evidence(),
+        },
+    );
     assert_eq!(s.news(), ["assigned u to A"]);
     assert_eq!(s.complete("t"), Verdict::Applied);
 }
@@ -131,8 +177,14 @@ fn an_agent_that_failed_must_join_anew() {
     let mut s = Scene::new();
     s.join("A");
     s.fail("A");
-    let recovered = Recovered { incarnation: 1, evidence: evidence() };
-    assert_eq!(s.health("A", AgentVerb::Recovered, recovered), Verdict::Void("failed"));
+    let recovered = Recovered {
+        incarnation: 1,
+        evidence: evidence(),
+    };
+    assert_eq!(
+        s.health("A", AgentVerb::Recovered, recovered),
+        Verdict::Void("failed")
+    );
     s.submit("t");
     assert_eq!(s.news(), [""; 0]);
     s.join("A");
@@ -151,7 +203,10 @@ fn the_start_limit_withdraws_what_is_not_started_in_time() {
     s.world.later(1);
     assert_eq!(
         s.news(),
-        ["withdrawn t from A: StartLimit, queue if not started", "assigned t to A"],
+        [
+            "withdrawn t from A: StartLimit, queue if not started",
+            "assigned t to A"
+        ],
         "one lapse may be a lost hint"
     );
     assert_eq!(s.assignment("t").2.attempt, 1);
@@ -177,7 +232,10 @@ fn an_agent_that_lets_two_lapse_gets_no_more_until_it_writes() {
         assignment: 1,
         incarnation: 1,
     };
-    assert!(matches!(s.by_agent("t", a, TaskVerb::Started, late), Verdict::Void(_)));
+    assert!(matches!(
+        s.by_agent("t", a, TaskVerb::Started, late),
+        Verdict::Void(_)
+    ));
     assert_eq!(s.news(), ["assigned u to A"]);
 }
 
@@ -196,7 +254,10 @@ fn the_start_limit_does_not_run_while_the_agent_has_no_free_slot() {
     s.world.later(START_LIMIT_MS - 1);
     assert_eq!(s.news(), [""; 0]);
     s.world.later(1);
-    assert_eq!(s.news()[0], "withdrawn u from A: StartLimit, queue if not started");
+    assert_eq!(
+        s.news()[0],
+        "withdrawn u from A: StartLimit, queue if not started"
+    );
 }
 
 #[test]

@@ -39,7 +39,11 @@ fn slots_promised_are_slots_taken() {
     }
     // All three are decided on before any decision is met.
     assert_eq!(s.world.decide(64), 3, "two assignments and the figures");
-    assert_eq!(s.world.decide(64), 0, "what is under way is not decided again");
+    assert_eq!(
+        s.world.decide(64),
+        0,
+        "what is under way is not decided again"
+    );
     assert_eq!(s.news(), ["assigned t to A", "assigned u to A"]);
 }
 
@@ -73,7 +77,10 @@ fn a_waiting_place_is_taken_only_when_no_slot_is_free() {
     for name in ["1", "2", "3", "4"] {
         s.submit(name);
     }
-    assert_eq!(s.news(), ["assigned 1 to A", "assigned 2 to B", "assigned 3 to A"]);
+    assert_eq!(
+        s.news(),
+        ["assigned 1 to A", "assigned 2 to B", "assigned 3 to A"]
+    );
     assert_eq!(s.status("4"), "queued");
 }
 
@@ -82,9 +89,15 @@ fn only_an_agent_with_every_capability_may_take_a_task() {
     let mut s = Scene::new();
     s.join_as("plain", 9, 0, &[]);
     s.join_as("half", 9, 0, &["gpu"]);
-    s.submit_as("t", |t| t.required_capabilities = vec!["gpu".into(), "browser".into()]);
+    s.submit_as("t", |t| {
+        t.required_capabilities = vec!["gpu".into(), "browser".into()]
+    });
     s.submit("u");
-    assert_eq!(s.news(), ["assigned u to plain"], "a task that waits holds up no other");
+    assert_eq!(
+        s.news(),
+        ["assigned u to plain"],
+        "a task that waits holds up no other"
+    );
     assert_eq!(s.status("t"), "queued");
     s.join_as("whole", 1, 0, &["zip", "browser", "gpu"]);
     assert_eq!(s.news(), ["assigned t to whole"]);
@@ -113,9 +126,15 @@ fn an_assignment_explains_itself() {
     s.world.settle();
     let (agent, _, assigned) = s.assignment("2");
     assert_eq!(agent, s.agent_id("C"));
-    assert_eq!(assigned.payload, Carried::Inline(Json::parse(r#"{"n": 2}"#).unwrap()));
+    assert_eq!(
+        assigned.payload,
+        Carried::Inline(Json::parse(r#"{"n": 2}"#).unwrap())
+    );
     assert_eq!((assigned.priority, assigned.timeout_ms), (7, 1234));
-    assert_eq!((assigned.attempt, assigned.generation, assigned.incarnation), (1, 1, 1));
+    assert_eq!(
+        (assigned.attempt, assigned.generation, assigned.incarnation),
+        (1, 1, 1)
+    );
     let candidates: Vec<_> = assigned.candidates.iter().map(|c| c.agent_id).collect();
     assert_eq!(candidates, ["C", "D", "E"].map(|n| s.agent_id(n)));
     assert_eq!(assigned.passed_over.get(&PassedOver::Full), Some(&1));
@@ -134,7 +153,11 @@ fn an_assignment_names_at_most_eight_candidates() {
     let (agent, _, assigned) = s.assignment("t");
     assert_eq!(assigned.candidates.len(), 8);
     assert_eq!(assigned.candidates[0].agent_id, agent);
-    assert_eq!(agent, s.agent_id("A0"), "the first that joined, over all kinds");
+    assert_eq!(
+        agent,
+        s.agent_id("A0"),
+        "the first that joined, over all kinds"
+    );
 }
 
 #[test]
@@ -156,13 +179,20 @@ fn higher_priority_goes_first_and_waiting_weighs_as_much_as_steps_of_it() {
 fn the_order_holds_over_tasks_with_different_requirements() {
     let mut s = Scene::new();
     for (n, capability) in ["a", "b", "a", "c", "b"].into_iter().enumerate() {
-        s.submit_as(&n.to_string(), |t| t.required_capabilities = vec![capability.into()]);
+        s.submit_as(&n.to_string(), |t| {
+            t.required_capabilities = vec![capability.into()]
+        });
         s.world.later(1);
     }
     s.join_as("A", 9, 0, &["a", "b"]);
     assert_eq!(
         s.news(),
-        ["assigned 0 to A", "assigned 1 to A", "assigned 2 to A", "assigned 4 to A"]
+        [
+            "assigned 0 to A",
+            "assigned 1 to A",
+            "assigned 2 to A",
+            "assigned 4 to A"
+        ]
     );
 }
 
@@ -192,5 +222,8 @@ fn a_large_payload_is_read_again_when_it_is_assigned() {
     s.world.settle();
     assert_eq!(s.assignment("held").2.payload, Carried::Inline(text(limit)));
     let submitted = s.view("over").submitted;
-    assert_eq!(s.assignment("over").2.payload, Carried::AtSequence(submitted));
+    assert_eq!(
+        s.assignment("over").2.payload,
+        Carried::AtSequence(submitted)
+    );
 }

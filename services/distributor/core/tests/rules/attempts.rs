@@ -55,11 +55,23 @@ fn a_result_of_another_agent_or_assignment_is_void() {
         incarnation: 1,
         result: Carried::Inline(Json::object()),
     };
-    assert_eq!(s.by_agent("t", b, TaskVerb::Completed, result(assignment)), Verdict::Void("late"));
-    assert_eq!(s.by_agent("t", a, TaskVerb::Completed, result(assignment - 1)), Verdict::Void("late"));
+    assert_eq!(
+        s.by_agent("t", b, TaskVerb::Completed, result(assignment)),
+        Verdict::Void("late")
+    );
+    assert_eq!(
+        s.by_agent("t", a, TaskVerb::Completed, result(assignment - 1)),
+        Verdict::Void("late")
+    );
     let other = s.agent_id("nobody");
-    let start = Started { assignment, incarnation: 1 };
-    assert_eq!(s.by_agent("t", other, TaskVerb::Started, start), Verdict::Void("unknown-agent"));
+    let start = Started {
+        assignment,
+        incarnation: 1,
+    };
+    assert_eq!(
+        s.by_agent("t", other, TaskVerb::Started, start),
+        Verdict::Void("unknown-agent")
+    );
     assert_eq!(s.status("t"), "running");
 }
 
@@ -134,15 +146,23 @@ fn a_timeout_is_counted_from_the_start_and_withdraws_by_force() {
     s.world.later(5_000);
     assert_eq!(
         s.news(),
-        ["withdrawn t from A: Timeout, end", "failed t: it ran longer than its timeout_ms"]
+        [
+            "withdrawn t from A: Timeout, end",
+            "failed t: it ran longer than its timeout_ms"
+        ]
     );
 }
 
 #[test]
 fn a_result_at_the_limit_is_taken_and_one_over_it_is_a_failed_attempt() {
-    let result = |bytes: usize| Carried::Inline(Json::parse(&format!("\"{}\"", "x".repeat(bytes - 2))).unwrap());
+    let result = |bytes: usize| {
+        Carried::Inline(Json::parse(&format!("\"{}\"", "x".repeat(bytes - 2))).unwrap())
+    };
     let mut s = started();
-    assert_eq!(s.complete_with("t", result(RESULT_BYTES_MAX)), Verdict::Applied);
+    assert_eq!(
+        s.complete_with("t", result(RESULT_BYTES_MAX)),
+        Verdict::Applied
+    );
     assert_eq!(s.status("t"), "completed");
 
     let mut s = started();

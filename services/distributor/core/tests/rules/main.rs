@@ -4,4 +4,11 @@
 mod agents;
 mod assignment;
 mod attempts;
+mod commands;
+mod dependencies;
+mod figures;
+mod graphs;
+mod limits;
+mod repair;
 mod scene;
+mod views;

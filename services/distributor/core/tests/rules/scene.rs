@@ -76,22 +76,38 @@ impl Scene {
             partition: place.partition.number(),
             created_by: None,
         };
-        scene.coordinator(Subject::Swarm(place, SwarmVerb::Created), place.swarm.0, created);
+        scene.coordinator(
+            Subject::Swarm(place, SwarmVerb::Created),
+            place.swarm.0,
+            created,
+        );
         scene
     }
 
-    fn other(&mut self, service: Service, subject: Subject, about: Uuid, body: impl Into<Body>) -> Verdict {
+    fn other(
+        &mut self,
+        service: Service,
+        subject: Subject,
+        about: Uuid,
+        body: impl Into<Body>,
+    ) -> Verdict {
         let (epoch, ordinal) = self.epochs.get_mut(service.as_str()).expect("claimed");
         *ordinal += 1;
         let (epoch, ordinal) = (*epoch, *ordinal);
-        self.world.other(service, subject, about, body, epoch, ordinal)
+        self.world
+            .other(service, subject, about, body, epoch, ordinal)
     }
     pub fn coordinator(&mut self, subject: Subject, about: Uuid, body: impl Into<Body>) -> Verdict {
         self.other(Service::Coordinator, subject, about, body)
     }
     pub fn health(&mut self, name: &str, verb: AgentVerb, body: impl Into<Body>) -> Verdict {
         let id = self.agent_id(name);
-        self.other(Service::Health, Subject::Agent(self.place, verb, id), id.0, body)
+        self.other(
+            Service::Health,
+            Subject::Agent(self.place, verb, id),
+            id.0,
+            body,
+        )
     }
     pub fn member(&mut self, name: &str, verb: AgentVerb, body: impl Into<Body>) -> Verdict {
         let id = self.agent_id(name);
@@ -99,7 +115,11 @@ impl Scene {
     }
     pub fn stop_swarm(&mut self) {
         let subject = Subject::Swarm(self.place, SwarmVerb::Stopping);
-        self.coordinator(subject, self.place.swarm.0, swarm_events::swarm::Stopping {});
+        self.coordinator(
+            subject,
+            self.place.swarm.0,
+            swarm_events::swarm::Stopping {},
+        );
     }
     pub fn configure(&mut self, configuration: Configuration) {
         let updated = swarm_events::swarm::Updated {
@@ -107,7 +127,11 @@ impl Scene {
             description: None,
             configuration,
         };
-        self.coordinator(Subject::Swarm(self.place, SwarmVerb::Updated), self.place.swarm.0, updated);
+        self.coordinator(
+            Subject::Swarm(self.place, SwarmVerb::Updated),
+            self.place.swarm.0,
+            updated,
+        );
     }
 
     /// The id that a name stands for.
@@ -131,7 +155,13 @@ impl Scene {
     pub fn join(&mut self, name: &str) -> Verdict {
         self.join_as(name, 1, 0, &[])
     }
-    pub fn join_as(&mut self, name: &str, slots: u32, waiting: u32, capabilities: &[&str]) -> Verdict {
+    pub fn join_as(
+        &mut self,
+        name: &str,
+        slots: u32,
+        waiting: u32,
+        capabilities: &[&str],
+    ) -> Verdict {
         let incarnation = self.incarnations.entry(name.to_owned()).or_default();
         *incarnation += 1;
         let joined = Joined {
@@ -170,7 +200,14 @@ impl Scene {
         self.world.client_as(event, subject, about, task)
     }
     /// A client submits part `index` of a graph of `of`.
-    pub fn part(&mut self, graph: &str, index: u32, of: u32, name: &str, edges: &[(&str, DependencyType)]) -> Verdict {
+    pub fn part(
+        &mut self,
+        graph: &str,
+        index: u32,
+        of: u32,
+        name: &str,
+        edges: &[(&str, DependencyType)],
+    ) -> Verdict {
         let id = GraphId(self.id(graph));
         let edges = self.edges(edges);
         self.submit_as(name, |task| {
@@ -194,7 +231,11 @@ impl Scene {
         let subject = Subject::Command(self.place, verb);
         let body: Body = match verb {
             CommandVerb::Retry => swarm_events::command::Retry { task_id }.into(),
-            _ => swarm_events::command::Cancel { task_id, reason: None }.into(),
+            _ => swarm_events::command::Cancel {
+                task_id,
+                reason: None,
+            }
+            .into(),
         };
         self.world.client(subject, task_id.0, body)
     }
@@ -212,7 +253,9 @@ impl Scene {
                     return None;
                 };
                 match (recorded.event.body, verdict) {
-                    (Body::TaskAssigned(assigned), Verdict::Applied) if recorded.event.about == id => {
+                    (Body::TaskAssigned(assigned), Verdict::Applied)
+                        if recorded.event.about == id =>
+                    {
                         Some((recorded.subject.agent()?, stored.sequence, assigned))
                     }
                     _ => None,
@@ -220,18 +263,39 @@ impl Scene {
             })
             .unwrap_or_else(|| panic!("{task} was never assigned"))
     }
-    pub fn by_agent(&mut self, task: &str, agent: AgentId, verb: TaskVerb, body: impl Into<Body>) -> Verdict {
+    pub fn by_agent(
+        &mut self,
+        task: &str,
+        agent: AgentId,
+        verb: TaskVerb,
+        body: impl Into<Body>,
+    ) -> Verdict {
         let about = self.id(task);
         let subject = Subject::Task(self.place, verb, Some(agent));
         let id = EventId(self.world.id());
-        let event = Event::new(id, Source::Agent(agent), self.world.now, &subject, about, body);
+        let event = Event::new(
+            id,
+            Source::Agent(agent),
+            self.world.now,
+            &subject,
+            about,
+            body,
+        );
         self.world.event(&subject, &event)
     }
     /// Its agent starts a task under its last assignment.
     pub fn start(&mut self, task: &str) -> Verdict {
         let (agent, assignment, assigned) = self.assignment(task);
         let incarnation = assigned.incarnation;
-        self.by_agent(task, agent, TaskVerb::Started, Started { assignment, incarnation })
+        self.by_agent(
+            task,
+            agent,
+            TaskVerb::Started,
+            Started {
+                assignment,
+                incarnation,
+            },
+        )
     }
     pub fn progress(&mut self, task: &str) -> Verdict {
         let (agent, assignment, assigned) = self.assignment(task);
@@ -275,14 +339,23 @@ impl Scene {
     }
 
     fn name(&self, id: Uuid) -> String {
-        self.names.get(&id).cloned().unwrap_or_else(|| id.to_string())
+        self.names
+            .get(&id)
+            .cloned()
+            .unwrap_or_else(|| id.to_string())
     }
 
     /// What the distributor has written since this was asked last, figures aside, in short words.
     pub fn news(&mut self) -> Vec<String> {
         self.world.settle();
         let mut news = Vec::new();
-        for (stored, verdict) in self.world.log.iter().zip(&self.world.verdicts).skip(self.seen) {
+        for (stored, verdict) in self
+            .world
+            .log
+            .iter()
+            .zip(&self.world.verdicts)
+            .skip(self.seen)
+        {
             let Input::Event(recorded) = stored.input() else {
                 continue;
             };
@@ -290,8 +363,13 @@ impl Scene {
                 continue;
             }
             let about = self.name(recorded.event.about);
-            let agent = recorded.subject.agent().map(|a| self.name(a.0)).unwrap_or_default();
-            let field = |p: &swarm_events::Problem| p.field.clone().unwrap_or_else(|| p.code.clone());
+            let agent = recorded
+                .subject
+                .agent()
+                .map(|a| self.name(a.0))
+                .unwrap_or_default();
+            let field =
+                |p: &swarm_events::Problem| p.field.clone().unwrap_or_else(|| p.code.clone());
             let words = match recorded.event.body {
                 Body::SwarmMeasured(_) => continue,
                 Body::TaskAssigned(_) => format!("assigned {about} to {agent}"),
@@ -302,7 +380,10 @@ impl Scene {
                         Then::End => "end",
                     };
                     let force = if w.force { "" } else { " if not started" };
-                    format!("withdrawn {about} from {agent}: {:?}, {then}{force}", w.reason)
+                    format!(
+                        "withdrawn {about} from {agent}: {:?}, {then}{force}",
+                        w.reason
+                    )
                 }
                 Body::TaskRetried(r) => format!("retried {about}: generation {}", r.generation),
                 Body::TaskFailed(f) => format!("failed {about}: {}", self.named(&f.error)),
