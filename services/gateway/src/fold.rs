@@ -16,7 +16,7 @@ use swarm_events::{
     Body, Input, OrgId, Partition, Place, Service, Subject, SwarmId, TaskId, Timestamp,
     decider::{Admission, Decider, Head, Verdict},
     read::{Recorded, Writer, writer},
-    subject::{SwarmVerb, TaskVerb, filter},
+    subject::{TaskVerb, filter},
 };
 use uuid::Uuid;
 
@@ -25,16 +25,14 @@ use measures::Measure;
 use outcomes::{Outcomes, cancellation_of};
 use samples::Samples;
 
-/// Task events that answer commands and graphs, and so concern the gateway. It does not read tasks otherwise: only
-/// distributor and projector do.
-const TASK_VERBS: [TaskVerb; 7] = [
+/// Task events that answer commands and graphs. The gateway does not read tasks otherwise: only distributor and projector
+/// do.
+const TASK_VERBS: [TaskVerb; 5] = [
     TaskVerb::GraphAccepted,
     TaskVerb::GraphRejected,
-    TaskVerb::Rejected,
     TaskVerb::Refused,
     TaskVerb::Cancelled,
     TaskVerb::Retried,
-    TaskVerb::Failed,
 ];
 
 /// What the gateway tails. None of them overlap.
@@ -171,33 +169,25 @@ impl Fold {
     }
 
     fn tell(recorded: Recorded, now: Timestamp, outcomes: &mut Outcomes) {
-        match writer(&recorded.subject) {
-            Writer::Client => {
-                outcomes.command(recorded.event.id.0, recorded.sequence, now);
-            }
-            Writer::Service(_) => {
-                if matches!(
-                    recorded.subject,
-                    Subject::Swarm(_, SwarmVerb::Measured | SwarmVerb::Sampled)
-                ) {
-                    return;
-                }
-                let outcome = Arc::new(recorded);
-                if let Some(command) = outcome.event.causation {
-                    outcomes.outcome(command, &outcome, now);
-                }
-                match (&outcome.event.body, outcome.subject.place()) {
-                    (Body::TaskGraphAccepted(_) | Body::TaskGraphRejected(_), _) => {
-                        outcomes.outcome(outcome.event.about, &outcome, now);
-                    }
-                    (Body::TaskCancelled(_), Some(place)) => {
-                        let id = cancellation_of(place, TaskId(outcome.event.about));
-                        outcomes.outcome(id, &outcome, now);
-                    }
-                    _ => {}
-                }
-            }
-            _ => {}
+        let writer = writer(&recorded.subject);
+        if writer == Writer::Client {
+            outcomes.command(&recorded, now);
+            return;
+        }
+        let (about, causation) = (recorded.event.about, recorded.event.causation);
+        // A decision that answers nothing in particular names the last input that its service met, which may be anyone's
+        // command. So of the distributor's events only those count that say themselves what they answer.
+        let answered = match (&recorded.event.body, recorded.subject.place()) {
+            (Body::TaskRefused(refused), _) => refused.command_id.map(|command| command.0),
+            (Body::TaskGraphAccepted(_) | Body::TaskGraphRejected(_), _) => Some(about),
+            (Body::TaskCancelled(_), Some(place)) => Some(cancellation_of(place, TaskId(about))),
+            // After a failed attempt there is at least one attempt; a person's retry begins anew.
+            (Body::TaskRetried(retried), _) if retried.attempts == 0 => causation,
+            _ if writer == Writer::Service(Service::Coordinator) => causation,
+            _ => None,
+        };
+        if let Some(id) = answered {
+            outcomes.outcome(id, &Arc::new(recorded), now);
         }
     }
 

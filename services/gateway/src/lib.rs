@@ -106,19 +106,25 @@ pub async fn serve<L: Log>(
     metrics: PrometheusHandle,
     stop: CancellationToken,
 ) -> Result<(), GatewayError> {
-    // A tail that ends takes the requests with it, and the other way round.
-    let inner = stop.child_token();
-    let app = Arc::new(App::new(Port::new(log), pool, metrics, inner.clone()));
-    let routes = router::router(app.clone());
-    let server =
-        axum::serve(listener, routes).with_graceful_shutdown(inner.clone().cancelled_owned());
-    let serving = tokio::spawn(async move { server.await });
-    let tailed = tokio::select! {
-        tailed = tail::follow(app) => tailed,
-        () = inner.cancelled() => Ok(()),
-    };
-    inner.cancel();
-    let mut serving = serving;
+    serve_app(
+        Arc::new(App::new(Port::new(log), pool, metrics, stop)),
+        listener,
+    )
+    .await
+}
+
+/// Serves a state that the caller made, until its stop token is cancelled.
+///
+/// # Errors
+/// See [`GatewayError`].
+pub async fn serve_app(app: Arc<App>, listener: TcpListener) -> Result<(), GatewayError> {
+    let stop = app.stop.clone();
+    let server = axum::serve(listener, router::router(app.clone()))
+        .with_graceful_shutdown(stop.clone().cancelled_owned());
+    let mut serving = tokio::spawn(async move { server.await });
+    // A tail that ends takes the requests with it: they would be answered from a state that stands still.
+    let tailed = tail::follow(app).await;
+    stop.cancel();
     tokio::select! {
         served = &mut serving => served.map_err(std::io::Error::other)??,
         () = sleep(SHUTDOWN_GRACE) => {
@@ -126,6 +132,5 @@ pub async fn serve<L: Log>(
             serving.abort();
         }
     }
-    tailed?;
-    Ok(())
+    Ok(tailed?)
 }

@@ -113,7 +113,10 @@ impl ApiProblem {
         .retry_after(1)
     }
     /// The status that belongs to a refusal by a deciding service.
-    pub fn decided(problem: Problem) -> Self {
+    pub fn decided(mut problem: Problem) -> Self {
+        problem
+            .cure
+            .get_or_insert_with(|| "read the object again to see how it stands now".to_owned());
         Self::new(status_of(&problem.code), problem)
     }
     /// As it goes over the wire.

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use axum::http::StatusCode;
-use chrono::{SecondsFormat, Utc};
+use chrono::{SecondsFormat, TimeDelta, Utc};
 use swarm_events::Problem;
 use swarm_projections::{
     progress::Behind,
@@ -16,11 +16,33 @@ use crate::{
     problem::{Answer, ApiProblem},
 };
 
+/// How long PostgreSQL may be silent before it counts as away: a first connection takes some milliseconds.
+const STALE_GRACE: TimeDelta = TimeDelta::seconds(1);
+
+/// Refuses at once while PostgreSQL is known to be away: each attempt to connect takes seconds, and its readers would queue
+/// up for nothing. The progress of the projection is looked up all the time, so its return is seen without them.
+///
+/// # Errors
+/// 503 with `stale_since`
+pub fn answering(app: &App) -> Answer<()> {
+    // At the very start nothing is known yet.
+    let away = app
+        .progress
+        .stale_since()
+        .is_some_and(|since| Utc::now() - since > STALE_GRACE);
+    if away {
+        Err(stale(app, "PostgreSQL does not answer"))
+    } else {
+        Ok(())
+    }
+}
+
 /// Waits until the tables reflect the log up to `min_seq`, if that is asked for.
 ///
 /// # Errors
 /// 503, with `stale_since` if PostgreSQL is away.
 pub async fn until(app: &App, min_seq: Option<u64>) -> Answer<()> {
+    answering(app)?;
     let Some(sequence) = min_seq else {
         return Ok(());
     };

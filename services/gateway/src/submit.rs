@@ -27,6 +27,7 @@ use crate::{
     idempotency::{self, Key},
     json,
     problem::{Answer, ApiProblem, ProblemDocument},
+    reading,
     submission::{self, Plan, Submission},
     swarms::{open, unexpected},
 };
@@ -264,19 +265,7 @@ fn accepted(outcome: &Outcome, place: Place, plan: &Plan) -> Answer<u64> {
             let at = rejected
                 .task_id
                 .and_then(|task| plan.tasks.iter().position(|(id, _)| *id == task));
-            if let Some(at) = at.filter(|_| plan.many) {
-                let below = problem
-                    .field
-                    .as_deref()
-                    .filter(|field| !field.starts_with("tasks["));
-                let path = below.map_or_else(
-                    || format!("tasks[{at}]"),
-                    |field| format!("tasks[{at}].{field}"),
-                );
-                if below.is_some() || problem.field.is_none() {
-                    problem.field = Some(path);
-                }
-            }
+            problem.field = field_in(plan.many, at, problem.field);
             let mut refused = ApiProblem::decided(problem).with("seq", outcome.sequence);
             match refused.status {
                 StatusCode::TOO_MANY_REQUESTS => refused = refused.retry_after(QUEUE_RETRY_SECONDS),
@@ -290,9 +279,29 @@ fn accepted(outcome: &Outcome, place: Place, plan: &Plan) -> Answer<u64> {
     }
 }
 
+/// A field of the graph's task number `at` as a path in the body that came.
+fn field_in(many: bool, at: Option<usize>, field: Option<String>) -> Option<String> {
+    let prefix = at.map(|at| format!("tasks[{at}]"));
+    match (many, prefix, field) {
+        (false, Some(prefix), Some(field)) => Some(
+            field
+                .strip_prefix(&format!("{prefix}."))
+                .map_or_else(|| field.clone(), str::to_owned),
+        ),
+        (true, Some(prefix), Some(field)) if !field.starts_with("tasks") => {
+            Some(format!("{prefix}.{field}"))
+        }
+        (true, Some(prefix), None) => Some(prefix),
+        (_, _, field) => field,
+    }
+}
+
 /// What a submission under this key became before: beyond the server's window for duplicates the read model knows. With
 /// PostgreSQL down it is stored again, which the distributor finds to be a repeat (or refuses, if the body differs).
 async fn earlier(app: &App, place: Place, key: &Key, plan: &Plan) -> Answer<Option<u64>> {
+    if reading::answering(app).is_err() {
+        return Ok(None);
+    }
     let Ok(Some(row)) = queries::task(&app.pool, place.org, place.swarm, plan.tasks[0].0).await
     else {
         return Ok(None);
@@ -378,5 +387,29 @@ fn taken(
         timeout_ms: task.timeout_ms.unwrap_or(configuration.task_timeout_ms),
         affinity_key: task.affinity_key,
         depends_on: task.depends_on,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_distributors_fields_are_paths_in_the_body() {
+        let field =
+            |many, at, field: &str| field_in(many, at, Some(field.to_owned())).unwrap_or_default();
+        assert_eq!(field(true, Some(3), "priority"), "tasks[3].priority");
+        assert_eq!(
+            field(true, Some(3), "tasks[3].depends_on[0].task_id"),
+            "tasks[3].depends_on[0].task_id"
+        );
+        assert_eq!(
+            field(false, Some(0), "tasks[0].depends_on[0].task_id"),
+            "depends_on[0].task_id"
+        );
+        assert_eq!(field(false, Some(0), "parent_task_id"), "parent_task_id");
+        assert_eq!(field(true, None, "tasks"), "tasks");
+        assert_eq!(field_in(true, Some(2), None).as_deref(), Some("tasks[2]"));
+        assert_eq!(field_in(false, Some(0), None), None);
     }
 }

@@ -309,19 +309,42 @@ fn check_description(text: &str) -> Answer<()> {
 
 /// Checks a configuration patch over `current`, naming the field by its whole path.
 fn check_configuration(current: &Configuration, patch: &Json) -> Answer<()> {
-    let Err(problem) = current.merged(patch) else {
-        return Ok(());
-    };
-    // serde names an unknown field only in its message.
-    let named = json::named(
-        problem.field.as_deref().unwrap_or("configuration"),
-        &problem.detail,
-    );
-    Err(if problem.code == "bad-configuration" {
-        named.into()
+    // Every setting has a default, so that a patch without its nulls is a configuration by itself: its shape is checked
+    // alone, where the path of a mistake is known.
+    let shape: Result<Configuration, _> =
+        serde_path_to_error::deserialize(without_nulls(patch.to_value()));
+    if let Err(error) = shape.as_ref()
+        && patch.is_object()
+    {
+        let path = match error.path().to_string() {
+            path if path == "." => "configuration".to_owned(),
+            path => format!("configuration.{path}"),
+        };
+        return Err(json::named(&path, &error.inner().to_string()).into());
+    }
+    current
+        .merged(patch)
+        .map_err(|problem| ApiProblem::from(with_cure(problem)))?;
+    Ok(())
+}
+
+fn with_cure(problem: Problem) -> Problem {
+    if problem.cure.is_some() {
+        problem
     } else {
-        problem.into()
-    })
+        problem.cure("see Configuration in /openapi.json")
+    }
+}
+
+fn without_nulls(value: serde_json::Value) -> serde_json::Value {
+    match value {
+        serde_json::Value::Object(members) => {
+            let kept = members.into_iter().filter(|(_, value)| !value.is_null());
+            kept.map(|(name, value)| (name, without_nulls(value)))
+                .collect()
+        }
+        other => other,
+    }
 }
 
 /// Creates a swarm.

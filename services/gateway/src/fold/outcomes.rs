@@ -1,12 +1,12 @@
 //! Who waits for the outcome of a command or graph, and the outcomes of those that carry an idempotency key.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
 use swarm_events::{
-    Place, TaskId, Timestamp,
+    Body, Place, TaskId, Timestamp,
     decider::{REMEMBERED_MAX, REMEMBERED_MS},
     read::Recorded,
 };
@@ -29,6 +29,8 @@ pub struct Keyed {
     pub command: Option<u64>,
     /// Stream sequence of its outcome.
     pub outcome: Option<u64>,
+    /// What its outcome will be noted under, if it is a cancellation.
+    cancellation: Option<Uuid>,
 }
 
 /// Waiters and keyed outcomes.
@@ -38,6 +40,8 @@ pub struct Outcomes {
     tickets: u64,
     keyed: BTreeMap<Uuid, Keyed>,
     noted: VecDeque<(Uuid, Timestamp)>,
+    /// Keyed cancellations that are open: what they wait for, and the command.
+    cancelling: BTreeSet<(Uuid, Uuid)>,
 }
 
 /// A wait for one outcome. To be given back with [`Outcomes::leave`] when it is given up.
@@ -74,16 +78,36 @@ impl Outcomes {
         }
     }
     /// A command was met.
-    pub fn command(&mut self, id: Uuid, sequence: u64, now: Timestamp) {
-        if let Some(keyed) = self.remember(id, now) {
-            // The first one counts: repeats are void.
-            keyed.command.get_or_insert(sequence);
+    pub fn command(&mut self, recorded: &Recorded, now: Timestamp) {
+        let id = recorded.event.id.0;
+        let cancellation = match (&recorded.event.body, recorded.subject.place()) {
+            (Body::Cancel(cancel), Some(place)) => Some(cancellation_of(place, cancel.task_id)),
+            _ => None,
+        };
+        let Some(keyed) = self.remember(id, now) else {
+            return;
+        };
+        // The first one counts: repeats are void.
+        if keyed.command.is_none() {
+            keyed.command = Some(recorded.sequence);
+            keyed.cancellation = cancellation;
+            self.cancelling
+                .extend(cancellation.map(|cancellation| (cancellation, id)));
         }
     }
-    /// A valid event that names `id` was met.
+    /// A valid event that answers `id` was met.
     pub fn outcome(&mut self, id: Uuid, outcome: &Outcome, now: Timestamp) {
+        let cancelled = self.cancelling.range((id, Uuid::nil())..=(id, Uuid::max()));
+        let cancelled: Vec<Uuid> = cancelled.map(|(_, command)| *command).collect();
+        for id in cancelled.into_iter().chain([id]) {
+            self.close(id, outcome, now);
+        }
+    }
+    fn close(&mut self, id: Uuid, outcome: &Outcome, now: Timestamp) {
         if let Some(keyed) = self.remember(id, now) {
             keyed.outcome.get_or_insert(outcome.sequence);
+            let open = keyed.cancellation.map(|cancellation| (cancellation, id));
+            open.map(|open| self.cancelling.remove(&open));
         }
         for (_, waiting) in self.waiting.remove(&id).unwrap_or_default() {
             // Who has given up is of no concern.
@@ -114,7 +138,11 @@ impl Outcomes {
                 break;
             }
             self.noted.pop_front();
-            self.keyed.remove(&first);
+            let forgotten = self.keyed.remove(&first);
+            let open = forgotten
+                .and_then(|keyed| keyed.cancellation)
+                .map(|cancellation| (cancellation, first));
+            open.map(|open| self.cancelling.remove(&open));
         }
         Some(self.keyed.entry(id).or_default())
     }
