@@ -88,6 +88,8 @@ struct Task {
     submitted: u64,
     /// Of a rejected graph: whether its id counts as used depends on how far the graph had come.
     loose: bool,
+    /// It took the place of such a one.
+    was_loose: bool,
 }
 #[derive(Debug, Default)]
 struct Agent {
@@ -219,6 +221,7 @@ impl Checker {
                     ended_once: false,
                     submitted: recorded.sequence,
                     loose: false,
+                    was_loose: self.tasks.contains_key(&id),
                 };
                 match submitted.graph {
                     None => {
@@ -258,8 +261,14 @@ impl Checker {
             }
             // A submission under an id that was taken is no task.
             (_, Body::TaskRefused(refused)) => {
-                self.tasks
-                    .retain(|_, task| task.submitted != refused.refused_seq);
+                let refused = |task: &mut Task| task.submitted == refused.refused_seq;
+                for task in self.tasks.values_mut().filter(|task| task.was_loose) {
+                    if refused(task) {
+                        (task.state, task.ended_once) = (State::Ended(Terminal::Other), true);
+                        task.loose = true;
+                    }
+                }
+                self.tasks.retain(|_, task| task.loose || !refused(task));
             }
             (Subject::Task(_, verb, agent), _) => self.task(recorded, *verb, id, *agent),
             _ => {}
