@@ -248,11 +248,11 @@ impl AgentBuilder {
                 Some(link) => Ok(link.clone()),
                 // A connection for each incarnation: its name tells which one a lost connection is about.
                 None => {
-                    Link::open(
-                        &self.link,
-                        connection_name(self.place.swarm, self.id, me.instance),
-                    )
-                    .await
+                    let name = connection_name(self.place.swarm, self.id, me.instance);
+                    tokio::select! {
+                        opened = Link::open(&self.link, name) => opened,
+                        () = stop.cancelled() => break,
+                    }
                 }
             };
             let ended = match opened {

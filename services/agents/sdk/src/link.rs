@@ -103,12 +103,21 @@ impl Link {
 
     /// The last message of a literal subject by direct get: any replica answers, so on a cluster it may be a little behind.
     pub(crate) async fn last_of(&self, subject: &str) -> Result<Option<StoredMessage>, LogError> {
+        let mut state = self.connection().watch();
+        let losses = state.borrow().losses;
+        if !self.connection().is_connected() {
+            return Err(LogError::Unreachable("not connected".to_owned()));
+        }
         let request = format!("$JS.API.DIRECT.GET.{STREAM}.{subject}");
-        let answer = self
-            .client()
-            .request(request, bytes::Bytes::new())
-            .await
-            .map_err(|error| LogError::Unreachable(error.to_string()))?;
+        let answer = tokio::select! {
+            answer = self.client().request(request, bytes::Bytes::new()) => {
+                answer.map_err(|error| LogError::Unreachable(error.to_string()))?
+            }
+            // The answer went with the connection: its caller asks again.
+            _ = state.wait_for(|state| state.losses != losses) => {
+                return Err(LogError::Unreachable("the connection was lost".to_owned()));
+            }
+        };
         match answer.status.map(|status| status.as_u16()) {
             None | Some(200) => live::stored(&answer).map(Some).ok_or_else(|| {
                 LogError::Refused(

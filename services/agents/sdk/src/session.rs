@@ -164,7 +164,6 @@ impl Session<'_> {
         mut doubts: tokio::sync::watch::Receiver<u64>,
         stop: &CancellationToken,
     ) -> Ended {
-        let mut connection = self.link.connection().watch();
         let mut beat = heartbeat(self.settings.heartbeat_interval);
         let mut draining_until = None;
         loop {
@@ -198,11 +197,6 @@ impl Session<'_> {
                 }
                 _ = beat.tick() => self.beat(),
                 Ok(()) = doubts.changed() => self.protocol.doubt(self.now()),
-                Ok(()) = connection.changed() => {
-                    if connection.borrow_and_update().connected {
-                        self.protocol.doubt(self.now());
-                    }
-                }
                 () = sleep_until(wake) => {}
                 () = stop.cancelled(), if draining_until.is_none() => {
                     let (running, waiting) = self.protocol.load();

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use swarm_events::ids::InstanceId;
 
 use super::{
     model::{INCARNATION, JOINED, World, assignment, ids},

@@ -8,13 +8,16 @@ use std::{
 };
 
 use futures::{StreamExt, stream::BoxStream};
-use swarm_agent_sdk::{Agent, AgentBuilder, AgentError, LinkSettings, Stopped};
+use swarm_agent_sdk::{
+    Agent, AgentBuilder, AgentError, Credentials, LinkSettings, Stopped, TaskContext, TaskError,
+};
 use swarm_events::{
     Body, Event, Input, Json, Recorded, Timestamp,
     agent::{Evidence, Failed, Joined, LivenessRule, Profile, Removed},
     configuration::Algorithm,
     envelope::{Decided, Source},
     ids::{AgentId, EventId, InstanceId, OrgId, SwarmId, TaskId},
+    permissions::User,
     problem::Problem,
     subject::{AgentVerb, CommandVerb, Place, Service, Subject, SwarmVerb, TaskVerb, filter},
     swarm,
@@ -27,8 +30,12 @@ use swarm_log::{
     jetstream::{Durability, JetStreamLog, LogSettings},
     provision::provision,
 };
-use swarm_servers::testing::{TestNats, nats};
-use tokio::{task::JoinHandle, time::timeout};
+use swarm_servers::testing::{TestNats, nats, nats_with_auth};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -44,6 +51,8 @@ pub struct Swarm {
     /// All that was read from the log so far.
     pub seen: Vec<Recorded>,
     ordinal: AtomicU64,
+    /// The agent's.
+    pub creds: Option<Credentials>,
 }
 
 pub struct Running {
@@ -66,10 +75,32 @@ impl Running {
 
 impl Swarm {
     pub async fn new() -> Self {
-        let nats = nats().await;
-        let connection = connect(ConnectSettings::new(&nats.url, "test"))
-            .await
-            .expect("connects");
+        Self::on(nats().await, None).await
+    }
+
+    /// A swarm on a server that asks who speaks; the agent gets credentials of its own and no more.
+    pub async fn with_permissions() -> Self {
+        let (nats, authority) = nats_with_auth().await;
+        let all = authority
+            .mint("test", &swarm_servers::Permissions::all())
+            .expect("minted");
+        let mut swarm = Self::on(nats, Some(all)).await;
+        let may = User::Agent(swarm.place, swarm.agent).permissions();
+        let may = swarm_servers::Permissions {
+            publish: may.publish,
+            subscribe: may.subscribe,
+            responses: false,
+        };
+        swarm.creds = Some(Credentials::Text(
+            authority.mint("agent", &may).expect("minted"),
+        ));
+        swarm
+    }
+
+    async fn on(nats: TestNats, creds: Option<String>) -> Self {
+        let mut settings = ConnectSettings::new(&nats.url, "test");
+        settings.creds = creds.map(Credentials::Text);
+        let connection = connect(settings).await.expect("connects");
         provision(
             &async_nats::jetstream::new(connection.client().clone()),
             &Provision::default(),
@@ -88,12 +119,14 @@ impl Swarm {
             tail,
             seen: Vec::new(),
             ordinal: AtomicU64::new(0),
+            creds: None,
         }
     }
 
     pub fn link(&self) -> LinkSettings {
         LinkSettings {
             durability: Durability::Speed,
+            creds: self.creds.clone(),
             ..LinkSettings::new(&self.nats.url)
         }
     }
@@ -432,3 +465,29 @@ pub fn json(carried: &Carried) -> serde_json::Value {
         other => panic!("not inline: {other:?}"),
     }
 }
+
+pub async fn double(_: TaskContext, number: u64) -> Result<u64, TaskError> {
+    Ok(number * 2)
+}
+
+/// A handler that says when it begins and when it is cancelled, and ends when it is let go.
+pub fn held(
+    said: &mpsc::UnboundedSender<&'static str>,
+    go: &watch::Receiver<bool>,
+) -> impl Fn(TaskContext, Json) -> Fut + Send + Sync + 'static {
+    let (said, go) = (said.clone(), go.clone());
+    move |task, _| {
+        let (said, mut go) = (said.clone(), go.clone());
+        Box::pin(async move {
+            said.send("began").expect("the test listens");
+            tokio::select! {
+                _ = go.wait_for(|go| *go) => Ok(serde_json::json!("done")),
+                () = task.cancelled.cancelled() => {
+                    said.send("cancelled").expect("the test listens");
+                    Err(TaskError::retryable("cancelled"))
+                }
+            }
+        })
+    }
+}
+pub type Fut = std::pin::Pin<Box<dyn Future<Output = Result<serde_json::Value, TaskError>> + Send>>;
