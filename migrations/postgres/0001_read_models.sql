@@ -5,6 +5,10 @@
 -- projector for ever, and a check of each of 20,000 rows a second is paid for nothing. Everything is keyed by organization
 -- and swarm, since clients choose ids: a repeated id of a stranger touches no one else's row.
 --
+-- Indexes of lists are partial, with a predicate that always holds and that only list queries spell out: no other query can
+-- take them. While a table has no statistics, an index on (organization_id, swarm_id, …) looks as good as the primary key,
+-- and taking it for a single row reads the whole swarm (seen: 280 ms instead of 1 for 100 rows).
+--
 -- `last_seq` is the stream sequence of the last event that changed the row; `created_seq` the one that made it.
 
 CREATE TABLE organizations (
@@ -58,7 +62,7 @@ CREATE TABLE swarms (
   last_seq               BIGINT NOT NULL,
   PRIMARY KEY (organization_id, id)
 );
-CREATE INDEX swarms_by_creation ON swarms (organization_id, created_seq);
+CREATE INDEX swarms_by_creation ON swarms (organization_id, created_seq) WHERE created_seq >= 0;
 
 CREATE TABLE swarm_agents (
   id                UUID NOT NULL,
@@ -87,7 +91,7 @@ CREATE TABLE swarm_agents (
   last_seq          BIGINT NOT NULL,
   PRIMARY KEY (organization_id, swarm_id, id)
 );
-CREATE INDEX swarm_agents_by_creation ON swarm_agents (organization_id, swarm_id, created_seq);
+CREATE INDEX swarm_agents_by_creation ON swarm_agents (organization_id, swarm_id, created_seq) WHERE created_seq >= 0;
 
 -- fillfactor: a task's row is rewritten about four times in its life; room on its page keeps the rewrites from touching
 -- the indexes (heap-only tuples).
@@ -128,7 +132,7 @@ CREATE TABLE swarm_tasks (
   PRIMARY KEY (organization_id, swarm_id, id)
 ) WITH (fillfactor = 70);
 CREATE INDEX swarm_tasks_by_id ON swarm_tasks (organization_id, id);
-CREATE INDEX swarm_tasks_by_submission ON swarm_tasks (organization_id, swarm_id, submitted_seq);
+CREATE INDEX swarm_tasks_by_submission ON swarm_tasks (organization_id, swarm_id, submitted_seq) WHERE submitted_seq >= 0;
 -- Dead letters are few and looked for often. No index on status: it would rewrite an index entry with every step of every task.
 CREATE INDEX swarm_tasks_dead_lettered ON swarm_tasks (organization_id, swarm_id, submitted_seq) WHERE dead_lettered;
 
@@ -141,7 +145,7 @@ CREATE TABLE task_dependencies (
   alias              TEXT,
   PRIMARY KEY (organization_id, swarm_id, task_id, depends_on_task_id)
 );
-CREATE INDEX task_dependencies_reverse ON task_dependencies (organization_id, swarm_id, depends_on_task_id);
+CREATE INDEX task_dependencies_reverse ON task_dependencies (depends_on_task_id, swarm_id, organization_id);
 
 -- Up to where the log is in the tables. Written in the transaction that writes the rows.
 CREATE TABLE projection_checkpoint (

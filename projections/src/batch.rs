@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::{
     changes::{AgentChange, Changes, TaskChange},
     columns::{array_literal, columns},
+    event_row::Events,
     fold::Fold,
     jsonb::{clipped, storable, text},
 };
@@ -31,8 +32,7 @@ pub(crate) struct Batch {
     pub(crate) messages: usize,
     /// Store time of the last one.
     pub(crate) log_time: DateTime<Utc>,
-    /// Lines of `swarm_events`.
-    pub(crate) lines: String,
+    pub(crate) events: Events,
     /// Days on which they were stored.
     pub(crate) days: BTreeSet<NaiveDate>,
     pub(crate) new_tasks: NewTasks,
@@ -144,7 +144,7 @@ impl Batch {
             to: fold.sequence,
             messages: changes.messages,
             log_time: time(Timestamp::from_micros(changes.time_micros)),
-            lines: changes.lines,
+            events: changes.events,
             days: changes.days,
             ..Self::default()
         };

@@ -12,7 +12,7 @@ use swarm_events::{
 };
 use swarm_log::StoredMessage;
 
-use crate::event_row;
+use crate::event_row::Events;
 
 /// A batch under collection.
 #[derive(Default)]
@@ -21,8 +21,10 @@ pub(crate) struct Changes {
     pub(crate) messages: usize,
     /// Store time of the last one.
     pub(crate) time_micros: i64,
-    /// Lines of `swarm_events`.
-    pub(crate) lines: String,
+    /// Rows of `swarm_events`.
+    pub(crate) events: Events,
+    /// About how many bytes these are.
+    pub(crate) bytes: usize,
     /// Days (UTC) on which they were stored.
     pub(crate) days: BTreeSet<NaiveDate>,
     pub(crate) tasks: BTreeMap<(Place, TaskId), TaskChange>,
@@ -85,7 +87,7 @@ impl Changes {
         self.messages += 1;
         self.time_micros = message.time_micros;
         self.days.insert(day_of(message.time_micros));
-        event_row::push(&mut self.lines, message, input, void);
+        self.bytes += self.events.message(message, input, void);
     }
 
     /// What the cores say was touched by the message at `sequence`.

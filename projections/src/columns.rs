@@ -11,9 +11,15 @@ macro_rules! columns {
         #[derive(Clone, Default)]
         pub(crate) struct $name { $(pub(crate) $column: Vec<$value>),+ }
         impl $name {
-            pub(crate) const COLUMNS: &'static [(&'static str, &'static str)] = &[$((stringify!($column), $kind)),+];
+            pub(crate) const COLUMNS: &'static [(&'static str, &'static str)] = &[$(($crate::columns::bare(stringify!($column)), $kind)),+];
             pub(crate) fn len(&self) -> usize {
                 [$(self.$column.len()),+].into_iter().max().unwrap_or(0)
+            }
+            /// Every row has a value for every column.
+            #[cfg(test)]
+            #[allow(dead_code, reason = "not every table has a test of its own")]
+            pub(crate) fn assert_whole(&self) {
+                $(assert_eq!(self.$column.len(), self.len(), stringify!($column));)+
             }
             /// Binds the arrays in the order of `COLUMNS`.
             pub(crate) fn bind<'q>(&'q self, statement: $crate::columns::Statement<'q>) -> $crate::columns::Statement<'q> {
@@ -24,6 +30,14 @@ macro_rules! columns {
     };
 }
 pub(crate) use columns;
+
+/// The name of a column that is also a keyword of Rust.
+pub(crate) const fn bare(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        b"r#type" => "type",
+        _ => name,
+    }
+}
 
 type Columns = &'static [(&'static str, &'static str)];
 
@@ -53,26 +67,31 @@ fn value(name: &str, kind: &str) -> String {
     }
 }
 
-/// Inserts rows, or changes those that are there (all columns but `key` and `kept`).
-pub(crate) fn upsert(table: &str, columns: Columns, key: &[&str], kept: &[&str]) -> String {
+/// Inserts rows that are new.
+pub(crate) fn insert(table: &str, columns: Columns) -> String {
     let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
     let values: Vec<_> = columns
         .iter()
         .map(|(name, kind)| value(name, kind))
         .collect();
+    format!(
+        "INSERT INTO {table} ({}) SELECT {} FROM {}",
+        names.join(", "),
+        values.join(", "),
+        unnest(columns)
+    )
+}
+
+/// Inserts rows, or changes those that are there (all columns but `key` and `kept`).
+pub(crate) fn upsert(table: &str, columns: Columns, key: &[&str], kept: &[&str]) -> String {
+    let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
     let changes: Vec<_> = names
         .iter()
         .filter(|name| !key.contains(name) && !kept.contains(name))
         .map(|name| format!("{name} = excluded.{name}"))
         .collect();
-    format!(
-        "INSERT INTO {table} ({}) SELECT {} FROM {} ON CONFLICT ({}) DO UPDATE SET {}",
-        names.join(", "),
-        values.join(", "),
-        unnest(columns),
-        key.join(", "),
-        changes.join(", "),
-    )
+    let (insert, key, changes) = (insert(table, columns), key.join(", "), changes.join(", "));
+    format!("{insert} ON CONFLICT ({key}) DO UPDATE SET {changes}")
 }
 
 /// Changes rows that are there. `rules` says how a column gets its value where that is not the new one.

@@ -29,7 +29,7 @@ use crate::{
 
 /// Most messages of a batch: about 10 MB of rows, and at full speed a few batches a second.
 pub const BATCH_MESSAGES_MAX: usize = 5_000;
-/// Most bytes of event lines in a batch, so that the largest payloads do not add up to gigabytes.
+/// Most bytes of event rows in a batch, so that the largest payloads do not add up to gigabytes.
 pub const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long a batch gathers: a commit costs the same for one row as for a thousand, and a reader that waits for its own
 /// write does not notice this much.
@@ -221,8 +221,8 @@ impl<L: Log> Folder<'_, L> {
         let batches = self.batches.clone();
         let mut tail = self.log.tail(filter::all(), self.info.first_sequence);
         loop {
-            let full = changes.messages >= self.pace.messages_max
-                || changes.lines.len() >= BATCH_BYTES_MAX;
+            let full =
+                changes.messages >= self.pace.messages_max || changes.bytes >= BATCH_BYTES_MAX;
             let due = since.map(|since| since + self.pace.wait);
             let room = async {
                 match due {

@@ -92,6 +92,8 @@ pub async fn organization(
     Ok(query.bind(org.0).fetch_optional(pool).await?)
 }
 
+// The lists' `… >= 0` always holds: it is the predicate of their indexes (see migrations/postgres/0001).
+
 /// A page of an organization's swarms.
 ///
 /// # Errors
@@ -106,7 +108,7 @@ pub async fn swarms(
     let mut query = QueryBuilder::<Postgres>::new("SELECT * FROM swarms WHERE organization_id = ");
     query
         .push_bind(org.0)
-        .push(" AND created_seq > ")
+        .push(" AND created_seq >= 0 AND created_seq > ")
         .push_bind(after);
     if let Some(status) = &filter.status {
         query.push(" AND status = ").push_bind(status);
@@ -159,7 +161,9 @@ pub async fn agents(
         .push_bind(org.0)
         .push(" AND swarm_id = ")
         .push_bind(swarm.0);
-    query.push(" AND created_seq > ").push_bind(after);
+    query
+        .push(" AND created_seq >= 0 AND created_seq > ")
+        .push_bind(after);
     if let Some(status) = status {
         query.push(" AND status = ").push_bind(status);
     }
@@ -213,7 +217,9 @@ pub async fn tasks(
         .push_bind(org.0)
         .push(" AND swarm_id = ")
         .push_bind(swarm.0);
-    query.push(" AND submitted_seq > ").push_bind(after);
+    query
+        .push(" AND submitted_seq >= 0 AND submitted_seq > ")
+        .push_bind(after);
     if let Some(status) = &filter.status {
         query.push(" AND status = ").push_bind(status);
     }

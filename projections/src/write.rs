@@ -10,8 +10,8 @@ use crate::{
     batch::{
         Agents, Batch, Dependencies, Keys, NewTasks, Orgs, Samples, Swarms, TaskChanges, Users,
     },
-    columns::{Statement, update, upsert},
-    event_row,
+    columns::{Statement, insert, update, upsert},
+    event_row::Events,
     migrate::TimeTables,
     progress::CHANNEL,
     session::{Session, partition_of_day},
@@ -33,6 +33,7 @@ pub(crate) enum WriteError {
 const IN_SWARM: &[&str] = &["organization_id", "swarm_id", "id"];
 const IN_ORG: &[&str] = &["organization_id", "id"];
 
+static EVENTS: LazyLock<String> = LazyLock::new(|| insert("swarm_events", Events::COLUMNS));
 /// A repeated id after its horizon is a new task: its row is that of the new one, and the edges of the old one go.
 static NEW_TASKS: LazyLock<String> = LazyLock::new(|| {
     let insert = upsert("swarm_tasks", NewTasks::COLUMNS, IN_SWARM, &[]);
@@ -112,8 +113,8 @@ pub(crate) async fn write(session: &mut Session, batch: &Batch) -> Result<(), Wr
     for day in &new_days {
         make_partition(&mut transaction, *day).await?;
     }
-    copy(&mut transaction, &batch.lines).await?;
     let to = &mut transaction;
+    rows(to, &EVENTS, batch.events.len(), |q| batch.events.bind(q)).await?;
     rows(to, &ORGS, batch.orgs.len(), |q| batch.orgs.bind(q)).await?;
     rows(to, &USERS, batch.users.len(), |q| batch.users.bind(q)).await?;
     rows(to, &KEYS, batch.keys.len(), |q| batch.keys.bind(q)).await?;
@@ -150,16 +151,6 @@ async fn rows<'q>(
     if count > 0 {
         bind(sqlx::query(sql)).execute(&mut **transaction).await?;
     }
-    Ok(())
-}
-
-async fn copy(connection: &mut PgConnection, lines: &str) -> Result<(), sqlx::Error> {
-    if lines.is_empty() {
-        return Ok(());
-    }
-    let mut copy = connection.copy_in_raw(event_row::COPY).await?;
-    copy.send(lines.as_bytes()).await?;
-    copy.finish().await?;
     Ok(())
 }
 
