@@ -513,3 +513,32 @@ fn a_traced_fold_names_what_it_changed() {
     );
     assert_eq!(state, given.0.state);
 }
+
+#[test]
+fn an_input_that_stuck_its_owners_is_refused_with_their_claim() {
+    use swarm_events::control::{Claimed, Stuck};
+    let mut given = Given::an_organization();
+    let id = given.send(1, CommandVerb::Create, place(1).swarm.0, create("s1"));
+    let sequence = given.0.log.last().expect("stored").sequence;
+    let claimed = Claimed {
+        instance: support::instance(1),
+        decider_version: 1,
+        previous: 0,
+        reason: "doubt".into(),
+        rejects: vec![Stuck {
+            sequence,
+            problem: swarm_events::Problem::new("stuck", "deciding on it failed twice"),
+        }],
+    };
+    given.0.control(
+        Service::Coordinator,
+        swarm_events::subject::ControlVerb::Claimed,
+        claimed,
+    );
+    given.0.claim();
+    given.0.settle();
+    assert_eq!(given.refusal(id).code, "stuck");
+    assert!(given.0.state.swarm(org(), place(1).swarm).is_none());
+    assert_eq!(given.0.state.open_marks(), 0);
+    assert_eq!(given.0.cold(), given.0.state);
+}
