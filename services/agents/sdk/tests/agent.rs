@@ -224,9 +224,9 @@ async fn work_goes_on_over_a_restart_of_the_server() {
         .await;
     let assignment = swarm.assign("hold", json!({}), 1).await;
     assert_eq!(hear.recv().await, Some("began"));
-    swarm.nats.kill();
+    swarm.nats[0].kill();
     let_go.send(true).expect("the handler waits"); // it ends while nothing can be written
-    swarm.nats.restart().await;
+    swarm.nats[0].restart().await;
     assert_eq!(
         json(&swarm.until_completed(assignment).await),
         json!("done")
@@ -409,23 +409,21 @@ async fn heartbeats_say_what_the_operating_system_says() {
     agent.stop().await.expect("stops");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_agents_share_one_link_and_each_task_is_done_once() {
-    const AGENTS: usize = 50;
-    const TASKS: usize = 2_000;
-    let mut swarm = Swarm::new().await;
+/// Gives `tasks` tasks to `agents` agents on one link and checks that each is done once.
+async fn share_work(mut swarm: Swarm, agents: usize, tasks: usize, slots: u32) {
     let link = Arc::new(
         Link::open(&swarm.link(), "swarm-agents/test")
             .await
             .expect("opens"),
     );
     let stop = CancellationToken::new();
-    let agents: Vec<AgentId> = (0..AGENTS).map(|_| AgentId(Uuid::now_v7())).collect();
+    let ids: Vec<AgentId> = (0..agents).map(|_| AgentId(Uuid::now_v7())).collect();
     let mut running = Vec::new();
-    for agent in &agents {
+    for agent in &ids {
         let builder = swarm
             .builder()
             .id(*agent)
+            .slots(slots)
             .waiting(4)
             .handler("double", double);
         let (link, stop) = (link.clone(), stop.clone());
@@ -433,15 +431,15 @@ async fn many_agents_share_one_link_and_each_task_is_done_once() {
             async move { builder.run_on(&link, stop).await },
         ));
     }
-    for _ in 0..AGENTS {
+    for _ in 0..agents {
         swarm.let_join_as(1, false).await;
     }
     let began = std::time::Instant::now();
-    let messages = (0..TASKS)
+    let messages = (0..tasks)
         .map(|n| {
             swarm
                 .assignment_to(
-                    agents[n % AGENTS],
+                    ids[n % ids.len()],
                     "double",
                     Carried::Inline(json!(n).into()),
                     1,
@@ -457,7 +455,7 @@ async fn many_agents_share_one_link_and_each_task_is_done_once() {
         .into_iter()
         .map(|appended| appended.expect("stored").sequence)
         .collect();
-    let mut left = TASKS;
+    let mut left = tasks;
     swarm
         .until("all results", |r| {
             left -= usize::from(matches!(r.event.body, Body::TaskCompleted(_)));
@@ -466,7 +464,7 @@ async fn many_agents_share_one_link_and_each_task_is_done_once() {
         .await;
     println!(
         "{:.0} tasks/s",
-        TASKS as f64 / began.elapsed().as_secs_f64()
+        tasks as f64 / began.elapsed().as_secs_f64()
     );
     for assignment in assigned {
         assert_eq!(
@@ -484,4 +482,19 @@ async fn many_agents_share_one_link_and_each_task_is_done_once() {
             Stopped::Left
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_agents_share_one_link_and_each_task_is_done_once() {
+    share_work(Swarm::new().await, 100, 3_000, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_where_every_write_is_flushed() {
+    share_work(Swarm::durable().await, 100, 1_000, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_on_a_cluster_where_checks_of_one_agent_meet() {
+    share_work(Swarm::on_cluster().await, 4, 200, 8).await;
 }

@@ -30,7 +30,7 @@ use swarm_log::{
     jetstream::{Durability, JetStreamLog, LogSettings},
     provision::provision,
 };
-use swarm_servers::testing::{TestNats, nats, nats_with_auth};
+use swarm_servers::testing::{TestNats, nats, nats_cluster, nats_with, nats_with_auth};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -39,11 +39,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+/// Room for every test, and little enough for three servers on one disk.
+const LOG_BYTES: i64 = 256 * 1024 * 1024;
 /// Nothing here takes this long unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Swarm {
-    pub nats: TestNats,
+    pub nats: Vec<TestNats>,
+    url: String,
+    durability: Durability,
     pub log: JetStreamLog,
     pub place: Place,
     pub agent: AgentId,
@@ -75,7 +79,7 @@ impl Running {
 
 impl Swarm {
     pub async fn new() -> Self {
-        Self::on(nats().await, None).await
+        Self::on(vec![nats().await], None, Durability::Speed).await
     }
 
     /// A swarm on a server that asks who speaks; the agent gets credentials of its own and no more.
@@ -84,7 +88,7 @@ impl Swarm {
         let all = authority
             .mint("test", &swarm_servers::Permissions::all())
             .expect("minted");
-        let mut swarm = Self::on(nats, Some(all)).await;
+        let mut swarm = Self::on(vec![nats], Some(all), Durability::Speed).await;
         let may = User::Agent(swarm.place, swarm.agent).permissions();
         let may = swarm_servers::Permissions {
             publish: may.publish,
@@ -97,22 +101,41 @@ impl Swarm {
         swarm
     }
 
-    async fn on(nats: TestNats, creds: Option<String>) -> Self {
-        let mut settings = ConnectSettings::new(&nats.url, "test");
+    /// A swarm on a server that flushes every write.
+    pub async fn durable() -> Self {
+        let always = nats_with(|settings| settings.durability = swarm_servers::Durability::Always);
+        Self::on(vec![always.await], None, Durability::Always).await
+    }
+
+    /// A swarm on three servers.
+    pub async fn on_cluster() -> Self {
+        Self::on(nats_cluster().await.nodes, None, Durability::Always).await
+    }
+
+    async fn on(nats: Vec<TestNats>, creds: Option<String>, durability: Durability) -> Self {
+        let urls: Vec<&str> = nats.iter().map(|node| node.url.as_str()).collect();
+        let (url, replicas) = (urls.join(","), nats.len());
+        let mut settings = ConnectSettings::new(&url, "test");
         settings.creds = creds.map(Credentials::Text);
         let connection = connect(settings).await.expect("connects");
         provision(
             &async_nats::jetstream::new(connection.client().clone()),
-            &Provision::default(),
+            &Provision {
+                replicas,
+                max_bytes: LOG_BYTES,
+                ..Provision::default()
+            },
         )
         .await
         .expect("provisions");
-        let log = JetStreamLog::open(&connection, LogSettings::new(Durability::Speed, 1))
+        let log = JetStreamLog::open(&connection, LogSettings::new(durability, replicas))
             .await
             .expect("opens");
         let tail = log.tail(filter::all(), 1);
         Self {
             nats,
+            url,
+            durability,
             log,
             place: Place::new(OrgId(Uuid::now_v7()), SwarmId(Uuid::now_v7())),
             agent: AgentId(Uuid::now_v7()),
@@ -125,9 +148,9 @@ impl Swarm {
 
     pub fn link(&self) -> LinkSettings {
         LinkSettings {
-            durability: Durability::Speed,
+            durability: self.durability,
             creds: self.creds.clone(),
-            ..LinkSettings::new(&self.nats.url)
+            ..LinkSettings::new(&self.url)
         }
     }
 
@@ -428,9 +451,17 @@ impl Swarm {
             .count()
     }
 
+    fn provision(&self) -> Provision {
+        Provision {
+            replicas: self.nats.len(),
+            max_bytes: LOG_BYTES,
+            ..Provision::default()
+        }
+    }
+
     /// Lets the server republish only what is stored on this subject: every other hint is lost.
     pub async fn republish_only(&self, subject: Subject) {
-        let mut config = definitions::events(&Provision::default());
+        let mut config = definitions::events(&self.provision());
         if let Some(republish) = &mut config.republish {
             republish.source = subject.to_string();
             republish.destination =
@@ -453,7 +484,7 @@ impl Swarm {
     pub async fn republish_all(&self) {
         self.log
             .context()
-            .update_stream(definitions::events(&Provision::default()))
+            .update_stream(definitions::events(&self.provision()))
             .await
             .expect("republish can be changed");
     }
