@@ -21,7 +21,7 @@ use crate::{
     unreadable::clipped,
 };
 
-pub use end::{STOP_WAIT_MS_MAX, STOP_WAIT_UNMEASURED_MS};
+pub use end::{STOP_WAIT_IDLE_MS, STOP_WAIT_MS_MAX};
 
 /// What to do about a mark now.
 pub(crate) enum Answer {

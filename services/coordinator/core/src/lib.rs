@@ -28,7 +28,7 @@ use swarm_events::{
 use uuid::Uuid;
 
 pub use check::{METADATA_BYTES_MAX, SCALING_POLICY_BYTES_MAX};
-pub use decide::{STOP_WAIT_MS_MAX, STOP_WAIT_UNMEASURED_MS};
+pub use decide::{STOP_WAIT_IDLE_MS, STOP_WAIT_MS_MAX};
 pub use organization::{ApiKey, KeyHolder, Organization, Organizations, User};
 pub use plan::Plan;
 pub use swarm::{Agent, Liveness, Membership, OpenTasks, Stopping, Swarm, SwarmStatus};

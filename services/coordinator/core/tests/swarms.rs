@@ -3,7 +3,7 @@
 mod support;
 
 use support::{Given, P, agent, create, join, org, pair, place};
-use swarm_coordinator_core::{STOP_WAIT_MS_MAX, STOP_WAIT_UNMEASURED_MS, SwarmStatus, Touched};
+use swarm_coordinator_core::{STOP_WAIT_IDLE_MS, STOP_WAIT_MS_MAX, SwarmStatus, Touched};
 use swarm_events::{
     Body, Json, OrgId, Place, Subject,
     agent::Recovered,
@@ -376,11 +376,15 @@ fn figures_from_before_the_stop_do_not_end_a_swarm() {
 
 #[test]
 fn a_deletion_cannot_hang_on_a_silent_distributor() {
-    for (measured, wait) in [(false, STOP_WAIT_UNMEASURED_MS), (true, STOP_WAIT_MS_MAX)] {
+    for (measured, wait) in [
+        (None, STOP_WAIT_IDLE_MS),
+        (Some(0), STOP_WAIT_IDLE_MS),
+        (Some(4), STOP_WAIT_MS_MAX),
+    ] {
         let mut given = Given::a_swarm("{}");
         given.join(1, join(1, None));
-        if measured {
-            given.measured(4);
+        if let Some(open) = measured {
+            given.measured(open);
         }
         given.delete(1);
         given.0.later(wait - 1);
