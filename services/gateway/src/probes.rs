@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use crate::{
     answer::Reply,
     app::{App, Shared},
+    reading,
 };
 
 /// Whether the gateway can do its work, and what that rests on.
@@ -125,6 +126,7 @@ async fn readiness(app: &App) -> ReadyAnswer {
 }
 
 async fn tables(app: &App) -> Option<TimeTables> {
+    reading::answering(app).ok()?;
     let mut connection = app.pool.acquire().await.ok()?;
     swarm_projections::migrate::time_tables(&mut connection)
         .await

@@ -1,24 +1,28 @@
 //! `/swarms`
 
+mod check;
+mod view;
+
 use axum::{
     body::Body as HttpBody,
     extract::{Path, State},
     http::{HeaderMap, StatusCode, Uri},
 };
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use swarm_coordinator_core::{Swarm, SwarmStatus};
 use swarm_events::{
-    Body, Json, Place, Problem, Subject, SwarmId, Timestamp, UserId,
+    Body, Json, Place, Problem, Subject, SwarmId, UserId,
     command::{Create, Delete, Update},
     configuration::{Configuration, TopologyKind},
     subject::{CommandVerb, TaskVerb},
-    swarm::{DESCRIPTION_BYTES_MAX, NAME_CHARS_MAX},
 };
 use swarm_projections::queries::{self, Page, SwarmFilter, SwarmRow};
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+use check::{check_configuration, check_description, check_free, check_name, read_patch};
+use view::View;
+
+pub use check::SwarmPatch;
 
 use crate::{
     answer::Reply,
@@ -49,29 +53,6 @@ pub struct SwarmInput {
     pub configuration: Option<Json>,
 }
 
-/// What changes a swarm: a JSON merge patch (RFC 7396). Absent keeps, null resets to the default.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SwarmPatch {
-    /// A swarm always has a name.
-    #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<String>)]
-    pub name: Option<Json>,
-    /// Text or null.
-    #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<String>)]
-    pub description: Option<Json>,
-    /// Settings to change.
-    #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<crate::openapi::Configuration>)]
-    pub configuration: Option<Json>,
-}
-
-/// Tells null from absent.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
-    Json::deserialize(deserializer).map(Some)
-}
-
 /// A swarm as it is shown.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SwarmAnswer {
@@ -99,126 +80,6 @@ impl From<SwarmRow> for SwarmAnswer {
             swarm,
         }
     }
-}
-
-fn time(at: Timestamp) -> DateTime<Utc> {
-    at.to_chrono().unwrap_or_default()
-}
-
-/// What is shown of a swarm, as the log tells it.
-struct View<'a> {
-    place: Place,
-    name: &'a str,
-    description: Option<&'a str>,
-    topology: TopologyKind,
-    configuration: &'a Configuration,
-    status: SwarmStatus,
-    live_agents: usize,
-    created_by: Option<UserId>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-    deleted_at: Option<Timestamp>,
-    created_seq: u64,
-}
-
-impl<'a> View<'a> {
-    fn of(swarm: &'a Swarm) -> Self {
-        Self {
-            place: swarm.place,
-            name: &swarm.name,
-            description: swarm.description.as_deref(),
-            topology: swarm.topology,
-            configuration: &swarm.configuration,
-            status: swarm.status(),
-            live_agents: swarm.live_agents(),
-            created_by: swarm.created_by,
-            created_at: swarm.created_at,
-            updated_at: swarm.updated_at,
-            deleted_at: swarm.deleted_at,
-            created_seq: swarm.created_seq,
-        }
-    }
-
-    /// The swarm as it was when it was created: a repeat of the request is answered the same.
-    fn created(outcome: &'a Outcome) -> Option<Self> {
-        let (Body::SwarmCreated(created), Some(place)) =
-            (&outcome.event.body, outcome.subject.place())
-        else {
-            return None;
-        };
-        Some(Self {
-            place,
-            name: &created.name,
-            description: created.description.as_deref(),
-            topology: created.topology,
-            configuration: &created.configuration,
-            // No agent has ever joined: the coordinator's rule for that.
-            status: if created.configuration.min_agents == 0 {
-                SwarmStatus::Inactive
-            } else {
-                SwarmStatus::Starting
-            },
-            live_agents: 0,
-            created_by: created.created_by,
-            created_at: outcome.time,
-            updated_at: outcome.time,
-            deleted_at: None,
-            created_seq: outcome.sequence,
-        })
-    }
-
-    /// The row that the read model has of it.
-    fn answer(&self, last_seq: u64) -> Answer<SwarmAnswer> {
-        let unwritable = |error: serde_json::Error| {
-            ApiProblem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                Problem::new("unwritable-swarm", error.to_string()),
-            )
-        };
-        let raw = |text: String| {
-            RawValue::from_string(text)
-                .map(sqlx::types::Json)
-                .map_err(unwritable)
-        };
-        let topology = serde_json::to_value(self.topology).map_err(unwritable)?;
-        let row = SwarmRow {
-            id: self.place.swarm.0,
-            organization_id: self.place.org.0,
-            name: self.name.to_owned(),
-            description: self.description.map(str::to_owned),
-            topology: topology.as_str().unwrap_or_default().to_owned(),
-            topology_configuration: raw("{}".to_owned())?,
-            configuration: raw(serde_json::to_string(self.configuration).map_err(unwritable)?)?,
-            status: self.status.as_str().to_owned(),
-            leader_agent_id: None,
-            agent_count: i32::try_from(self.live_agents).unwrap_or(i32::MAX),
-            partition: i16::from(self.place.partition.number()),
-            created_by: self.created_by.map(|user| user.0),
-            created_at: time(self.created_at),
-            updated_at: time(self.updated_at),
-            deleted_at: self.deleted_at.map(time),
-            created_seq: i64::try_from(self.created_seq).unwrap_or(i64::MAX),
-            last_seq: i64::try_from(last_seq).unwrap_or(i64::MAX),
-        };
-        Ok(row.into())
-    }
-}
-
-/// Refuses a name that another swarm of the organization has. A partition's coordinator knows its own swarms only; the
-/// gateway's fold knows all of them, but for those being created at this moment.
-fn check_free(app: &App, place: Place, name: &str) -> Answer<()> {
-    let fold = app.fold.read();
-    let other = fold
-        .swarms_of(place.org)
-        .find(|other| other.name == name && other.deleted_at.is_none() && other.place != place);
-    let Some(other) = other else { return Ok(()) };
-    let problem = Problem::new(
-        "name-taken",
-        format!("swarm {} has this name", other.place.swarm),
-    )
-    .field("name")
-    .cure("choose another name, or delete that swarm");
-    Err(ApiProblem::new(StatusCode::CONFLICT, problem))
 }
 
 /// The refusal in an outcome, if it is one.
@@ -276,75 +137,6 @@ pub fn open(app: &App, caller: &Caller, text: &str) -> Answer<(Place, Configurat
         .field("id")
         .cure("use another swarm, or create one");
     Err(ApiProblem::new(StatusCode::CONFLICT, problem))
-}
-
-fn check_name(name: &str) -> Answer<()> {
-    let chars = name.chars().count();
-    if (1..=NAME_CHARS_MAX).contains(&chars)
-        && !name.trim().is_empty()
-        && !name.chars().any(char::is_control)
-    {
-        return Ok(());
-    }
-    let detail = format!("has {chars} characters, or only blanks, or a control character");
-    Err(Problem::new("wrong-length", detail)
-        .field("name")
-        .cure("give 1 to 100 printable characters")
-        .into())
-}
-
-fn check_description(text: &str) -> Answer<()> {
-    if text.len() <= DESCRIPTION_BYTES_MAX {
-        return Ok(());
-    }
-    let detail = format!(
-        "has {} bytes, more than {DESCRIPTION_BYTES_MAX}",
-        text.len()
-    );
-    Err(Problem::new("too-long", detail)
-        .field("description")
-        .cure("shorten it")
-        .into())
-}
-
-/// Checks a configuration patch over `current`, naming the field by its whole path.
-fn check_configuration(current: &Configuration, patch: &Json) -> Answer<()> {
-    // Every setting has a default, so that a patch without its nulls is a configuration by itself: its shape is checked
-    // alone, where the path of a mistake is known.
-    let shape: Result<Configuration, _> =
-        serde_path_to_error::deserialize(without_nulls(patch.to_value()));
-    if let Err(error) = shape.as_ref()
-        && patch.is_object()
-    {
-        let path = match error.path().to_string() {
-            path if path == "." => "configuration".to_owned(),
-            path => format!("configuration.{path}"),
-        };
-        return Err(json::named(&path, &error.inner().to_string()).into());
-    }
-    current
-        .merged(patch)
-        .map_err(|problem| ApiProblem::from(with_cure(problem)))?;
-    Ok(())
-}
-
-fn with_cure(problem: Problem) -> Problem {
-    if problem.cure.is_some() {
-        problem
-    } else {
-        problem.cure("see Configuration in /openapi.json")
-    }
-}
-
-fn without_nulls(value: serde_json::Value) -> serde_json::Value {
-    match value {
-        serde_json::Value::Object(members) => {
-            let kept = members.into_iter().filter(|(_, value)| !value.is_null());
-            kept.map(|(name, value)| (name, without_nulls(value)))
-                .collect()
-        }
-        other => other,
-    }
 }
 
 /// Creates a swarm.
@@ -482,43 +274,6 @@ pub async fn update(
         return Err(refusal(&outcome).unwrap_or_else(|| unexpected(&outcome)));
     }
     Ok(Reply::json(StatusCode::OK, &shown(&app, place, &outcome)?).sequence(outcome.sequence))
-}
-
-/// Reads and checks a patch; answers with it as it came, and the name in it.
-fn read_patch(bytes: &[u8], current: &Configuration) -> Answer<(Json, Option<String>)> {
-    let patch: SwarmPatch = json::read(bytes)?;
-    let is_text = |field: &str, value: &Json| {
-        value.to::<String>().map_err(|_| {
-            ApiProblem::from(
-                Problem::new("wrong-value", "must be a text")
-                    .field(field)
-                    .cure("give a JSON string"),
-            )
-        })
-    };
-    let name = patch
-        .name
-        .as_ref()
-        .map(|name| is_text("name", name))
-        .transpose()?;
-    if let Some(name) = &name {
-        check_name(name)?;
-    }
-    if let Some(description) = patch.description.as_ref().filter(|text| !text.is_null()) {
-        check_description(&is_text("description", description)?)?;
-    }
-    if let Some(configuration) = patch
-        .configuration
-        .as_ref()
-        .filter(|patch| !patch.is_null())
-    {
-        check_configuration(current, configuration)?;
-    }
-    let text = std::str::from_utf8(bytes).unwrap_or_default();
-    let whole = Json::parse(text.trim());
-    let whole =
-        whole.map_err(|error| Problem::new("malformed-json", error.to_string()).field("body"))?;
-    Ok((whole, name))
 }
 
 /// The swarm after a command, from the fold, which has met the outcome.

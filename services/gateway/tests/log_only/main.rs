@@ -1,0 +1,9 @@
+//! What works without PostgreSQL: keys, writes, their outcomes, health and live events.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod access;
+mod input;
+mod live;
+mod tasks;
