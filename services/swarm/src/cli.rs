@@ -1,0 +1,209 @@
+//! The arguments, as a whole. Each command's own are beside its code in `commands/`.
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    commands::{
+        agent, completions, create, delete, demo, demo_worker, doctor, down, events, health, list,
+        projection, replay, service, show, status, task, up, update,
+    },
+    connection::ServerArgs,
+    exit::Outcome,
+    output::Format,
+};
+
+/// Swarms of agents on an event log: starts an installation, runs agents, submits and follows tasks.
+#[derive(Parser, Debug)]
+#[command(
+    name = "swarm",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Which server
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// For people or for programs
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    pub output: Format,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Every command.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Start an installation: nats-server, PostgreSQL and every service
+    Up(up::Args),
+    /// Stop the installation of the data folder
+    Down(down::Args),
+    /// Show the installation of the data folder
+    Status(status::Args),
+    /// Check what an installation stands on
+    Doctor(doctor::Args),
+    /// Run one service in the foreground
+    Service(service::Args),
+    /// Create a swarm
+    Create(create::Args),
+    /// List swarms
+    List(list::Args),
+    /// Show a swarm
+    Show(show::Args),
+    /// Change a swarm
+    Update(update::Args),
+    /// Terminate a swarm; it stays readable
+    Delete(delete::Args),
+    /// Run, list and remove agents
+    #[command(subcommand)]
+    Agent(agent::Command),
+    /// Submit, follow and end tasks
+    #[command(subcommand)]
+    Task(task::Command),
+    /// Show the health of a swarm
+    Health(health::Args),
+    /// Follow the events of a swarm as they happen
+    Events(events::Args),
+    /// Print the log's history, one JSON object per line
+    Replay(replay::Args),
+    /// Read models
+    #[command(subcommand)]
+    Projection(projection::Command),
+    /// Let a swarm of real agents analyse files, kill one agent, and check the result
+    Demo(demo::Args),
+    /// Analyse one file or fold results: the worker that the demo's agents start
+    #[command(hide = true)]
+    DemoWorker(demo_worker::Args),
+    /// Print the completion script of a shell
+    Completions(completions::Args),
+}
+
+impl Cli {
+    /// Runs the command.
+    pub async fn run(self) -> Outcome {
+        let Self {
+            server,
+            output,
+            command,
+        } = self;
+        match command {
+            Command::Up(args) => up::run(args, &server).await,
+            Command::Down(args) => down::run(args, &server).await,
+            Command::Status(args) => status::run(args, &server, output).await,
+            Command::Doctor(args) => doctor::run(args, &server, output).await,
+            Command::Service(args) => service::run(args, &server).await,
+            Command::Create(args) => create::run(args, &server, output).await,
+            Command::List(args) => list::run(args, &server, output).await,
+            Command::Show(args) => show::run(args, &server, output).await,
+            Command::Update(args) => update::run(args, &server, output).await,
+            Command::Delete(args) => delete::run(args, &server, output).await,
+            Command::Agent(command) => agent::run(command, &server, output).await,
+            Command::Task(command) => task::run(command, &server, output).await,
+            Command::Health(args) => health::run(args, &server, output).await,
+            Command::Events(args) => events::run(args, &server, output).await,
+            Command::Replay(args) => replay::run(args, &server).await,
+            Command::Projection(command) => projection::run(command, &server).await,
+            Command::Demo(args) => demo::run(args, &server).await,
+            Command::DemoWorker(args) => demo_worker::run(args),
+            Command::Completions(args) => completions::run(args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_example_of_the_readme_style_parses() {
+        for line in [
+            "swarm up",
+            "swarm up --data /d --detach --durability speed --any-ports",
+            "swarm down",
+            "swarm status -o json",
+            "swarm doctor",
+            "swarm service coordinator",
+            "swarm service gateway --until-stdin-closes",
+            "swarm create s --topology star --set max_agents=3",
+            "swarm list -o json",
+            "swarm show s",
+            "swarm update s --name t --unset max_agents",
+            "swarm delete s",
+            "swarm agent run --swarm s --name n --capability a --capability b --slots 2 -- wc -l",
+            "swarm agent list s",
+            "swarm agent remove s n",
+            "swarm task submit s --type t --payload {\"a\":1} --wait",
+            "swarm task submit s --file graph.json",
+            "swarm task list s --status completed",
+            "swarm task wait 0190f7a0-0000-7000-8000-000000000001 --timeout 5s",
+            "swarm health s",
+            "swarm events s --from 7 --limit 3",
+            "swarm replay --from 1 --to 9 --swarm 0190f7a0-0000-7000-8000-000000000001 --type task.completed",
+            "swarm projection rebuild",
+            "swarm demo --agents 3 --keep",
+            "swarm completions bash",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_not_offered() {
+        for line in [
+            "swarm top",
+            "swarm scale s",
+            "swarm service scaler",
+            "swarm service agent-host",
+            "swarm explain t",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn mistakes_in_arguments_end_with_code_2() {
+        for line in [
+            "swarm",
+            "swarm task submit s",
+            "swarm agent run --swarm s",
+            "swarm create s -o yaml",
+            "swarm replay --from x",
+        ] {
+            let error = parse(line).expect_err(line);
+            let code = error.exit_code();
+            assert!(code == 2, "{line}: {code}");
+        }
+        assert_eq!(
+            parse("swarm --help").expect_err("help").kind(),
+            ErrorKind::DisplayHelp
+        );
+        assert_eq!(parse("swarm --help").expect_err("help").exit_code(), 0);
+    }
+
+    #[test]
+    fn the_worker_is_not_shown() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(!help.contains("demo-worker"), "{help}");
+    }
+}

@@ -1,0 +1,151 @@
+//! `swarm create`
+
+use clap::builder::PossibleValuesParser;
+use serde_json::{Map, Value};
+
+use crate::{
+    connection::ServerArgs,
+    exit::{Failure, Outcome},
+    output::Format,
+};
+
+/// Arguments of `swarm create`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Name, 1 to 100 characters
+    pub name: String,
+    /// What it is for
+    #[arg(long)]
+    pub description: Option<String>,
+    /// How its agents are connected
+    #[arg(long, value_parser = PossibleValuesParser::new(["star", "mesh", "hierarchical", "ring"]))]
+    pub topology: Option<String>,
+    /// Settings
+    #[command(flatten)]
+    pub configuration: ConfigurationArgs,
+    /// A repeat with the same key creates nothing new
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Settings of a swarm, whole and one by one.
+#[derive(clap::Args, Debug, Default)]
+pub struct ConfigurationArgs {
+    /// Settings as one JSON object
+    #[arg(long, value_name = "JSON")]
+    pub config: Option<String>,
+    /// One setting, such as max_agents=20; a value that is not JSON is text
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl ConfigurationArgs {
+    /// The settings, `None` if none was given.
+    pub fn merged(&self) -> Outcome<Option<Map<String, Value>>> {
+        let mut merged = match &self.config {
+            None => Map::new(),
+            Some(text) => serde_json::from_str(text).map_err(|error| {
+                Failure::usage(format!("--config is not a JSON object: {error}"))
+            })?,
+        };
+        for pair in &self.set {
+            let (name, value) = pair
+                .split_once('=')
+                .ok_or_else(|| Failure::usage(format!("--set {pair}: give NAME=VALUE")))?;
+            let value =
+                serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+            put(&mut merged, name, value)
+                .map_err(|part| Failure::usage(format!("--set {pair}: {part} is no object")))?;
+        }
+        Ok((!merged.is_empty()).then_some(merged))
+    }
+}
+
+/// Sets `name`, whose dots lead into nested objects (`retry.base_ms`).
+pub fn put(object: &mut Map<String, Value>, name: &str, value: Value) -> Result<(), String> {
+    match name.split_once('.') {
+        None => {
+            object.insert(name.to_owned(), value);
+            Ok(())
+        }
+        Some((first, rest)) => {
+            let inner = object
+                .entry(first)
+                .or_insert_with(|| Value::Object(Map::new()));
+            match inner {
+                Value::Object(inner) => put(inner, rest, value),
+                _ => Err(first.to_owned()),
+            }
+        }
+    }
+}
+
+fn body(args: &Args) -> Outcome<Value> {
+    let mut body = Map::from_iter([("name".to_owned(), Value::String(args.name.clone()))]);
+    for (name, value) in [
+        ("description", &args.description),
+        ("topology", &args.topology),
+    ] {
+        if let Some(value) = value {
+            body.insert(name.to_owned(), Value::String(value.clone()));
+        }
+    }
+    if let Some(configuration) = args.configuration.merged()? {
+        body.insert("configuration".to_owned(), Value::Object(configuration));
+    }
+    Ok(Value::Object(body))
+}
+
+/// Creates the swarm.
+pub async fn run(args: Args, server: &ServerArgs, output: Format) -> Outcome {
+    let body = body(&args)?;
+    let api = super::api(server)?;
+    let swarm = api
+        .post("/v1/swarms", &body, args.idempotency_key.as_deref())
+        .await?;
+    output.object(&swarm)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::exit::Code;
+
+    fn merged(config: Option<&str>, set: &[&str]) -> Outcome<Option<Map<String, Value>>> {
+        ConfigurationArgs {
+            config: config.map(str::to_owned),
+            set: set.iter().map(|s| (*s).to_owned()).collect(),
+        }
+        .merged()
+    }
+
+    #[test]
+    fn single_settings_are_laid_over_the_whole() {
+        let all = merged(
+            Some(r#"{"max_agents":3,"retry":{"base_ms":1}}"#),
+            &[
+                "max_agents=4",
+                "distribution_algorithm=least_loaded",
+                "retry.cap_ms=9",
+            ],
+        );
+        let expected = json!({
+            "max_agents": 4, "distribution_algorithm": "least_loaded", "retry": {"base_ms": 1, "cap_ms": 9}
+        });
+        assert_eq!(all.expect("good").map(Value::Object), Some(expected));
+        assert_eq!(merged(None, &[]).expect("good"), None);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_a_usage_error() {
+        for (config, set) in [
+            (Some("[1]"), "a=1"),
+            (None, "a"),
+            (Some(r#"{"a":1}"#), "a.b=1"),
+        ] {
+            assert_eq!(merged(config, &[set]).expect_err(set).code, Code::Usage);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! `swarm service`: one service in the foreground.
+
+use std::{collections::BTreeMap, io::Read, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use swarm_events::InstanceId;
+use swarm_log::{
+    connect::{ConnectSettings, Credentials, connect},
+    jetstream::{Durability as LogDurability, JetStreamLog, LogSettings},
+};
+use swarm_projections::{projector::Pace, status::ProjectorStatus};
+use swarm_runtime::{
+    LoopSettings, LoopStatus,
+    probes::{self, Readiness},
+    settings::{Durability, Settings, Sources},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    connection::ServerArgs,
+    exit::{Failure, Outcome},
+    installation::ServiceName,
+};
+
+/// Arguments of `swarm service`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Which one
+    #[arg(value_enum)]
+    pub service: ServiceName,
+    /// Settings file
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// End when stdin closes: whoever started this is gone
+    #[arg(long)]
+    pub until_stdin_closes: bool,
+}
+
+/// What a service may take to end after it was told to.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// nats-server may be starting too.
+const FIRST_CONNECT_WAIT: Duration = Duration::from_secs(30);
+
+/// Runs the service until SIGTERM, Ctrl-C or the end of stdin.
+pub async fn run(args: Args, server: &ServerArgs) -> Outcome {
+    let mut flags = BTreeMap::new();
+    for (name, value) in [
+        ("nats_url", &server.nats_url),
+        ("database_url", &server.database_url),
+        ("api_url", &server.api_url),
+    ] {
+        if let Some(value) = value {
+            flags.insert(name.to_owned(), value.clone());
+        }
+    }
+    if let Some(creds) = &server.nats_creds {
+        flags.insert("nats_creds".to_owned(), creds.display().to_string());
+    }
+    let sources = Sources::of_process(args.settings.as_deref(), flags)
+        .context("cannot read the settings file")?;
+    let settings =
+        Settings::load(&sources).map_err(|problems| Failure::usage(problems.to_string()))?;
+    swarm_runtime::telemetry::init(settings.log.as_deref(), settings.log_json);
+    let stop = swarm_runtime::shutdown::on_signals()?;
+    if args.until_stdin_closes {
+        watch_stdin(stop.clone())?;
+    }
+    let service = serve(args.service, settings, stop.clone());
+    tokio::pin!(service);
+    let ended = tokio::select! {
+        ended = &mut service => ended,
+        () = stop.cancelled() => match tokio::time::timeout(STOP_GRACE, &mut service).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                tracing::warn!(grace = ?STOP_GRACE, "the service did not end in time");
+                Ok(())
+            }
+        },
+    };
+    if let Err(error) = &ended {
+        tracing::error!("{error:#}");
+    }
+    Ok(ended?)
+}
+
+async fn serve(
+    service: ServiceName,
+    settings: Settings,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let instance = InstanceId(Uuid::now_v7());
+    let log = open(service, instance, &settings).await?;
+    match service {
+        ServiceName::Projector => {
+            let status = ProjectorStatus::default();
+            let shown = status.clone();
+            let readiness: Readiness = Arc::new(move || {
+                let state = shown.get();
+                (
+                    state.is_ready(),
+                    serde_json::to_value(&state).unwrap_or_default(),
+                )
+            });
+            probe(&settings, readiness, &stop).await?;
+            swarm_projections::projector::run(
+                log,
+                &settings.database_url,
+                Pace::default(),
+                status,
+                stop,
+            )
+            .await?;
+        }
+        // It serves its probes beside the API.
+        ServiceName::Gateway => {
+            swarm_gateway::run(log, &settings.database_url, settings.api_addr, stop).await?;
+        }
+        ServiceName::Coordinator | ServiceName::Distributor | ServiceName::Health => {
+            let loop_settings = LoopSettings::all(instance);
+            let status = loop_settings.status.clone();
+            let readiness: Readiness = Arc::new(move || (status.ready(), figures(&status)));
+            probe(&settings, readiness, &stop).await?;
+            match service {
+                ServiceName::Coordinator => {
+                    swarm_coordinator::run(log, loop_settings, stop).await?
+                }
+                ServiceName::Distributor => {
+                    swarm_distributor::run(log, loop_settings, stop).await?
+                }
+                _ => {
+                    // The server's own notices find a lost agent at once; without them its silence does.
+                    let notices = settings.nats_sys_creds.clone().map(|creds| {
+                        let mut notices = ConnectSettings::new(
+                            &settings.nats_url,
+                            format!("swarm health notices {instance}"),
+                        );
+                        notices.creds = Some(Credentials::File(creds));
+                        notices
+                    });
+                    swarm_health::run_with_notices(log, loop_settings, notices, stop).await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn open(
+    service: ServiceName,
+    instance: InstanceId,
+    settings: &Settings,
+) -> anyhow::Result<JetStreamLog> {
+    let name = format!("swarm {} {instance}", service.as_str());
+    let mut connecting = ConnectSettings::new(&settings.nats_url, name);
+    connecting.creds = settings.nats_creds.clone().map(Credentials::File);
+    connecting.first_connect_wait = FIRST_CONNECT_WAIT;
+    let connection = connect(connecting).await?;
+    let durability = match settings.durability {
+        Durability::Always => LogDurability::Always,
+        Durability::Speed => LogDurability::Speed,
+    };
+    Ok(JetStreamLog::open(&connection, LogSettings::new(durability, settings.replicas)).await?)
+}
+
+async fn probe(
+    settings: &Settings,
+    readiness: Readiness,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let addr = probes::serve(
+        settings.probe_addr,
+        readiness,
+        probes::metrics_recorder(),
+        stop.clone(),
+    )
+    .await
+    .with_context(|| format!("cannot serve the probes on {}", settings.probe_addr))?;
+    tracing::info!(%addr, "probes are served");
+    Ok(())
+}
+
+fn figures(status: &LoopStatus) -> serde_json::Value {
+    serde_json::json!({
+        "sequence": status.sequence(), "owned": status.owned(), "wanted": status.wanted(),
+        "decisions": status.decisions(), "voids": status.voids(), "doubts": status.doubts(),
+        "interrupted": status.interrupted(),
+    })
+}
+
+/// A thread, not a task: reading stdin blocks, and nothing else may wait for it.
+fn watch_stdin(stop: CancellationToken) -> Outcome {
+    std::thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(move || {
+            let mut stdin = std::io::stdin().lock();
+            let mut buffer = [0u8; 256];
+            // Nobody writes to it: what counts is its end.
+            while matches!(stdin.read(&mut buffer), Ok(1..)) {}
+            stop.cancel();
+        })
+        .context("cannot start a thread")?;
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! `swarm task submit`
+
+use std::io::Read;
+
+use serde_json::{Map, Value, json};
+
+use super::wait;
+use crate::{
+    api::Api,
+    exit::{Failure, Outcome},
+    output::{Column, Format},
+    progress::parse_duration,
+};
+
+/// Arguments of `swarm task submit`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Name or id of the swarm
+    pub swarm: String,
+    /// What kind of work
+    #[arg(long = "type", value_name = "TYPE", required_unless_present = "file")]
+    pub task_type: Option<String>,
+    /// JSON, @FILE with JSON, or - for JSON from stdin
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub payload: String,
+    /// 1 to 10, higher is more important
+    #[arg(long)]
+    pub priority: Option<u8>,
+    /// A capability that the agent must have
+    #[arg(long = "require", value_name = "CAPABILITY")]
+    pub required_capabilities: Vec<String>,
+    /// What must come first: TASK, TASK:completion, TASK:success, TASK:data or TASK:data:NAME
+    #[arg(long = "after", value_name = "TASK[:TYPE[:NAME]]")]
+    pub depends_on: Vec<String>,
+    /// Attempts at the most
+    #[arg(long)]
+    pub max_attempts: Option<u32>,
+    /// Limit of one attempt, such as 90s
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub run_limit: Option<std::time::Duration>,
+    /// The task that this one is a part of
+    #[arg(long, value_name = "TASK")]
+    pub parent: Option<String>,
+    /// Tasks with the same key like the same agent
+    #[arg(long, value_name = "KEY")]
+    pub affinity_key: Option<String>,
+    /// A graph {"tasks": […]} or one task, as the API takes it; - for stdin
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["task_type", "required_capabilities", "depends_on"])]
+    pub file: Option<String>,
+    /// A repeat with the same key submits nothing new
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Wait until all of it has ended; a task that did not complete is a failure
+    #[arg(long)]
+    pub wait: bool,
+    /// Longest wait
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "wait")]
+    pub timeout: Option<std::time::Duration>,
+}
+
+const COLUMNS: [Column; 4] = [
+    ("KEY", "/key"),
+    ("TYPE", "/task_type"),
+    ("STATUS", "/status"),
+    ("ID", "/id"),
+];
+
+/// Submits, and waits if asked to.
+pub async fn run(args: Args, api: &Api, output: Format) -> Outcome {
+    let body = body(&args)?;
+    let id = api.swarm_id(&args.swarm).await?;
+    let path = format!("/v1/swarms/{id}/tasks");
+    let answer = api
+        .post(&path, &body, args.idempotency_key.as_deref())
+        .await?;
+    let tasks = match &answer["items"] {
+        Value::Array(items) => items.clone(),
+        _ => vec![answer.clone()],
+    };
+    if args.wait {
+        let ids = tasks
+            .iter()
+            .filter_map(|task| task["id"].as_str())
+            .map(str::to_owned)
+            .collect();
+        return wait::until_ended(api, ids, args.timeout, output).await;
+    }
+    if answer["items"].is_array() {
+        output.list(&tasks, &COLUMNS)
+    } else {
+        output.object(&answer)
+    }
+}
+
+fn body(args: &Args) -> Outcome<Value> {
+    if let Some(file) = &args.file {
+        let text = if file == "-" { stdin()? } else { read(file)? };
+        return parse(&text, file);
+    }
+    let payload = match args.payload.as_str() {
+        "-" => parse(&stdin()?, "stdin")?,
+        text => match text.strip_prefix('@') {
+            Some(file) => parse(&read(file)?, file)?,
+            None => parse(text, "--payload")?,
+        },
+    };
+    let mut body = Map::new();
+    let mut put = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            body.insert(name.to_owned(), value);
+        }
+    };
+    let some = |list: &[String]| (!list.is_empty()).then(|| json!(list));
+    put("task_type", args.task_type.as_ref().map(|text| json!(text)));
+    put("payload", Some(payload));
+    put("priority", args.priority.map(|number| json!(number)));
+    put("required_capabilities", some(&args.required_capabilities));
+    put(
+        "max_attempts",
+        args.max_attempts.map(|number| json!(number)),
+    );
+    put(
+        "timeout_ms",
+        args.run_limit
+            .map(|limit| json!(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))),
+    );
+    put(
+        "parent_task_id",
+        args.parent.as_ref().map(|text| json!(text)),
+    );
+    put(
+        "affinity_key",
+        args.affinity_key.as_ref().map(|text| json!(text)),
+    );
+    if !args.depends_on.is_empty() {
+        let depends_on = args
+            .depends_on
+            .iter()
+            .map(|text| dependency(text))
+            .collect::<Outcome<Vec<_>>>()?;
+        put("depends_on", Some(Value::Array(depends_on)));
+    }
+    Ok(Value::Object(body))
+}
+
+fn dependency(text: &str) -> Outcome<Value> {
+    let mut parts = text.splitn(3, ':');
+    let mut dependency = json!({ "task_id": parts.next().unwrap_or_default() });
+    if let Some(kind) = parts.next() {
+        if !matches!(kind, "completion" | "success" | "data") {
+            return Err(Failure::usage(format!(
+                "--after {text}: {kind} is none of completion, success, data"
+            )));
+        }
+        dependency["dependency_type"] = json!(kind);
+    }
+    if let Some(name) = parts.next() {
+        dependency["as"] = json!(name);
+    }
+    Ok(dependency)
+}
+
+fn stdin() -> Outcome<String> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn read(file: &str) -> Outcome<String> {
+    std::fs::read_to_string(file)
+        .map_err(|error| Failure::failed(format!("cannot read {file}: {error}")))
+}
+
+fn parse(text: &str, origin: &str) -> Outcome<Value> {
+    serde_json::from_str(text)
+        .map_err(|error| Failure::usage(format!("{origin} is not JSON: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::exit::Code;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn made(line: &str) -> Outcome<Value> {
+        let line = Line::try_parse_from(std::iter::once("submit").chain(line.split(' ')));
+        body(&line.unwrap_or_else(|error| panic!("{error}")).args)
+    }
+
+    #[test]
+    fn flags_become_the_fields_of_the_api() {
+        let body = made(
+            "s --type t --payload {\"a\":1} --priority 7 --require x --after 1:data:n --after 2 --run-limit 2s",
+        );
+        let expected = json!({
+            "task_type": "t", "payload": {"a": 1}, "priority": 7, "required_capabilities": ["x"], "timeout_ms": 2000,
+            "depends_on": [{"task_id": "1", "dependency_type": "data", "as": "n"}, {"task_id": "2"}],
+        });
+        assert_eq!(body.expect("good"), expected);
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors_that_name_the_flag() {
+        for (line, part) in [
+            ("s --type t --payload {", "--payload"),
+            ("s --type t --after 1:soon", "--after"),
+        ] {
+            let failure = made(line).expect_err(line);
+            assert_eq!(failure.code, Code::Usage);
+            assert!(failure.message.contains(part), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_a_failure_that_names_it() {
+        let failure = made("s --file /does/not/exist").expect_err("missing");
+        assert_eq!(failure.code, Code::Failed);
+        assert!(failure.message.contains("/does/not/exist"));
+    }
+}

@@ -1,0 +1,176 @@
+//! kill -9 of each service in turn under load: every task ends exactly once.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::support::{Agent, Installation, PATIENCE, count, eventually, kill, runs, script};
+
+/// Work that takes a moment, so that something is always under way.
+const WORK: &str = "#!/bin/sh\ncat > /dev/null\nsleep 0.02\necho '{\"ok\": true}'\n";
+
+/// Submits until `total` tasks are stored, through whatever happens to the gateway. The same key is the same task, so a
+/// request that had no answer is simply sent again.
+async fn submit(swarm: &Installation, id: &str, total: usize) {
+    let http = reqwest::Client::new();
+    for n in 0..total {
+        eventually("the gateway takes the task", PATIENCE, || async {
+            let response = http
+                .post(format!("{}/v1/swarms/{id}/tasks", swarm.field("api_url")))
+                .bearer_auth(swarm.field("api_key"))
+                .header("Idempotency-Key", format!("task-{n}"))
+                .json(&json!({"task_type": "t", "payload": {"n": n}, "max_attempts": 20}))
+                .send()
+                .await
+                .ok()?;
+            response.status().is_success().then_some(())
+        })
+        .await;
+    }
+}
+
+/// How often each task ended, by the log.
+async fn ends(swarm: &Installation, id: &str) -> BTreeMap<String, Vec<String>> {
+    let mut ends: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in swarm.replay(&["--swarm", id]).await {
+        let kind = line["event"]["type"].as_str().unwrap_or_default();
+        if ["completed", "failed", "cancelled", "rejected"]
+            .iter()
+            .any(|end| kind == format!("swarm.task.{end}.v1"))
+        {
+            let task = line["event"]["subject"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            ends.entry(task).or_default().push(kind.to_owned());
+        }
+    }
+    ends
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_each_service_in_turn_under_load_loses_and_doubles_nothing() {
+    const TASKS: usize = 300;
+    let swarm = Installation::start().await;
+    let id = swarm.swarm("kills", json!({})).await;
+    let work = script(swarm.dir(), "work.sh", WORK);
+    let _agents: Vec<Agent> = (0..3)
+        .map(|n| Agent::start(&swarm, &id, &format!("a{n}"), &["--slots", "2"], &work))
+        .collect();
+    swarm.until_idle(&id, 3).await;
+
+    let load = submit(&swarm, &id, TASKS);
+    let trouble = async {
+        for service in [
+            "distributor",
+            "coordinator",
+            "health",
+            "projector",
+            "gateway",
+        ] {
+            // Something has happened since the last kill, so that each one hits a busy service.
+            let before = last_sequence(&swarm).await;
+            eventually("the log grows", PATIENCE, || async {
+                (last_sequence(&swarm).await > before + 20).then_some(())
+            })
+            .await;
+            swarm.kill_service(service).await;
+        }
+    };
+    tokio::join!(load, trouble);
+
+    let tasks = swarm
+        .until_ended(&id, TASKS, Duration::from_secs(180))
+        .await;
+    let not_completed: Vec<&Value> = tasks
+        .iter()
+        .filter(|task| task["status"] != "completed")
+        .collect();
+    assert!(not_completed.is_empty(), "{not_completed:?}");
+    // Results of attempts that no longer stood are void and shown as such; of the valid ends there is one for each task.
+    let url = swarm.field("database_url");
+    let valid = format!(
+        "SELECT count(*) FROM swarm_events WHERE swarm_id = '{id}' \
+         AND event_type IN ('task_completed', 'task_failed', 'task_cancelled', 'task_rejected')"
+    );
+    assert_eq!(count(url, &valid).await, TASKS as i64);
+    assert_eq!(ends(&swarm, &id).await.len(), TASKS);
+    swarm.until_ready().await;
+}
+
+async fn last_sequence(swarm: &Installation) -> u64 {
+    let status = swarm.cli(&["status", "-o", "json"]).await;
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+    status["projection"]["log_sequence"].as_u64().unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_agents_task_is_done_by_another() {
+    let swarm = Installation::start().await;
+    let id = swarm.swarm("agent", json!({})).await;
+    let go = swarm.dir().join("go");
+    let text = format!(
+        "#!/bin/sh\nwhile ! test -e {}; do sleep 0.05; done\necho done\n",
+        go.display()
+    );
+    let work = script(swarm.dir(), "work.sh", &text);
+    let victim = Agent::start(&swarm, &id, "victim", &[], &work);
+    swarm.until_idle(&id, 1).await;
+    let task = swarm
+        .post(
+            &format!("/v1/swarms/{id}/tasks"),
+            &json!({"task_type": "t", "payload": {}}),
+        )
+        .await;
+    let task = task["id"].as_str().expect("an id").to_owned();
+    let on = |status: &'static str, agent: Option<Value>| {
+        let (swarm, task) = (&swarm, &task);
+        eventually("the task runs", PATIENCE, move || {
+            let agent = agent.clone();
+            async move {
+                let shown = swarm.get(&format!("/v1/tasks/{task}")).await;
+                let other = agent.is_none_or(|agent| shown["assigned_agent_id"] != agent);
+                (shown["status"] == status && other).then_some(shown)
+            }
+        })
+    };
+    let first = on("running", None).await["assigned_agent_id"].clone();
+    kill(victim.pid(), rustix::process::Signal::KILL);
+    let _heir = Agent::start(&swarm, &id, "heir", &[], &work);
+    let second = on("running", Some(first)).await;
+    assert_eq!(
+        second["attempt_count"], 2,
+        "it had started, so it counts: {second}"
+    );
+    std::fs::write(&go, "").expect("written");
+    let tasks = swarm.until_ended(&id, 1, PATIENCE).await;
+    assert_eq!(tasks[0]["status"], "completed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_supervisor_leaves_no_orphans_and_can_be_started_again() {
+    let swarm = Installation::start().await;
+    let id = swarm.swarm("orphans", json!({})).await;
+    let status = swarm.cli_json(&["status"]).await;
+    let supervisor =
+        u32::try_from(status["supervisor_pid"].as_u64().expect("runs")).expect("a process id");
+    let pids: Vec<u32> = status["services"]
+        .as_array()
+        .expect("services")
+        .iter()
+        .map(|service| u32::try_from(service["pid"].as_u64().expect("runs")).expect("a process id"))
+        .collect();
+    assert_eq!(pids.len(), 7, "five services and two servers: {status}");
+    kill(supervisor, rustix::process::Signal::KILL);
+    eventually("every child has ended", PATIENCE, || async {
+        (!pids.iter().any(|pid| runs(*pid))).then_some(())
+    })
+    .await;
+    let up = swarm
+        .cli(&["up", "--detach", "--any-ports", "--durability", "speed"])
+        .await;
+    assert!(up.status.success(), "{}", crate::support::said(&up));
+    // The log is the truth: the swarm is still there, and the key still holds.
+    let shown = swarm.cli_json(&["show", &id]).await;
+    assert_eq!(shown["name"], "orphans");
+}

@@ -1,0 +1,10 @@
+//! The whole product through its one binary, as a user runs it: real nats-server, real PostgreSQL, real processes.
+
+mod cli;
+mod demo;
+mod direct;
+mod kills;
+mod main_job;
+mod outages;
+mod projection;
+mod support;
