@@ -19,6 +19,7 @@ pub mod progress;
 pub mod projector;
 pub mod queries;
 pub mod rebuild;
+mod results;
 mod route;
 mod session;
 pub mod status;

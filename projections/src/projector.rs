@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use sqlx::postgres::PgConnectOptions;
-use swarm_events::{Body, Input, Json, Timestamp, read, subject::filter, task::Carried};
+use swarm_events::subject::filter;
 use swarm_log::{Log, LogError, LogInfo, Tailed};
 use tokio::{
     sync::mpsc,
@@ -22,6 +22,7 @@ use crate::{
     changes::Changes,
     fold::{Fold, Newer},
     pg,
+    results::resolve,
     session::{OpenError, Session, created},
     status::{Phase, ProjectorStatus},
     write::{WriteError, write},
@@ -40,6 +41,10 @@ const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How often a standby tries the lock: how long a takeover takes at the most.
 const STANDBY_PAUSE: Duration = Duration::from_millis(500);
+/// How often the tables are looked at while nothing is written.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest wait for that look.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time of one batch; past it the connection is held to be dead.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -298,50 +303,6 @@ impl<L: Log> Folder<'_, L> {
 /// How often a fold says how far it is, in messages.
 const STATUS_EVERY: u64 = 1_000;
 
-/// Looks up results that are not in their events.
-async fn resolve<L: Log>(log: &L, batch: &mut Batch, status: &ProjectorStatus) {
-    for (place, task, carried) in std::mem::take(&mut batch.results) {
-        let json = loop {
-            match look_up(log, &carried).await {
-                Ok(json) => break json,
-                Err(error) => {
-                    status.trouble(&error.to_string());
-                    sleep(RETRY_PAUSE_MAX).await;
-                }
-            }
-        };
-        batch.set_result(place, task, &json);
-    }
-}
-
-/// The value; where there is none any more, what it was called.
-async fn look_up<L: Log>(log: &L, carried: &Carried) -> Result<Json, LogError> {
-    let found = match carried {
-        Carried::Inline(json) => Some(json.clone()),
-        Carried::Object(name) => {
-            let bytes = log.get_object(name).await?;
-            bytes.and_then(|bytes| Json::parse(std::str::from_utf8(&bytes).ok()?).ok())
-        }
-        Carried::AtSequence(sequence) => log.get(*sequence).await?.and_then(|message| {
-            let time = Timestamp::from_micros(message.time_micros);
-            let Input::Event(recorded) =
-                read(message.sequence, time, &message.subject, &message.payload)
-            else {
-                return None;
-            };
-            match recorded.event.body {
-                Body::TaskCompleted(completed) => match completed.result {
-                    Carried::Inline(json) => Some(json),
-                    _ => None,
-                },
-                Body::TaskSubmitted(submitted) => Some(submitted.payload),
-                _ => None,
-            }
-        }),
-    };
-    Ok(found.unwrap_or_else(|| Json::from(serde_json::json!({ "not_found": carried }))))
-}
-
 struct Writer {
     options: PgConnectOptions,
     info: LogInfo,
@@ -352,54 +313,95 @@ struct Writer {
 impl Writer {
     /// Writes each batch, however long PostgreSQL is away. Ends when the fold is of no use any more.
     async fn run(mut self, mut session: Session) -> End {
-        while let Some(batch) = self.queue.recv().await {
-            let mut pause = RETRY_PAUSE_MIN;
-            loop {
-                let error = match timeout(WRITE_TIMEOUT, write(&mut session, &batch)).await {
-                    Ok(Ok(())) => break,
-                    Ok(Err(WriteError::Conflict(at))) => {
-                        return End::Again(WriteError::Conflict(at).to_string());
-                    }
-                    Ok(Err(WriteError::Sql(error))) if pg::is_missing_table(&error) => {
-                        return End::Again(format!("the tables are gone: {error}"));
-                    }
-                    Ok(Err(WriteError::Sql(error))) => error.to_string(),
-                    Err(_) => format!("a batch took longer than {WRITE_TIMEOUT:?}"),
-                };
-                if self.status.trouble(&error) {
-                    warn!(
-                        error,
-                        from = batch.from,
-                        to = batch.to,
-                        "a batch could not be written; trying on"
-                    );
-                }
-                sleep(pause).await;
-                pause = (pause * 2).min(RETRY_PAUSE_MAX);
-                session = match open(&self.options, &self.info, &self.status).await {
-                    Ok(session) => session,
-                    Err(error) => return End::Fatal(error),
-                };
-                let at = session.checkpoint.sequence;
-                if at == batch.to {
-                    // The commit went through, its answer did not.
-                    break;
-                }
-                if at != batch.from {
-                    return End::Again(WriteError::Conflict(batch.from).to_string());
-                }
+        loop {
+            let ended = match timeout(LOOK_INTERVAL, self.queue.recv()).await {
+                Ok(Some(batch)) => self.write(&mut session, batch).await,
+                Ok(None) => Err(End::Again("nobody folds".to_owned())),
+                Err(_) => self.look(&mut session).await,
+            };
+            if let Err(end) = ended {
+                return end;
             }
-            self.status.change(|state| {
-                if state.stale_since.take().is_some() {
-                    info!(sequence = batch.to, "the projection goes on");
-                }
-                state.committed = batch.to;
-                state.log_time = Some(batch.log_time);
-                state.batches += 1;
-                state.messages += batch.messages as u64;
-            });
         }
-        End::Again("nobody folds".to_owned())
+    }
+
+    async fn write(&self, session: &mut Session, batch: Batch) -> Result<(), End> {
+        let mut pause = RETRY_PAUSE_MIN;
+        loop {
+            let error = match timeout(WRITE_TIMEOUT, write(session, &batch)).await {
+                Ok(Ok(())) => break,
+                Ok(Err(WriteError::Conflict(at))) => {
+                    return Err(End::Again(WriteError::Conflict(at).to_string()));
+                }
+                Ok(Err(WriteError::Sql(error))) if pg::is_missing_table(&error) => {
+                    return Err(End::Again(format!("the tables are gone: {error}")));
+                }
+                Ok(Err(WriteError::Sql(error))) => error.to_string(),
+                Err(_) => format!("a batch took longer than {WRITE_TIMEOUT:?}"),
+            };
+            self.trouble(&error);
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+            *session = open(&self.options, &self.info, &self.status)
+                .await
+                .map_err(End::Fatal)?;
+            let at = session.checkpoint.sequence;
+            if at == batch.to {
+                // The commit went through, its answer did not.
+                break;
+            }
+            if at != batch.from {
+                return Err(End::Again(WriteError::Conflict(batch.from).to_string()));
+            }
+        }
+        self.mended(batch.to);
+        self.status.change(|state| {
+            state.committed = batch.to;
+            state.log_time = Some(batch.log_time);
+            state.batches += 1;
+            state.messages += batch.messages as u64;
+        });
+        Ok(())
+    }
+
+    /// On a quiet log nothing would tell that the tables are gone, or PostgreSQL is.
+    async fn look(&self, session: &mut Session) -> Result<(), End> {
+        let error = match timeout(LOOK_TIMEOUT, session.is_intact()).await {
+            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(false)) => {
+                return Err(End::Again(
+                    "the tables are gone or have been changed".to_owned(),
+                ));
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("PostgreSQL does not answer within {LOOK_TIMEOUT:?}"),
+        };
+        self.trouble(&error);
+        let left = session.checkpoint.sequence;
+        *session = open(&self.options, &self.info, &self.status)
+            .await
+            .map_err(End::Fatal)?;
+        if session.checkpoint.sequence != left {
+            return Err(End::Again(WriteError::Conflict(left).to_string()));
+        }
+        self.mended(left);
+        Ok(())
+    }
+
+    fn trouble(&self, error: &str) {
+        if self.status.trouble(error) {
+            warn!(error, "the read models cannot be written; trying on");
+        }
+    }
+
+    fn mended(&self, sequence: u64) {
+        self.status.change(|state| {
+            if state.stale_since.take().is_some() {
+                info!(sequence, "the projection goes on");
+            }
+            // It may have stood by for a lock that a lost connection still held.
+            state.phase = Phase::Writing;
+        });
     }
 }
 

@@ -12,7 +12,7 @@ const TRIES: u32 = 20;
 /// Pause between tries.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Drops every table of the read models. A projector that runs notices at its next batch, makes them anew and reads the log
+/// Drops every table of the read models. A projector that runs notices within a second, makes them anew and reads the log
 /// from its beginning; else the next one to start does. Answers with the sequence at which the tables were (`None`: there
 /// were none): when [`crate::queries::committed_sequence`] is there again, they hold what they held.
 ///

@@ -103,22 +103,23 @@ impl Session {
         })
     }
 
+    /// Whether the tables are as this session left them.
+    pub(crate) async fn is_intact(&mut self) -> Result<bool, sqlx::Error> {
+        if missing_tables(&mut self.connection).await? > 0 {
+            return Ok(false);
+        }
+        match checkpoint(&mut self.connection).await {
+            Ok(found) => Ok(found == Some((self.checkpoint, FOLD_VERSION))),
+            Err(error) if pg::is_missing_table(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The checkpoint of whole tables of our version; `None`: they are to be made anew.
     async fn read(
         connection: &mut PgConnection,
     ) -> Result<Option<(TimeTables, Checkpoint)>, OpenError> {
-        let missing: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM unnest($1::text[]) AS t WHERE to_regclass(t) IS NULL",
-        )
-        .bind(
-            TABLES
-                .iter()
-                .chain(&["projection_checkpoint"])
-                .copied()
-                .collect::<Vec<_>>(),
-        )
-        .fetch_one(&mut *connection)
-        .await?;
+        let missing = missing_tables(connection).await?;
         if missing > 0 {
             return Ok(None);
         }
@@ -151,6 +152,19 @@ impl Session {
             .await?;
         Ok((kind, checkpoint))
     }
+}
+
+/// How many of the tables are not there.
+async fn missing_tables(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    let names: Vec<_> = TABLES
+        .iter()
+        .chain(&["projection_checkpoint"])
+        .copied()
+        .collect();
+    sqlx::query_scalar("SELECT count(*) FROM unnest($1::text[]) AS t WHERE to_regclass(t) IS NULL")
+        .bind(names)
+        .fetch_one(connection)
+        .await
 }
 
 /// The checkpoint and the version of its rows.

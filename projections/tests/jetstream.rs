@@ -6,7 +6,7 @@ use support::*;
 use swarm_events::{AgentId, TaskId};
 use swarm_log::{
     Log, Message,
-    connect::{ConnectSettings, connect},
+    connect::{ConnectSettings, Connection, ConnectionState, connect},
     definitions::Provision,
     jetstream::{Durability, JetStreamLog, LogSettings},
     provision::provision,
@@ -15,7 +15,7 @@ use swarm_log::{
 use swarm_projections::{projector::Pace, rebuild::rebuild};
 use swarm_servers::testing;
 
-async fn open(url: &str) -> JetStreamLog {
+async fn open(url: &str) -> (JetStreamLog, Connection) {
     let connection = connect(ConnectSettings::new(url, "test"))
         .await
         .expect("connects");
@@ -23,9 +23,8 @@ async fn open(url: &str) -> JetStreamLog {
     provision(&context, &Provision::default())
         .await
         .expect("provisions");
-    JetStreamLog::open(&connection, LogSettings::new(Durability::Speed, 1))
-        .await
-        .expect("opens")
+    let log = JetStreamLog::open(&connection, LogSettings::new(Durability::Speed, 1)).await;
+    (log.expect("opens"), connection)
 }
 
 /// Stores what is in `script` behind sequence `from` under the same sequences.
@@ -55,7 +54,7 @@ async fn rows_survive_restarts_of_both_servers_and_equal_a_rebuild() {
     let mut s = Script::new().await;
     let agent = AgentId(id(101));
     s.join(agent, 1, 1).await;
-    let log = open(&nats.url).await;
+    let (log, connection) = open(&nats.url).await;
     let at = copy(&s.log, 0, &log).await;
     let projector = Projector::start(&log, &postgres.url, Pace::default());
     projector.until_committed(at).await;
@@ -63,7 +62,11 @@ async fn rows_survive_restarts_of_both_servers_and_equal_a_rebuild() {
     for number in 0..20 {
         s.whole_task(TaskId(id(1_000 + number)), agent).await;
     }
+    let losses = connection.losses();
     nats.restart().await;
+    // A writer of its own would send again; this one waits until it can write.
+    let back = |state: &ConnectionState| state.connected && state.losses > losses;
+    connection.watch().wait_for(back).await.expect("reconnects");
     let at = copy(&s.log, at, &log).await;
     projector.until_committed(at).await;
 

@@ -1,6 +1,8 @@
 //! A log written by hand, a projector on it, and all tables as text.
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod everything;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
