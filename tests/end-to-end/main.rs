@@ -7,4 +7,5 @@ mod kills;
 mod main_job;
 mod outages;
 mod projection;
+mod readme;
 mod support;
