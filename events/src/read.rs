@@ -385,6 +385,11 @@ fn check_place(subject: &Subject, wire: &Wire<'_>) -> Result<(), Unread> {
             "must be the swarm that the NATS subject names".to_owned(),
         ));
     }
+    // A refusal stands where what it refuses stands, in the partition of whoever met it: were it unreadable for being
+    // there, it would be refused in turn, for ever.
+    if matches!(subject, Subject::Task(_, TaskVerb::Refused, _)) {
+        return Ok(());
+    }
     match subject.rightful_partition() {
         Some(rightful) if rightful != subject.partition() => Err((
             false,

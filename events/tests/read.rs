@@ -226,6 +226,21 @@ fn what_is_wrong_is_said_with_its_field() {
 }
 
 #[test]
+fn a_refusal_of_what_came_in_a_wrong_partition_can_be_read_there() {
+    let text = include_str!("../golden/swarm.task.refused.v1.json");
+    let file: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    let subject = file["nats_subject"].as_str().expect("text");
+    let mut tokens: Vec<&str> = subject.split('.').collect();
+    tokens[2] = if tokens[2] == "00" { "01" } else { "00" };
+    let bytes = serde_json::to_vec(&file["event"]).expect("JSON");
+    // Otherwise its owner would refuse its own refusal, once a second, for ever.
+    assert!(matches!(
+        read(9, Timestamp::ZERO, &tokens.join("."), &bytes),
+        Input::Event(_)
+    ));
+}
+
+#[test]
 fn a_decision_needs_its_service_and_its_figures() {
     let text = include_str!("../golden/swarm.task.assigned.v1.json");
     let file: serde_json::Value = serde_json::from_str(text).expect("JSON");
