@@ -21,7 +21,7 @@ use swarm_events::{
 use crate::{
     state::Distributor,
     swarm::End,
-    task::How,
+    task::{How, Phase},
     trace::{Met, Trace},
 };
 
@@ -79,7 +79,15 @@ impl Distributor {
             }
             Body::TaskRefused(refused) => refusal = Some(refused.refused_seq),
             Body::SwarmMeasured(_) => measured = true,
-            _ => task = swarm.and_then(|s| s.live.get(&TaskId(about)).copied()),
+            body => {
+                // A retry of an ended task is under way for its command alone. It may come late, when another one has
+                // brought the task back to life and other decisions on it are under way.
+                let retry = matches!(body, Body::TaskRetried(_));
+                task = swarm
+                    .and_then(|s| s.task(TaskId(about)))
+                    .filter(|(_, task)| !retry || task.phase == Phase::Failing)
+                    .map(|(at, _)| at);
+            }
         }
         Some(Met {
             swarm: number,

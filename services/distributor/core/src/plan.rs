@@ -196,6 +196,11 @@ impl Plan {
         } else {
             self.marks.insert(mark, entry);
         }
+        if let Mark::Measure(swarm) = mark
+            && let Some(plan) = self.swarms.get_mut(swarm as usize)
+        {
+            plan.measuring = self.marks.contains_key(&mark);
+        }
     }
 
     /// Moves a mark's entries to where a demand puts them.

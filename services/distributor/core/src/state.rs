@@ -18,6 +18,11 @@ use crate::{
 /// Most ended tasks that are forgotten at one input: forgetting a day's worth at once would hold up decisions.
 const FORGET_TURN_MAX: usize = 1_000;
 
+/// A place as numbers; the partition follows from the swarm.
+pub(crate) const fn number_of(place: Place) -> (u128, u128) {
+    (place.swarm.0.as_u128(), place.org.0.as_u128())
+}
+
 /// What a person's command wants of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Wanted {
@@ -53,7 +58,8 @@ pub(crate) struct Refusal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Distributor {
     pub(crate) head: Head,
-    pub(crate) numbers: BTreeMap<Place, u32>,
+    /// Swarms by swarm and organization.
+    pub(crate) numbers: BTreeMap<(u128, u128), u32>,
     pub(crate) swarms: Vec<Swarm>,
     /// Tasks that are queued again at a time: time, swarm, task.
     pub(crate) delayed: BTreeSet<(Timestamp, u32, u32)>,
@@ -93,7 +99,7 @@ impl Distributor {
     }
 
     pub(crate) fn number(&self, place: Place) -> Option<u32> {
-        self.numbers.get(&place).copied()
+        self.numbers.get(&number_of(place)).copied()
     }
     pub(crate) fn swarm(&self, number: u32) -> Option<&Swarm> {
         self.swarms.get(number as usize)

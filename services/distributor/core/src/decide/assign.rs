@@ -8,7 +8,10 @@ use swarm_events::{
 };
 
 use crate::{
-    plan::{Mark, Plan, ready::Match},
+    plan::{
+        Mark, Plan,
+        ready::{AgentKey, Match},
+    },
     state::Distributor,
     swarm::Swarm,
     task::{How, Task},
@@ -24,30 +27,33 @@ impl Distributor {
                 .swarms
                 .get_mut(number as usize)
                 .and_then(|p| p.next_match());
-            let decision = found.as_ref().and_then(|found| assignment(swarm, found));
-            let (Some(found), Some(decision)) = (found, decision) else {
+            let Some(found) = found else {
+                break;
+            };
+            let (task, agent) = (found.task, found.agent);
+            let Some(decision) = assignment(swarm, found) else {
                 break;
             };
             out.push(decision);
             if let Some(plan) = plan.swarms.get_mut(number as usize) {
-                if let Some(task) = plan.task_mut(found.task) {
-                    task.promised = Some(found.agent);
+                if let Some(task) = plan.task_mut(task) {
+                    task.promised = Some(agent);
                 }
-                if let Some(agent) = plan.agents.get_mut(found.agent as usize) {
+                if let Some(agent) = plan.agents.get_mut(agent as usize) {
                     agent.promised += 1;
                 }
             }
-            plan.depart(self, Mark::Task(number, found.task), 1);
-            plan.refresh_agent(self, number, found.agent);
+            plan.depart(self, Mark::Task(number, task), 1);
+            plan.refresh_agent(self, number, agent);
         }
         plan.refresh_assignable(number);
     }
 }
 
-fn assignment(swarm: &Swarm, found: &Match) -> Option<Decision> {
+fn assignment(swarm: &Swarm, found: Match) -> Option<Decision> {
     let task = swarm.tasks.get(found.task)?;
     let agent = swarm.agents.get(found.agent as usize)?;
-    let candidate = |&(at, score): &(u32, i64)| {
+    let candidate = |&((_, score, _), at): &(AgentKey, u32)| {
         Some(Candidate {
             agent_id: swarm.agents.get(at as usize)?.id,
             score,
@@ -67,7 +73,7 @@ fn assignment(swarm: &Swarm, found: &Match) -> Option<Decision> {
         timeout_ms: u64::from(task.timeout_ms),
         algorithm: swarm.settings.algorithm,
         candidates: found.candidates.iter().filter_map(candidate).collect(),
-        passed_over: found.passed_over.clone(),
+        passed_over: found.passed_over,
     };
     let subject = Subject::Task(swarm.place, TaskVerb::Assigned, Some(agent.id));
     let mut decision = Decision::new(subject, task.id.0, body)

@@ -9,7 +9,7 @@ use swarm_events::{
 
 use crate::{
     agent::{Agent, Health, Membership},
-    state::Distributor,
+    state::{Distributor, number_of},
     swarm::{Life, Swarm},
     trace::Trace,
 };
@@ -17,11 +17,11 @@ use crate::{
 impl Distributor {
     pub(super) fn swarm_event(&mut self, place: Place, body: &Body, trace: &mut Trace) -> Verdict {
         if let Body::SwarmCreated(created) = body {
-            if self.numbers.contains_key(&place) {
+            if self.number(place).is_some() {
                 return Verdict::Void("swarm-exists");
             }
             let number = self.swarms.len() as u32;
-            self.numbers.insert(place, number);
+            self.numbers.insert(number_of(place), number);
             self.swarms
                 .push(Swarm::new(number, place, &created.configuration));
             trace.swarm(number);

@@ -14,7 +14,7 @@ impl Plan {
             self.refresh_swarm(state, swarm);
         }
         if let Some(met) = &trace.met {
-            self.arrived(state, met);
+            self.arrived(state, trace, met);
         }
         for &(swarm, agent) in &trace.judged {
             self.judge(state, swarm, agent);
@@ -67,7 +67,7 @@ impl Plan {
     }
 
     /// A decision of ours was met, valid or void: it is under way no more.
-    fn arrived(&mut self, state: &Distributor, met: &Met) {
+    fn arrived(&mut self, state: &Distributor, trace: &Trace, met: &Met) {
         if let Some(sequence) = met.refusal {
             self.back(state, Mark::Refusal(sequence));
         }
@@ -82,10 +82,6 @@ impl Plan {
         }
         if met.measured {
             self.back(state, Mark::Measure(swarm));
-            let measuring = self.marks.contains_key(&Mark::Measure(swarm));
-            if let Some(plan) = self.swarms.get_mut(swarm as usize) {
-                plan.measuring = measuring;
-            }
         }
         if let Some(at) = met.task {
             if let Some(task) = self
@@ -96,7 +92,10 @@ impl Plan {
                 task.entry.under_way = 0;
             }
             self.release(state, swarm, at);
-            self.refresh_task(state, swarm, at);
+            // Valid, it changed the task, which is refreshed below.
+            if !trace.tasks.iter().any(|&(s, a, _)| (s, a) == (swarm, at)) {
+                self.refresh_task(state, swarm, at);
+            }
             for sequence in self.behind.remove(&(swarm, at)).unwrap_or_default() {
                 self.back(state, Mark::Command(sequence));
             }
@@ -131,9 +130,6 @@ impl Plan {
             return;
         }
         self.refresh_mark(state, mark);
-        if let Some(plan) = self.swarms.get_mut(swarm as usize) {
-            plan.measuring = self.marks.contains_key(&mark);
-        }
     }
 
     /// A swarm is new, or its settings or life changed.

@@ -33,7 +33,7 @@ pub(crate) struct TaskPlan {
 }
 
 /// The order of agents with a place: free slots first, then score, then who joined first.
-type AgentKey = (u8, i64, u64);
+pub(crate) type AgentKey = (u8, i64, u64);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Standing {
@@ -97,7 +97,7 @@ pub(crate) struct Match {
     pub(crate) task: u32,
     pub(crate) agent: u32,
     /// Agent numbers and scores, the chosen one first.
-    pub(crate) candidates: Vec<(u32, i64)>,
+    pub(crate) candidates: Vec<(AgentKey, u32)>,
     pub(crate) passed_over: BTreeMap<PassedOver, u32>,
 }
 
@@ -320,7 +320,7 @@ impl SwarmPlan {
         loop {
             let &(_, _, class, priority) = self.heads.first()?;
             let waiting = self.classes.get(class as usize)?;
-            let mut free: Vec<(AgentKey, u32)> = Vec::new();
+            let mut free: Vec<(AgentKey, u32)> = Vec::with_capacity(CANDIDATES_MAX);
             for &kind in &waiting.kinds {
                 free.extend(self.kinds[kind as usize].free.iter().take(CANDIDATES_MAX));
             }
@@ -337,10 +337,7 @@ impl SwarmPlan {
             return Some(Match {
                 task,
                 agent,
-                candidates: free
-                    .iter()
-                    .map(|&((_, score, _), at)| (at, score))
-                    .collect(),
+                candidates: free,
                 passed_over: self.passed_over(waiting),
             });
         }

@@ -73,6 +73,21 @@ fn figures_count_what_is_there() {
 }
 
 #[test]
+fn figures_that_moved_back_are_not_written_and_the_next_are() {
+    let mut s = Scene::new();
+    s.submit("t");
+    assert_eq!(figures(&mut s).len(), 1);
+    s.join("A");
+    s.world.settle();
+    s.leave("A");
+    s.world.settle();
+    s.world.later(MEASURE_MS);
+    assert_eq!(figures(&mut s).len(), 1, "queued as before");
+    s.submit("u");
+    assert_eq!(figures(&mut s).len(), 2);
+}
+
+#[test]
 fn many_agents_come_in_parts() {
     let mut s = Scene::new();
     let agents = SAMPLE_AGENTS_MAX + 10;

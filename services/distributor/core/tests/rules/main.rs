@@ -12,3 +12,4 @@ mod limits;
 mod repair;
 mod scene;
 mod views;
+mod worlds;

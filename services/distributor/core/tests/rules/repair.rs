@@ -145,3 +145,30 @@ fn a_chain_survives_claims_between_all_steps() {
     assert_eq!((s.status("a"), s.status("b")), ("completed", "completed"));
     s.folds_agree();
 }
+
+#[test]
+fn a_retry_that_comes_second_does_not_undo_what_is_under_way() {
+    let mut s = Scene::new();
+    s.submit("t");
+    s.command(CommandVerb::Cancel, "t");
+    s.world.settle();
+    s.world.later(1_000);
+    s.join("A");
+    s.news();
+    s.command(CommandVerb::Retry, "t");
+    s.command(CommandVerb::Retry, "t");
+    // Both are decided on at once; the first brings the task back, and it is assigned before the second is met.
+    s.world.decide(64);
+    s.world.deliver();
+    s.world.decide(64);
+    assert_eq!(
+        s.news(),
+        [
+            "retried t: generation 2",
+            "void (no-failed-attempt): retried t: generation 2",
+            "assigned t to A",
+            "refused t: task-not-ended ×1"
+        ],
+        "assigned once"
+    );
+}

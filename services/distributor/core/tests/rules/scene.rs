@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use swarm_distributor_core::{Distributor, TaskView};
 use swarm_events::{
     AgentId, Body, Event, GraphId, Input, Json, OrgId, Place, Service, Subject, SwarmId, TaskId,
-    agent::{Evidence, Joined, LivenessRule, Profile},
+    agent::{Evidence, Joined, Left, LivenessRule, Profile, Suspected},
     configuration::Configuration,
     decider::Verdict,
     envelope::Source,
     ids::{EventId, InstanceId},
     read::{Writer, writer},
-    subject::{AgentVerb, CommandVerb, SwarmVerb, TaskVerb},
+    subject::{AgentVerb, CommandVerb, ControlVerb, SwarmVerb, TaskVerb},
     task::{
         Assigned, AttemptFailed, Carried, Completed, Dependency, DependencyType, GraphPart,
         Progressed, Started, Submitted, Then,
@@ -185,6 +185,42 @@ impl Scene {
             evidence: evidence(),
         };
         self.health(name, AgentVerb::Failed, failed)
+    }
+
+    pub fn joined(&self, name: &str) -> bool {
+        self.incarnations.contains_key(name)
+    }
+    pub fn leave(&mut self, name: &str) {
+        if let Some(&incarnation) = self.incarnations.get(name) {
+            let reason = "test".to_owned();
+            self.member(
+                name,
+                AgentVerb::Left,
+                Left {
+                    incarnation,
+                    reason,
+                },
+            );
+        }
+    }
+    pub fn suspect(&mut self, name: &str) {
+        if let Some(&incarnation) = self.incarnations.get(name) {
+            let evidence = evidence();
+            self.health(
+                name,
+                AgentVerb::Suspected,
+                Suspected {
+                    incarnation,
+                    evidence,
+                },
+            );
+        }
+    }
+    /// The owner wakes; it does not decide.
+    pub fn wake(&mut self) {
+        let woken = swarm_events::control::Woken {};
+        self.world
+            .control(Service::Distributor, ControlVerb::Woken, woken);
     }
 
     /// A client submits.

@@ -1,0 +1,399 @@
+//! Random worlds: clients, agents, people and claims in any order, decisions stored late or lost. The rules hold at every
+//! step, and once the faults are over everything that was accepted ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::{prelude::*, sample::Index};
+use swarm_distributor_core::{Status, Touched};
+use swarm_events::{
+    Body, Input, TaskId,
+    decider::{Decider, Verdict},
+    subject::CommandVerb,
+    task::DependencyType,
+};
+use uuid::Uuid;
+
+use crate::scene::Scene;
+
+const AGENTS: [&str; 3] = ["A", "B", "C"];
+const SLOTS: u32 = 2;
+const WAITING: u32 = 1;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Submit {
+        priority: u8,
+        capable: bool,
+        on: Option<(Index, u8)>,
+    },
+    Graph {
+        size: u32,
+        complete: bool,
+        links: Vec<(Index, Index, u8)>,
+    },
+    Join(usize),
+    Fail(usize),
+    Leave(usize),
+    Suspect(usize),
+    Start(Index),
+    Complete(Index),
+    FailAttempt(Index, bool),
+    Cancel(Index),
+    Retry(Index),
+    Later(u64),
+    Decide(usize),
+    Deliver(usize),
+    LoseAndClaim,
+    Repeat(Index),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let index = any::<Index>;
+    prop_oneof![
+        6 => (1..=10u8, any::<bool>(), proptest::option::of((index(), 0..3u8)))
+            .prop_map(|(priority, capable, on)| Op::Submit { priority, capable, on }),
+        2 => (1..6u32, prop::bool::weighted(0.9), prop::collection::vec((index(), index(), 0..3u8), 0..6))
+            .prop_map(|(size, complete, links)| Op::Graph { size, complete, links }),
+        2 => (0..3usize).prop_map(Op::Join),
+        1 => (0..3usize).prop_map(Op::Fail),
+        1 => (0..3usize).prop_map(Op::Leave),
+        1 => (0..3usize).prop_map(Op::Suspect),
+        8 => index().prop_map(Op::Start),
+        6 => index().prop_map(Op::Complete),
+        3 => (index(), any::<bool>()).prop_map(|(i, retryable)| Op::FailAttempt(i, retryable)),
+        2 => index().prop_map(Op::Cancel),
+        1 => index().prop_map(Op::Retry),
+        2 => (1..4_000u64).prop_map(Op::Later),
+        8 => (1..20usize).prop_map(Op::Decide),
+        8 => (1..6usize).prop_map(Op::Deliver),
+        1 => Just(Op::LoseAndClaim),
+        1 => index().prop_map(Op::Repeat),
+    ]
+}
+
+fn kind(n: u8) -> DependencyType {
+    [
+        DependencyType::Completion,
+        DependencyType::Success,
+        DependencyType::Data,
+    ][usize::from(n)]
+}
+
+struct Worlds {
+    s: Scene,
+    names: Vec<String>,
+    /// Tasks that were ever assigned.
+    assigned: Vec<String>,
+    seen: usize,
+}
+
+impl Worlds {
+    fn name(&mut self) -> String {
+        let name = format!("t{}", self.names.len());
+        self.names.push(name.clone());
+        name
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Submit {
+                priority,
+                capable,
+                on,
+            } => {
+                let edges = on.map(|(index, n)| {
+                    let other = if self.names.is_empty() {
+                        "nobody".to_owned()
+                    } else {
+                        index.get(&self.names).clone()
+                    };
+                    self.s.edges(&[(&other, kind(n))])
+                });
+                let name = self.name();
+                self.s.submit_as(&name, |t| {
+                    t.priority = *priority;
+                    t.timeout_ms = Some(3_000);
+                    t.depends_on = edges.unwrap_or_default();
+                    if *capable {
+                        t.required_capabilities = vec!["x".into()];
+                    }
+                });
+            }
+            Op::Graph {
+                size,
+                complete,
+                links,
+            } => self.graph(*size, *complete, links),
+            Op::Join(agent) => {
+                // Only C cannot what some tasks need.
+                let capabilities: &[&str] = if *agent == 2 { &[] } else { &["x"] };
+                self.s.join_as(AGENTS[*agent], SLOTS, WAITING, capabilities);
+            }
+            Op::Fail(agent) => {
+                if self.s.joined(AGENTS[*agent]) {
+                    self.s.fail(AGENTS[*agent]);
+                }
+            }
+            Op::Leave(agent) => self.s.leave(AGENTS[*agent]),
+            Op::Suspect(agent) => self.s.suspect(AGENTS[*agent]),
+            Op::Start(index) => self.on_assigned(index, |s, t| s.start(t)),
+            Op::Complete(index) => self.on_assigned(index, |s, t| s.complete(t)),
+            Op::FailAttempt(index, retryable) => {
+                self.on_assigned(index, |s, t| s.fail_attempt(t, *retryable))
+            }
+            Op::Cancel(index) => self.on_any(index, |s, t| s.command(CommandVerb::Cancel, t)),
+            Op::Retry(index) => self.on_any(index, |s, t| s.command(CommandVerb::Retry, t)),
+            Op::Later(millis) => {
+                self.s.world.now = self.s.world.now.plus_millis(*millis);
+                self.s.wake();
+            }
+            Op::Decide(limit) => {
+                self.s.world.decide(*limit);
+            }
+            Op::Deliver(count) => {
+                for _ in 0..*count {
+                    self.s.world.deliver();
+                }
+            }
+            Op::LoseAndClaim => self.s.world.claim(),
+            Op::Repeat(index) => {
+                // A message that was stored twice: whatever it is, it must not count twice.
+                let stored = index.get(&self.s.world.log).clone();
+                if !stored.subject.starts_with("swarm.ctl") {
+                    self.s.world.store(&stored.subject, stored.payload);
+                }
+            }
+        }
+    }
+
+    fn on_assigned<T>(&mut self, index: &Index, act: impl FnOnce(&mut Scene, &str) -> T) {
+        if !self.assigned.is_empty() {
+            let name = index.get(&self.assigned).clone();
+            act(&mut self.s, &name);
+        }
+    }
+    fn on_any<T>(&mut self, index: &Index, act: impl FnOnce(&mut Scene, &str) -> T) {
+        if !self.names.is_empty() {
+            let name = index.get(&self.names).clone();
+            act(&mut self.s, &name);
+        }
+    }
+
+    fn graph(&mut self, size: u32, complete: bool, links: &[(Index, Index, u8)]) {
+        let graph = format!("g{}", self.names.len());
+        let names: Vec<String> = (0..size).map(|_| self.name()).collect();
+        let mut edges: BTreeMap<usize, BTreeMap<usize, u8>> = BTreeMap::new();
+        for (from, to, n) in links {
+            let (from, to) = (from.index(names.len()), to.index(names.len()));
+            if from != to {
+                edges.entry(from).or_default().insert(to, *n);
+            }
+        }
+        for (n, name) in names.iter().enumerate().rev() {
+            if !complete && n == 0 {
+                continue;
+            }
+            let edges: Vec<(&str, DependencyType)> = edges
+                .get(&n)
+                .into_iter()
+                .flatten()
+                .map(|(to, k)| (names[*to].as_str(), kind(*k)))
+                .collect();
+            self.s.part(&graph, n as u32, size, name, &edges);
+        }
+    }
+
+    /// What must hold whatever has happened.
+    fn check(&mut self) {
+        for agent in self.s.world.state.agents(self.s.place) {
+            let held = agent.running.len() + agent.waiting.len();
+            assert!(held <= (SLOTS + WAITING) as usize, "{agent:?}");
+            let both: BTreeSet<TaskId> = agent
+                .running
+                .iter()
+                .chain(&agent.waiting)
+                .copied()
+                .collect();
+            assert_eq!(both.len(), held, "a task is held once");
+        }
+        for stored in &self.s.world.log[self.seen..] {
+            if let Input::Event(recorded) = stored.input()
+                && matches!(recorded.event.body, Body::TaskAssigned(_))
+            {
+                let name = self.s.named(&recorded.event.about.to_string());
+                if !self.assigned.contains(&name) {
+                    self.assigned.push(name);
+                }
+            }
+        }
+        self.seen = self.s.world.log.len();
+    }
+
+    /// The faults are over: agents are there and work.
+    fn heal(&mut self) {
+        for agent in AGENTS {
+            self.s.join_as(agent, SLOTS, WAITING, &["x"]);
+        }
+        for _ in 0..2_000 {
+            self.s.world.settle();
+            self.check();
+            let mut open = false;
+            let assigned: Vec<String> = self.assigned.clone();
+            for name in assigned {
+                match self.s.view(&name).status {
+                    Status::Assigned => {
+                        self.s.start(&name);
+                        open = true;
+                    }
+                    Status::Running => {
+                        self.s.complete(&name);
+                        open = true;
+                    }
+                    _ => {}
+                }
+            }
+            if !open {
+                match self.s.world.next_deadline() {
+                    None => return,
+                    Some(due) => self
+                        .s
+                        .world
+                        .later(due.millis_since(self.s.world.now).max(1)),
+                }
+            }
+        }
+        panic!(
+            "it never comes to rest: {:?}",
+            self.s.world.state.counters(self.s.place)
+        );
+    }
+
+    /// After the healing: each task ended once in each generation, and nothing is left.
+    fn verify(&mut self) {
+        let counters = self.s.world.state.counters(self.s.place).expect("known");
+        let open = counters.staged
+            + counters.pending
+            + counters.queued
+            + counters.assigned
+            + counters.running
+            + counters.ending;
+        assert_eq!(open, 0, "{counters:?}");
+        let mut ends: BTreeMap<(Uuid, u32), u32> = BTreeMap::new();
+        let mut generations: BTreeMap<Uuid, u32> = BTreeMap::new();
+        for (stored, verdict) in self.s.world.log.iter().zip(&self.s.world.verdicts) {
+            let (Input::Event(recorded), Verdict::Applied) = (stored.input(), verdict) else {
+                continue;
+            };
+            let id = recorded.event.about;
+            let generation = generations.entry(id).or_insert(1);
+            match recorded.event.body {
+                Body::TaskRetried(retried) => *generation = retried.generation,
+                Body::TaskCompleted(_)
+                | Body::TaskFailed(_)
+                | Body::TaskCancelled(_)
+                | Body::TaskRejected(_) => {
+                    *ends.entry((id, *generation)).or_default() += 1;
+                }
+                _ => {}
+            }
+        }
+        assert!(ends.values().all(|n| *n == 1), "{ends:?}");
+        for name in self.names.clone() {
+            let id = self.s.task_id(&name);
+            if let Some(view) = self.s.world.state.task(self.s.place, id) {
+                assert!(view.status.ended(), "{name}: {view:?}");
+                let generation = generations.get(&id.0).copied().unwrap_or(1);
+                let once = ends.contains_key(&(id.0, generation));
+                assert!(
+                    once || view.rejected,
+                    "{name} has no end in generation {generation}"
+                );
+            }
+        }
+        assert_eq!(self.s.world.in_flight(), 0);
+        // A plan made anew finds nothing that the old one has missed.
+        let state = &self.s.world.state;
+        let mut fresh = state.plan();
+        let mut missed = Vec::new();
+        state.decide(&mut fresh, 1_000, &mut missed);
+        assert!(missed.is_empty(), "{missed:?}");
+        assert_eq!(state.next_deadline(&fresh), self.s.world.next_deadline());
+    }
+
+    /// A projector that follows row by row ends with the same state, and its rows with the same statuses.
+    fn trace(&mut self) {
+        let mut state = swarm_distributor_core::Distributor::new(self.s.place.partition);
+        let mut rows: BTreeMap<TaskId, Status> = BTreeMap::new();
+        let mut touched = Touched::default();
+        for input in self.s.world.inputs() {
+            touched.clear();
+            state.evolve_traced(&input, &mut touched);
+            for (place, id) in &touched.tasks {
+                let view = touched
+                    .ended
+                    .get(&(*place, *id))
+                    .cloned()
+                    .or_else(|| state.task(*place, *id));
+                rows.insert(*id, view.expect("a touched task is there").status);
+            }
+            for view in state.tasks(self.s.place) {
+                assert_eq!(
+                    rows.get(&view.id),
+                    Some(&view.status),
+                    "an untouched row is out of date"
+                );
+            }
+        }
+        assert!(state == self.s.world.state);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_accepted_task_ends_exactly_once(ops in prop::collection::vec(op(), 1..120)) {
+        let mut worlds = Worlds { s: Scene::with(|c| c.queue_limit = 25), names: Vec::new(), assigned: Vec::new(), seen: 0 };
+        for agent in AGENTS {
+            worlds.s.join_as(agent, SLOTS, WAITING, &["x"]);
+        }
+        for op in &ops {
+            worlds.apply(op);
+            worlds.check();
+        }
+        worlds.s.folds_agree();
+        worlds.heal();
+        worlds.verify();
+        worlds.s.folds_agree();
+        worlds.trace();
+    }
+}
+
+/// Owner, stranger, and one that goes on from a snapshot in the middle have the same bytes.
+#[test]
+fn a_snapshot_and_the_tail_are_the_whole_log() {
+    let mut s = Scene::new();
+    s.join_as("A", 3, 1, &[]);
+    for n in 0..30 {
+        s.submit(&format!("t{n}"));
+        s.world.settle();
+        if n % 3 == 0 {
+            s.start("t0");
+            s.complete("t0");
+        }
+    }
+    let inputs: Vec<Input> = s.world.inputs().collect();
+    for cut in 0..inputs.len() {
+        let mut state = swarm_distributor_core::Distributor::new(s.place.partition);
+        for input in &inputs[..cut] {
+            state.evolve(input, None);
+        }
+        let bytes = postcard::to_stdvec(&state).expect("encodes");
+        let mut back: swarm_distributor_core::Distributor =
+            postcard::from_bytes(&bytes).expect("decodes");
+        for input in &inputs[cut..] {
+            back.evolve(input, None);
+        }
+        assert!(back == s.world.state, "differs after a snapshot at {cut}");
+    }
+}
