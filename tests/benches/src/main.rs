@@ -1,5 +1,6 @@
 //! `./dev bench NAME`: what Swarm does in a second, and what it takes for that. Nothing here is part of a product.
 
+mod core;
 mod machine;
 mod pipeline;
 
@@ -17,10 +18,13 @@ struct Cli {
 enum Bench {
     /// Tasks per second and time to assignment, end to end, beside a bare JetStream pipeline on the same servers
     Pipeline(pipeline::Options),
+    /// Decisions per second and bytes per queued task of the pure distributor core
+    Core(core::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().bench {
         Bench::Pipeline(options) => pipeline::run(&options),
+        Bench::Core(options) => core::run(&options),
     }
 }
