@@ -64,6 +64,9 @@ pub struct Options {
     /// Tasks open at once at full speed
     #[arg(long, default_value_t = 1_000)]
     open: usize,
+    /// Messages in one atomic batch of the bare pipeline, with `always` (Swarm's client takes up to 100)
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    bare_batch: u16,
     /// Seconds of the run at 500 tasks/s
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..))]
     paced_seconds: u64,
@@ -225,7 +228,13 @@ async fn mode_figures(
     let mut floor = None;
     if options.forms.contains(&Form::Bare) {
         let url = installation.nats_url();
-        let bare = Bare::prepare(&url, installation.durability, u64::from(options.agents)).await?;
+        let bare = Bare::prepare(
+            &url,
+            installation.durability,
+            u64::from(options.agents),
+            options.bare_batch.into(),
+        )
+        .await?;
         if history_bytes > 0 {
             bare.fill(history_bytes, history::MESSAGE_BYTES).await?;
         }

@@ -39,6 +39,7 @@ pub struct Bare {
     url: String,
     durability: Durability,
     agents: u64,
+    batch_max: usize,
     context: jetstream::Context,
 }
 
@@ -47,7 +48,12 @@ impl Bare {
     ///
     /// # Errors
     /// The server refuses.
-    pub async fn prepare(url: &str, durability: Durability, agents: u64) -> anyhow::Result<Self> {
+    pub async fn prepare(
+        url: &str,
+        durability: Durability,
+        agents: u64,
+        batch_max: usize,
+    ) -> anyhow::Result<Self> {
         let client = async_nats::connect(url)
             .await
             .context("nats-server cannot be reached")?;
@@ -71,6 +77,7 @@ impl Bare {
             url: url.to_owned(),
             durability,
             agents,
+            batch_max,
             context,
         })
     }
@@ -80,7 +87,7 @@ impl Bare {
     /// # Errors
     /// The server refuses.
     pub async fn fill(&self, bytes: u64, message_bytes: usize) -> anyhow::Result<()> {
-        let jobs = writer::start(&self.url, Durability::Always).await?;
+        let jobs = writer::start(&self.url, Durability::Always, 500).await?;
         let body = Bytes::from(vec![b'h'; message_bytes]);
         let count = bytes / message_bytes as u64;
         let gate = Gate::new(Load {
@@ -115,16 +122,16 @@ impl Bare {
         let from = stream.cached_info().state.last_sequence + 1;
         let gate = Gate::new(load);
         let mut roles = JoinSet::new();
-        let relay = writer::start(&self.url, self.durability).await?;
+        let relay = self.writer().await?;
         let submitted = self.follow(vec![SUBMITTED.to_owned()], from).await?;
         roles.spawn(assign(submitted, relay, self.agents));
-        let hands = writer::start(&self.url, self.durability).await?;
+        let hands = self.writer().await?;
         let assigned = self
             .follow(vec!["bare.assigned.*".to_owned()], from)
             .await?;
         roles.spawn(work(assigned, hands, gate.clone()));
 
-        let client = writer::start(&self.url, self.durability).await?;
+        let client = self.writer().await?;
         gate.pace(load, |number| {
             let _ = client.send(Job {
                 subject: SUBMITTED.to_owned(),
@@ -137,6 +144,10 @@ impl Bare {
         gate.all(load.tasks).await?;
         roles.shutdown().await;
         self.read(from, load.tasks).await
+    }
+
+    async fn writer(&self) -> anyhow::Result<Jobs> {
+        writer::start(&self.url, self.durability, self.batch_max).await
     }
 
     async fn follow(&self, filters: Vec<String>, from: u64) -> anyhow::Result<pull::Stream> {

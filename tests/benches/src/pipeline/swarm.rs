@@ -168,10 +168,11 @@ impl Swarm {
     pub async fn projected(&self, database_url: &str, completed: u64) -> anyhow::Result<Duration> {
         let began = std::time::Instant::now();
         let last = self.log.info().await?.last_sequence;
-        let pool = swarm_projections::pool::reader(database_url)?;
+        let pool = sqlx::PgPool::connect(database_url).await?;
         loop {
-            let committed = swarm_projections::queries::committed_sequence(&pool).await?;
-            if committed.is_some_and(|sequence| sequence >= last) {
+            let query = "SELECT max(sequence) FROM projection_checkpoint";
+            let committed: Option<i64> = sqlx::query_scalar(query).fetch_one(&pool).await?;
+            if committed.is_some_and(|sequence| sequence.unsigned_abs() >= last) {
                 break;
             }
             ensure!(

@@ -22,8 +22,6 @@ use uuid::Uuid;
 const IN_FLIGHT_MAX: usize = 4_096;
 /// A batch costs about 3 ms whatever its size: below this, single publishes are faster even when each waits for the disk.
 const BATCH_FROM: usize = 4;
-/// What a batch takes at the most, as in Swarm's client.
-const BATCH_MAX: usize = 100;
 /// After a batch, that many messages are awaited again for this long, as in Swarm's client.
 const BATCH_WAIT: Duration = Duration::from_millis(2);
 
@@ -51,14 +49,15 @@ struct Writer {
     room: Arc<Semaphore>,
     answered: Arc<Notify>,
     next: u64,
+    batch_max: usize,
 }
 
 /// Starts a writer on a connection of its own; it ends with the last sender. A refusal ends the process: a benchmark that
-/// lost a message has no result.
+/// lost a message has no result. `batch_max`: messages in an atomic batch at the most, where writes wait for the disk.
 ///
 /// # Errors
 /// The connection fails.
-pub async fn start(url: &str, durability: Durability) -> anyhow::Result<Jobs> {
+pub async fn start(url: &str, durability: Durability, batch_max: usize) -> anyhow::Result<Jobs> {
     let client = async_nats::connect(url)
         .await
         .context("nats-server cannot be reached")?;
@@ -71,6 +70,7 @@ pub async fn start(url: &str, durability: Durability) -> anyhow::Result<Jobs> {
         room: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
         answered: Arc::default(),
         next: 0,
+        batch_max,
     };
     let (waiting, room, answered) = (
         writer.waiting.clone(),
@@ -135,12 +135,12 @@ impl Writer {
         let mut group = Vec::new();
         let mut last_batch = 0;
         loop {
-            if jobs.recv_many(&mut group, BATCH_MAX).await == 0 {
+            if jobs.recv_many(&mut group, self.batch_max).await == 0 {
                 return;
             }
             let more = async {
                 while group.len() < last_batch {
-                    let room = BATCH_MAX - group.len();
+                    let room = self.batch_max - group.len();
                     if jobs.recv_many(&mut group, room).await == 0 {
                         return;
                     }
