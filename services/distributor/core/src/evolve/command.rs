@@ -1,8 +1,10 @@
 //! Commands, refusals, and what cannot be read.
 
 use swarm_events::{
-    Body, Place, Recorded, Subject, TaskId, Timestamp, Unreadable, decider::Verdict,
-    subject::CommandVerb, task::Refused,
+    Body, Place, Recorded, Subject, TaskId, Timestamp, Unreadable,
+    decider::Verdict,
+    subject::{CommandVerb, TaskVerb},
+    task::Refused,
 };
 
 use crate::{
@@ -114,6 +116,8 @@ impl Distributor {
 
     pub(super) fn unreadable(&mut self, unreadable: &Unreadable, trace: &mut Trace) -> Verdict {
         let (place, command) = match unreadable.subject {
+            // A refusal that cannot be read is not refused in turn: that would have no end.
+            Some(Subject::Task(_, TaskVerb::Refused, _)) => return Verdict::Void("unreadable"),
             Some(Subject::Task(place, _, _)) => (place, false),
             Some(Subject::Command(place, CommandVerb::Cancel | CommandVerb::Retry)) => {
                 (place, true)

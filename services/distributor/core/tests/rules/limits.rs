@@ -165,3 +165,15 @@ fn an_unreadable_command_is_refused_by_its_id() {
     };
     assert_eq!(refused.command_id.map(|c| c.0), Some(id));
 }
+
+#[test]
+fn a_refusal_that_cannot_be_read_is_not_refused_in_turn() {
+    let mut s = Scene::new();
+    let subject = Subject::Task(s.place, TaskVerb::Refused, None).to_string();
+    assert_eq!(
+        s.world.store(&subject, b"{}".to_vec()),
+        Verdict::Void("unreadable")
+    );
+    s.world.later(5_000);
+    assert_eq!(s.news(), [""; 0]);
+}
