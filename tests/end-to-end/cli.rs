@@ -250,3 +250,58 @@ async fn a_port_in_use_and_settings_that_make_no_sense_are_said_clearly() {
         std::fs::remove_dir_all(place.trim()).expect("removed");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_of_somebody_else_are_used_where_addresses_are_given() {
+    let nats = swarm_servers::testing::nats().await;
+    let postgres = swarm_servers::testing::postgres().await;
+    let args = ["--nats-url", &nats.url, "--database-url", &postgres.url];
+    let swarm = Installation::start_in(folder(), &args).await;
+    assert_eq!(swarm.field("nats_url"), nats.url);
+    assert_eq!(swarm.field("database_url"), postgres.url);
+    assert!(swarm.pid("nats-server").is_none() && swarm.pid("postgres").is_none());
+    assert!(!swarm.data().join("nats").exists() && !swarm.data().join("postgres").exists());
+    let made = swarm.cli_json(&["create", "elsewhere"]).await;
+    let listed = swarm.cli_json(&["list"]).await;
+    assert_eq!(
+        listed["items"][0]["id"], made["id"],
+        "what was written is in the next list"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_by_themselves_make_the_streams_and_the_first_organization() {
+    let nats = swarm_servers::testing::nats().await;
+    let postgres = swarm_servers::testing::postgres().await;
+    let dir = folder();
+    let start = |service: &str| {
+        swarm(dir.path())
+            .args([
+                "service",
+                service,
+                "--nats-url",
+                &nats.url,
+                "--database-url",
+                &postgres.url,
+            ])
+            .env("SWARM_API_ADDR", "127.0.0.1:0")
+            .env("SWARM_LOG_BYTES_MAX", crate::support::LOG_BYTES_MAX)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("starts")
+    };
+    let _coordinator = start("coordinator");
+    let mut gateway = start("gateway");
+    let mut stdout = tokio::io::BufReader::new(gateway.stdout.take().expect("piped"));
+    let mut line = String::new();
+    let read = tokio::io::AsyncBufReadExt::read_line(&mut stdout, &mut line);
+    tokio::time::timeout(crate::support::PATIENCE, read)
+        .await
+        .expect("in time")
+        .expect("read");
+    assert!(line.contains("admin key swk_"), "{line}");
+    // A service that is told to stop ends well.
+    crate::support::kill(gateway.id().expect("runs"), rustix::process::Signal::TERM);
+    assert!(gateway.wait().await.expect("ours").success());
+}

@@ -80,7 +80,7 @@ async fn a_cloud_event_published_by_a_plain_client_is_executed() {
     let next = swarm
         .post(
             &format!("/v1/swarms/{id}/tasks"),
-            &json!({"task_type": "echo", "payload": 1}),
+            &json!({"task_type": "echo", "payload": {"n": 1}}),
         )
         .await;
     let tasks = swarm.until_ended(&id, 2, PATIENCE).await;
@@ -91,7 +91,7 @@ async fn a_cloud_event_published_by_a_plain_client_is_executed() {
     assert!(
         tasks
             .iter()
-            .any(|task| task["id"] == next["id"] && task["result"] == 1),
+            .any(|task| task["id"] == next["id"] && task["result"]["n"] == 1),
         "{tasks:?}"
     );
     assert!(

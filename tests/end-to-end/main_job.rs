@@ -146,7 +146,7 @@ async fn an_agent_drains_on_sigterm_and_leaves() {
     assert!(agent.wait().await.success(), "it ended in good order");
     let tasks = swarm.until_ended(&id, 1, PATIENCE).await;
     assert_eq!(tasks[0]["status"], "completed");
-    assert_eq!(tasks[0]["result"], json!({"stdout": "done"}));
+    assert_eq!(tasks[0]["result"], json!({"stdout": "done\n"}));
     crate::support::eventually("the agent is shown as stopped", PATIENCE, || async {
         let agents = swarm.get(&format!("/v1/swarms/{id}/agents")).await;
         (agents["items"][0]["status"] == "stopped").then_some(())

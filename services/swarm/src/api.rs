@@ -1,6 +1,12 @@
 //! The gateway, as the command line sees it.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use reqwest::{Method, StatusCode, header};
 use serde_json::Value;
@@ -15,6 +21,10 @@ use crate::{
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Items per page of a list: the fewest round trips that still answer at once.
 const PAGE: usize = 500;
+/// Says in an answer which stream sequence its write has reached.
+const SEQUENCE_HEADER: &str = "swarm-seq";
+/// How long a write waits for the lists to show it.
+const SETTLE_WAIT: Duration = Duration::from_secs(2);
 /// The lists are a moment behind the log: a name that was just given may not be in them yet.
 const NAME_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked for.
@@ -26,6 +36,8 @@ pub struct Api {
     http: reqwest::Client,
     base: String,
     key: String,
+    /// The highest stream sequence that one of its writes has reached.
+    written: Arc<AtomicU64>,
 }
 
 impl Api {
@@ -47,6 +59,7 @@ impl Api {
             http,
             base: base.trim_end_matches('/').to_owned(),
             key,
+            written: Arc::default(),
         })
     }
 
@@ -80,6 +93,17 @@ impl Api {
     /// `DELETE path`.
     pub async fn delete(&self, path: &str) -> Outcome<Value> {
         self.send(self.request(Method::DELETE, path)).await
+    }
+
+    /// Waits until the lists show what was written, so that the next command sees it. Not for long: with PostgreSQL down
+    /// they will not, and what was written is written.
+    pub async fn settle(&self) {
+        let query = [
+            ("limit", "1".to_owned()),
+            ("min_seq", self.written.load(Ordering::Relaxed).to_string()),
+        ];
+        let seen = self.get("/v1/swarms", &query);
+        let _ = tokio::time::timeout(SETTLE_WAIT, seen).await;
     }
 
     /// All items of a list, page by page, up to `limit`.
@@ -177,6 +201,10 @@ impl Api {
             .await
             .map_err(|error| self.unreachable(&error))?;
         let status = response.status();
+        let sequence = response.headers().get(SEQUENCE_HEADER);
+        if let Some(sequence) = sequence.and_then(|value| value.to_str().ok()?.parse().ok()) {
+            self.written.fetch_max(sequence, Ordering::Relaxed);
+        }
         let text = response
             .text()
             .await

@@ -25,6 +25,8 @@ pub use events::Events;
 
 /// Limit for anything that takes moments when all is well, and longer on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Room for the log: nats-server reserves it, and several tests may run on one small disk.
+pub const LOG_BYTES_MAX: &str = "1073741824";
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -101,6 +103,8 @@ impl Installation {
         let up = swarm(&data)
             .args(["up", "--detach", "--any-ports"])
             .args(args)
+            // Servers of a test that are not the installation's own reserve little.
+            .env("SWARM_LOG_BYTES_MAX", LOG_BYTES_MAX)
             .output()
             .await
             .expect("runs");

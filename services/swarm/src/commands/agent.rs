@@ -59,10 +59,11 @@ pub async fn run(command: Command, server: &ServerArgs, output: Format) -> Outco
             let api = super::api(server)?;
             let id = api.swarm_id(&swarm).await?;
             let agent = agent_id(&api, &id, &agent).await?;
-            output.object(
-                &api.delete(&format!("/v1/swarms/{id}/agents/{agent}"))
-                    .await?,
-            )
+            let removed = api
+                .delete(&format!("/v1/swarms/{id}/agents/{agent}"))
+                .await?;
+            api.settle().await;
+            output.object(&removed)
         }
     }
 }

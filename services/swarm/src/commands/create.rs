@@ -103,6 +103,7 @@ pub async fn run(args: Args, server: &ServerArgs, output: Format) -> Outcome {
     let swarm = api
         .post("/v1/swarms", &body, args.idempotency_key.as_deref())
         .await?;
+    api.settle().await;
     output.object(&swarm)
 }
 

@@ -13,5 +13,7 @@ pub struct Args {
 pub async fn run(args: Args, server: &ServerArgs, output: Format) -> Outcome {
     let api = super::api(server)?;
     let id = api.swarm_id(&args.swarm).await?;
-    output.object(&api.delete(&format!("/v1/swarms/{id}")).await?)
+    let swarm = api.delete(&format!("/v1/swarms/{id}")).await?;
+    api.settle().await;
+    output.object(&swarm)
 }

@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, io::Read, path::PathBuf, sync::Arc, time::Durat
 
 use anyhow::Context;
 use swarm_events::InstanceId;
+use swarm_gateway::BootstrapError;
 use swarm_log::{
+    LogError,
     connect::{ConnectSettings, Credentials, connect},
+    definitions::Provision,
     jetstream::{Durability as LogDurability, JetStreamLog, LogSettings},
 };
 use swarm_projections::{projector::Pace, status::ProjectorStatus};
@@ -20,7 +23,8 @@ use uuid::Uuid;
 use crate::{
     connection::ServerArgs,
     exit::{Failure, Outcome},
-    installation::ServiceName,
+    installation::{ServiceName, supervisor::ORGANIZATION},
+    output,
 };
 
 /// Arguments of `swarm service`.
@@ -67,7 +71,8 @@ pub async fn run(args: Args, server: &ServerArgs) -> Outcome {
     if args.until_stdin_closes {
         watch_stdin(stop.clone())?;
     }
-    let service = serve(args.service, settings, stop.clone());
+    let alone = !args.until_stdin_closes;
+    let service = serve(args.service, settings, alone, stop.clone());
     tokio::pin!(service);
     let ended = tokio::select! {
         ended = &mut service => ended,
@@ -88,6 +93,7 @@ pub async fn run(args: Args, server: &ServerArgs) -> Outcome {
 async fn serve(
     service: ServiceName,
     settings: Settings,
+    alone: bool,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let instance = InstanceId(Uuid::now_v7());
@@ -115,6 +121,10 @@ async fn serve(
         }
         // It serves its probes beside the API.
         ServiceName::Gateway => {
+            if alone {
+                // `swarm up` does this itself, and keeps the key.
+                tokio::spawn(first_organization(log.clone()));
+            }
             swarm_gateway::run(log, &settings.database_url, settings.api_addr, stop).await?;
         }
         ServiceName::Coordinator | ServiceName::Distributor | ServiceName::Health => {
@@ -161,7 +171,36 @@ async fn open(
         Durability::Always => LogDurability::Always,
         Durability::Speed => LogDurability::Speed,
     };
-    Ok(JetStreamLog::open(&connection, LogSettings::new(durability, settings.replicas)).await?)
+    let how = LogSettings::new(durability, settings.replicas);
+    match JetStreamLog::open(&connection, how.clone()).await {
+        // Nobody has made the streams yet. Whoever has the right to does; the same from several processes at once.
+        Err(LogError::Incompatible(why)) => {
+            tracing::info!(why, "making the streams");
+            let context = async_nats::jetstream::new(connection.client().clone());
+            let provision = Provision {
+                replicas: settings.replicas,
+                max_bytes: settings.log_bytes_max,
+                ..Provision::default()
+            };
+            swarm_log::provision::provision(&context, &provision).await?;
+            Ok(JetStreamLog::open(&connection, how).await?)
+        }
+        opened => Ok(opened?),
+    }
+}
+
+/// The first organization, if there is none yet. Its admin's key is shown this once, on stdout.
+async fn first_organization(log: JetStreamLog) {
+    match swarm_gateway::bootstrap(log, ORGANIZATION).await {
+        Ok(made) => {
+            let text = format!("organization {}, admin key {}", made.org_id, made.api_key);
+            if let Err(failure) = output::line(&text) {
+                tracing::error!(%failure, "the admin's key could not be shown");
+            }
+        }
+        Err(BootstrapError::Exists { .. } | BootstrapError::Concurrent) => {}
+        Err(error) => tracing::warn!(%error, "no first organization"),
+    }
 }
 
 async fn probe(

@@ -17,7 +17,7 @@ use crate::{
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
     /// Hand in a task, or a graph of tasks from a file
-    Submit(submit::Args),
+    Submit(Box<submit::Args>),
     /// List the tasks of a swarm
     List(ListArgs),
     /// Show a task
@@ -83,7 +83,7 @@ pub fn ended(status: &str) -> bool {
 pub async fn run(command: Command, server: &ServerArgs, output: Format) -> Outcome {
     let api = super::api(server)?;
     match command {
-        Command::Submit(args) => submit::run(args, &api, output).await,
+        Command::Submit(args) => submit::run(*args, &api, output).await,
         Command::Wait(args) => wait::run(args, &api, output).await,
         Command::List(args) => {
             let id = api.swarm_id(&args.swarm).await?;
@@ -104,11 +104,15 @@ pub async fn run(command: Command, server: &ServerArgs, output: Format) -> Outco
                 None => json!({}),
             };
             let path = format!("{}/cancel", path(&api, &args.task).await?);
-            output.object(&api.post(&path, &body, None).await?)
+            let task = api.post(&path, &body, None).await?;
+            api.settle().await;
+            output.object(&task)
         }
         Command::Retry(args) => {
             let path = format!("{}/retry", path(&api, &args.task).await?);
-            output.object(&api.post(&path, &json!({}), None).await?)
+            let task = api.post(&path, &json!({}), None).await?;
+            api.settle().await;
+            output.object(&task)
         }
     }
 }

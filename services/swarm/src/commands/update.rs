@@ -57,7 +57,9 @@ pub async fn run(args: Args, server: &ServerArgs, output: Format) -> Outcome {
     let patch = patch(&args)?;
     let api = super::api(server)?;
     let id = api.swarm_id(&args.swarm).await?;
-    output.object(&api.put(&format!("/v1/swarms/{id}"), &patch).await?)
+    let swarm = api.put(&format!("/v1/swarms/{id}"), &patch).await?;
+    api.settle().await;
+    output.object(&swarm)
 }
 
 #[cfg(test)]

@@ -99,6 +99,7 @@ impl DataDir {
 }
 
 /// The data folder is this process's until it ends, however it ends.
+#[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
@@ -194,7 +195,7 @@ mod tests {
             .mode();
         assert_eq!(mode & 0o777, 0o700);
         assert_eq!(Lock::holder(&data).expect("asked"), Holder::Nobody);
-        let lock = Lock::take(&data).expect("asked").ok().expect("free");
+        let lock = Lock::take(&data).expect("asked").expect("free");
         let me = Holder::Process(Some(std::process::id()));
         assert_eq!(Lock::holder(&data).expect("asked"), me);
         assert_eq!(Lock::take(&data).expect("asked").err(), Some(me));

@@ -37,7 +37,7 @@ const READY_LOOK: Duration = Duration::from_millis(50);
 /// A service that died this often before it was ever ready will not come up.
 const START_TRIES: u32 = 4;
 /// Name of the first organization.
-const ORGANIZATION: &str = "default";
+pub const ORGANIZATION: &str = "default";
 /// How long the gateway may take to know a new key.
 const KEY_PATIENCE: Duration = Duration::from_secs(10);
 /// Lines of a service's log in the message when it cannot start.
@@ -221,6 +221,9 @@ impl Supervisor {
             Durability::Speed => swarm_servers::Durability::Speed,
         };
         settings.auth = Some(authority.clone());
+        // The server's own default shrinks with the free disk, and a server whose limit lies below what its streams have
+        // reserved does not open them.
+        settings.max_file_store = disk_bytes(self.plan.data.path());
         NatsServer::start(settings).await.map(Some)
     }
 
@@ -304,8 +307,18 @@ impl Supervisor {
             max_bytes: self.log_bytes_max(),
             ..Provision::default()
         };
-        swarm_log::provision::provision(&context, &provision).await?;
-        Ok(())
+        swarm_log::provision::provision(&context, &provision)
+            .await
+            .map_err(|error| {
+                let mut text = error.to_string();
+                if text.contains("insufficient storage") {
+                    text.push_str(&format!(
+                        "; the log asks for {} bytes: set SWARM_LOG_BYTES_MAX to less, or give nats-server more",
+                        provision.max_bytes
+                    ));
+                }
+                Failure::failed(text)
+            })
     }
 
     /// The log's limit lies below half of the free disk: the server reserves it, and a full disk wedges a single node.
@@ -481,6 +494,12 @@ async fn key_holds(api_url: &str, key: &str) -> Result<bool, Failure> {
         .await
         .map_err(|error| Failure::failed(format!("the gateway does not answer: {error}")))?;
     Ok(response.status() != reqwest::StatusCode::UNAUTHORIZED)
+}
+
+/// Size of the disk, which stays the same from start to start.
+fn disk_bytes(path: &std::path::Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(path).ok()?;
+    disk.f_blocks.checked_mul(disk.f_frsize)
 }
 
 fn free_bytes(path: &std::path::Path) -> Option<u64> {

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::{ended, show};
 use crate::{
     api::Api,
-    exit::{Failure, Outcome},
+    exit::{Code, Failure, Outcome},
     output::{Column, Format},
     progress::{self, parse_duration},
 };
@@ -34,6 +34,8 @@ const COLUMNS: [Column; 4] = [
 const LOOK_MIN: Duration = Duration::from_millis(50);
 /// See [`LOOK_MIN`].
 const LOOK_MAX: Duration = Duration::from_secs(1);
+/// How long the answer may stay away before waiting is given up.
+const AWAY_MAX: Duration = Duration::from_secs(30);
 
 /// Waits for the tasks.
 pub async fn run(args: Args, api: &Api, output: Format) -> Outcome {
@@ -50,28 +52,23 @@ pub async fn until_ended(
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     let bar = progress::bar(ids.len() as u64, "tasks");
     let mut done: Vec<Value> = Vec::new();
-    let mut look = LOOK_MIN;
     for id in &ids {
-        loop {
-            let task = show(api, id).await?;
-            if task["status"].as_str().is_some_and(ended) {
-                done.push(task);
-                bar.inc(1);
-                look = LOOK_MIN;
-                break;
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        match until_one_ended(api, id, deadline).await {
+            Ok(Some(task)) => done.push(task),
+            Ok(None) => {
                 bar.abandon();
                 return Err(Failure::timeout(format!(
-                    "{} of {} tasks have ended; {id} is {}",
+                    "{} of {} tasks have ended; the next one is {id}",
                     done.len(),
                     ids.len(),
-                    task["status"].as_str().unwrap_or("unknown")
                 )));
             }
-            tokio::time::sleep(look).await;
-            look = (look * 2).min(LOOK_MAX);
+            Err(failure) => {
+                bar.abandon();
+                return Err(failure);
+            }
         }
+        bar.inc(1);
     }
     bar.finish_and_clear();
     output.list(&done, &COLUMNS)?;
@@ -86,4 +83,30 @@ pub async fn until_ended(
         "{others} of {} tasks did not complete",
         done.len()
     )))
+}
+
+/// `None`: not in time.
+async fn until_one_ended(api: &Api, id: &str, deadline: Option<Instant>) -> Outcome<Option<Value>> {
+    let mut look = LOOK_MIN;
+    let mut away: Option<Instant> = None;
+    loop {
+        match show(api, id).await {
+            Ok(task) if task["status"].as_str().is_some_and(ended) => return Ok(Some(task)),
+            Ok(_) => away = None,
+            // The gateway or the database is being started again, for one: the task goes on meanwhile.
+            Err(failure) if failure.code == Code::Failed => {
+                let since = *away.get_or_insert_with(Instant::now);
+                if since.elapsed() > AWAY_MAX {
+                    return Err(failure);
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(None);
+        }
+        let until = Instant::now() + look;
+        sleep_until(deadline.map_or(until, |deadline| deadline.min(until))).await;
+        look = (look * 2).min(LOOK_MAX);
+    }
 }
