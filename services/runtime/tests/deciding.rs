@@ -8,7 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use swarm_events::{
-    Body, Event, EventId, Input, OrgId, Partition, Place, Problem, Service, Subject, SwarmId, TaskId, Timestamp, command,
+    Body, Event, EventId, Input, OrgId, Partition, Place, Problem, Service, Subject, SwarmId,
+    TaskId, Timestamp, command,
     decider::{Admission, Decider, Decision, Head, Verdict},
     envelope::Source,
     ids::InstanceId,
@@ -52,7 +53,12 @@ impl Decider for Echo {
     type Plan = BTreeSet<u64>;
 
     fn new(partition: Partition) -> Self {
-        Self { head: Head::new(partition), open: BTreeMap::new(), answered: BTreeMap::new(), rejected: BTreeSet::new() }
+        Self {
+            head: Head::new(partition),
+            open: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            rejected: BTreeSet::new(),
+        }
     }
     fn head(&self) -> &Head {
         &self.head
@@ -72,25 +78,45 @@ impl Decider for Echo {
             }
             Admission::Admit => {}
         }
-        let Input::Event(recorded) = input else { return Verdict::Ignored };
+        let Input::Event(recorded) = input else {
+            return Verdict::Ignored;
+        };
         match &recorded.event.body {
             Body::Cancel(cancel) => {
-                let Some(place) = recorded.subject.place() else { return Verdict::Ignored };
+                let Some(place) = recorded.subject.place() else {
+                    return Verdict::Ignored;
+                };
                 let command = recorded.event.id.0;
-                if self.answered.contains_key(&command) || self.open.values().any(|m| m.command == command) {
+                if self.answered.contains_key(&command)
+                    || self.open.values().any(|m| m.command == command)
+                {
                     return Verdict::Void("repeat");
                 }
                 let slow = cancel.reason.as_deref() == Some("slow");
-                let due = if slow { self.head.now.plus_millis(SLOW_MS) } else { self.head.now };
+                let due = if slow {
+                    self.head.now.plus_millis(SLOW_MS)
+                } else {
+                    self.head.now
+                };
                 let poison = cancel.reason.as_deref() == Some("poison");
-                self.open.insert(recorded.sequence, Mark { command, place, due, poison });
+                self.open.insert(
+                    recorded.sequence,
+                    Mark {
+                        command,
+                        place,
+                        due,
+                        poison,
+                    },
+                );
                 Verdict::Applied
             }
             Body::TaskRefused(refused) => {
                 if let Some(plan) = plan {
                     plan.remove(&refused.refused_seq);
                 }
-                let Some(mark) = self.open.remove(&refused.refused_seq) else { return Verdict::Void("answered") };
+                let Some(mark) = self.open.remove(&refused.refused_seq) else {
+                    return Verdict::Void("answered");
+                };
                 *self.answered.entry(mark.command).or_default() += 1;
                 Verdict::Applied
             }
@@ -121,7 +147,11 @@ impl Decider for Echo {
         }
     }
     fn next_deadline(&self, plan: &BTreeSet<u64>) -> Option<Timestamp> {
-        self.open.iter().filter(|(s, _)| !plan.contains(s)).map(|(_, mark)| mark.due).min()
+        self.open
+            .iter()
+            .filter(|(s, _)| !plan.contains(s))
+            .map(|(_, mark)| mark.due)
+            .min()
     }
     fn reject(&mut self, sequence: u64, _problem: &Problem) {
         // The poisoned input is the last one met when `decide` failed, or was met before it: the oldest open poison.
@@ -137,9 +167,15 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let settings = SimulatedSettings { first_sequence: 1_000, ..SimulatedSettings::default() };
+        let settings = SimulatedSettings {
+            first_sequence: 1_000,
+            ..SimulatedSettings::default()
+        };
         let place = Place::new(OrgId(Uuid::from_u128(1)), SwarmId(Uuid::from_u128(2)));
-        Self { log: SimulatedLog::new(settings), place }
+        Self {
+            log: SimulatedLog::new(settings),
+            place,
+        }
     }
 
     /// Log time follows tokio's paused clock.
@@ -149,7 +185,9 @@ impl World {
         let began = tokio::time::Instant::now();
         tokio::spawn(async move {
             loop {
-                log.set_time(start + i64::try_from(began.elapsed().as_micros()).expect("a short test"));
+                log.set_time(
+                    start + i64::try_from(began.elapsed().as_micros()).expect("a short test"),
+                );
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         })
@@ -158,12 +196,30 @@ impl World {
     async fn command(&self, id: u128, reason: Option<&str>) -> Uuid {
         let id = Uuid::from_u128(id);
         let subject = Subject::Command(self.place, CommandVerb::Cancel);
-        let body = command::Cancel { task_id: TaskId(id), reason: reason.map(str::to_owned) };
-        let event =
-            Event::new(EventId(id), Source::Client("/test".to_owned()), Timestamp::ZERO, &subject, id, body);
+        let body = command::Cancel {
+            task_id: TaskId(id),
+            reason: reason.map(str::to_owned),
+        };
+        let event = Event::new(
+            EventId(id),
+            Source::Client("/test".to_owned()),
+            Timestamp::ZERO,
+            &subject,
+            id,
+            body,
+        );
         let payload = event.to_json().expect("JSON").into();
-        let message = Message { subject: subject.to_string(), payload, message_id: None, fence: None };
-        self.log.append(vec![message]).await.remove(0).expect("stored");
+        let message = Message {
+            subject: subject.to_string(),
+            payload,
+            message_id: None,
+            fence: None,
+        };
+        self.log
+            .append(vec![message])
+            .await
+            .remove(0)
+            .expect("stored");
         id
     }
 
@@ -176,7 +232,12 @@ impl World {
             status: std::sync::Arc::default(),
         };
         let status = settings.status.clone();
-        let task = tokio::spawn(run::<Echo, _, _>(self.log.handle(name), NoShell, settings, stop.clone()));
+        let task = tokio::spawn(run::<Echo, _, _>(
+            self.log.handle(name),
+            NoShell,
+            settings,
+            stop.clone(),
+        ));
         Replica { task, stop, status }
     }
 
@@ -202,16 +263,32 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(300), quiet).await.expect("everything is answered in the end");
+        tokio::time::timeout(Duration::from_secs(300), quiet)
+            .await
+            .expect("everything is answered in the end");
     }
 
     /// Answers in the raw log by command, void ones included.
     fn answers(&self) -> BTreeMap<Uuid, u32> {
         let mut answers = BTreeMap::new();
-        for message in self.log.messages().iter().filter(|m| m.subject.contains(".task.refused")) {
-            let input = read(message.sequence, Timestamp::ZERO, &message.subject, &message.payload);
-            let Input::Event(recorded) = input else { panic!("unreadable decision") };
-            *answers.entry(recorded.event.causation.expect("a cause")).or_default() += 1;
+        for message in self
+            .log
+            .messages()
+            .iter()
+            .filter(|m| m.subject.contains(".task.refused"))
+        {
+            let input = read(
+                message.sequence,
+                Timestamp::ZERO,
+                &message.subject,
+                &message.payload,
+            );
+            let Input::Event(recorded) = input else {
+                panic!("unreadable decision")
+            };
+            *answers
+                .entry(recorded.event.causation.expect("a cause"))
+                .or_default() += 1;
         }
         answers
     }
@@ -234,10 +311,17 @@ async fn commands_are_answered_once_and_slow_ones_when_they_are_due() {
     world.quiet(2).await;
     assert_eq!(world.answers(), [(before, 1), (after, 1)].into());
     let took_ms = (world.log.time() - sent) / 1_000;
-    assert!((10_000..10_500).contains(&took_ms), "woken after {took_ms} ms");
+    assert!(
+        (10_000..10_500).contains(&took_ms),
+        "woken after {took_ms} ms"
+    );
     assert!(replica.status.ready());
     replica.stop.cancel();
-    replica.task.await.expect("joined").expect("stopped in order");
+    replica
+        .task
+        .await
+        .expect("joined")
+        .expect("stopped in order");
     clock.abort();
 }
 
@@ -248,7 +332,9 @@ async fn a_lost_acknowledgement_is_settled_by_a_new_claim() {
         let clock = world.clock();
         let replica = world.start("a");
         // The claim goes well, the first decision does not.
-        world.log.set_faults("a", Faults::scripted([None, Some(fault)]));
+        world
+            .log
+            .set_faults("a", Faults::scripted([None, Some(fault)]));
         let id = world.command(1, None).await;
         world.quiet(1).await;
         assert_eq!(world.answers(), [(id, 1)].into(), "{fault:?}");
@@ -262,11 +348,17 @@ async fn a_ghost_of_an_older_epoch_is_never_stored() {
     let world = World::new();
     let clock = world.clock();
     let _replica = world.start("a");
-    world.log.set_faults("a", Faults::scripted([None, Some(Fault::Ghost)]));
+    world
+        .log
+        .set_faults("a", Faults::scripted([None, Some(Fault::Ghost)]));
     let id = world.command(1, None).await;
     world.quiet(1).await;
     assert_eq!(world.log.ghosts(), 1);
-    assert_eq!(world.log.release_ghosts(), 0, "the fence refuses what comes late");
+    assert_eq!(
+        world.log.release_ghosts(),
+        0,
+        "the fence refuses what comes late"
+    );
     assert_eq!(world.answers(), [(id, 1)].into());
     clock.abort();
 }
@@ -279,14 +371,20 @@ async fn a_newer_owner_ends_the_older_ones_writes() {
     world.command(1, None).await;
     world.quiet(1).await;
     // The old owner is cut off (a pause), a new one claims, the old one comes back and finds itself superseded.
-    world.log.limit_tails("old", Some(world.log.last_sequence()));
+    world
+        .log
+        .limit_tails("old", Some(world.log.last_sequence()));
     let new = world.start("new");
     world.command(2, None).await;
     world.quiet(2).await;
     world.log.limit_tails("old", None);
     world.command(3, None).await;
     world.quiet(3).await;
-    assert!(world.answers().values().all(|n| *n == 1), "{:?}", world.answers());
+    assert!(
+        world.answers().values().all(|n| *n == 1),
+        "{:?}",
+        world.answers()
+    );
     assert_eq!((old.status.owned(), new.status.owned()), (0, 1));
     clock.abort();
 }
@@ -311,16 +409,27 @@ async fn whatever_goes_wrong_every_command_is_answered_exactly_once() {
     for seed in 0..60u64 {
         let world = World::new();
         let clock = world.clock();
-        let rates = FaultRates { lost_ack: 60, lost_message: 60, ghost: 40, full: 20, ..FaultRates::default() };
+        let rates = FaultRates {
+            lost_ack: 60,
+            lost_message: 60,
+            ghost: 40,
+            full: 20,
+            ..FaultRates::default()
+        };
         let mut replicas = Vec::new();
         for number in 0..3u64 {
             let name = format!("{seed}-{number}");
-            world.log.set_faults(&name, Faults::seeded(seed * 31 + number, rates));
+            world
+                .log
+                .set_faults(&name, Faults::seeded(seed * 31 + number, rates));
             replicas.push((name.clone(), world.start(&name)));
             for k in 0..COMMANDS / 4 {
                 let id = u128::from(number) * COMMANDS + k + 1;
                 world.command(id, (k % 5 == 0).then_some("slow")).await;
-                tokio::time::sleep(Duration::from_millis((seed * 7 + number * 13 + k as u64 * 5) % 40)).await;
+                tokio::time::sleep(Duration::from_millis(
+                    (seed * 7 + number * 13 + k as u64 * 5) % 40,
+                ))
+                .await;
                 match (seed + k as u64) % 7 {
                     0 => world.log.interrupt_tails(&name),
                     1 => {
@@ -345,11 +454,18 @@ async fn whatever_goes_wrong_every_command_is_answered_exactly_once() {
         world.log.release_ghosts();
         let cold = world.cold();
         assert!(cold.answered.values().all(|n| *n == 1), "seed {seed}");
-        assert!(cold.open.is_empty(), "seed {seed}: a ghost opened a mark again");
+        assert!(
+            cold.open.is_empty(),
+            "seed {seed}: a ghost opened a mark again"
+        );
         // Snapshot and tail lead to the same state as the cold fold.
         let bytes = postcard::to_stdvec(&cold).expect("encoded");
         let again: Echo = postcard::from_bytes(&bytes).expect("decoded");
-        assert_eq!(state_hash(&again).expect("hashed"), state_hash(&cold).expect("hashed"), "seed {seed}");
+        assert_eq!(
+            state_hash(&again).expect("hashed"),
+            state_hash(&cold).expect("hashed"),
+            "seed {seed}"
+        );
         for (_, replica) in &replicas {
             replica.task.abort();
         }

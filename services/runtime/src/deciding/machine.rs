@@ -259,7 +259,10 @@ impl<D: Decider> Machine<D> {
         let count = before + 1;
         self.panics = Some((sequence, count));
         if count == PANICS_MAX {
-            let problem = Problem::new("stuck", "deciding on this input failed twice; it was set aside");
+            let problem = Problem::new(
+                "stuck",
+                "deciding on this input failed twice; it was set aside",
+            );
             self.rejects.push(Stuck { sequence, problem });
         }
         self.claim(now, "doubt");
