@@ -50,30 +50,36 @@ async fn ends(swarm: &Installation, id: &str) -> BTreeMap<String, Vec<String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_each_service_in_turn_under_load_loses_and_doubles_nothing() {
-    const TASKS: usize = 300;
+    const SERVICES: [&str; 5] = [
+        "distributor",
+        "coordinator",
+        "health",
+        "projector",
+        "gateway",
+    ];
+    const TASKS: usize = 400;
+    /// Completions between two kills.
+    const STEP: usize = 20;
     let swarm = Installation::start().await;
     let id = swarm.swarm("kills", json!({})).await;
     let work = script(swarm.dir(), "work.sh", WORK);
     let _agents: Vec<Agent> = (0..3)
-        .map(|n| Agent::start(&swarm, &id, &format!("a{n}"), &["--slots", "2"], &work))
+        .map(|n| Agent::start(&swarm, &id, &format!("a{n}"), &[], &work))
         .collect();
     swarm.until_idle(&id, 3).await;
 
     let load = submit(&swarm, &id, TASKS);
     let trouble = async {
-        for service in [
-            "distributor",
-            "coordinator",
-            "health",
-            "projector",
-            "gateway",
-        ] {
-            // Something has happened since the last kill, so that each one hits a busy service.
-            let before = last_sequence(&swarm).await;
-            eventually("the log grows", PATIENCE, || async {
-                (last_sequence(&swarm).await > before + 20).then_some(())
+        let mut completed = 0;
+        for service in SERVICES {
+            // Tasks have completed since the last kill, and others are still to come: each kill hits a busy service.
+            let goal = completed + STEP;
+            completed = eventually("tasks complete", PATIENCE, || async {
+                let completed = completions(&swarm, &id).await;
+                (completed >= goal).then_some(completed)
             })
             .await;
+            assert!(completed < TASKS, "{service}: the load was over too soon");
             swarm.kill_service(service).await;
         }
     };
@@ -98,10 +104,11 @@ async fn killing_each_service_in_turn_under_load_loses_and_doubles_nothing() {
     swarm.until_ready().await;
 }
 
-async fn last_sequence(swarm: &Installation) -> u64 {
-    let status = swarm.cli(&["status", "-o", "json"]).await;
-    let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
-    status["projection"]["log_sequence"].as_u64().unwrap_or(0)
+async fn completions(swarm: &Installation, id: &str) -> usize {
+    swarm
+        .replay(&["--swarm", id, "--type", "task.completed"])
+        .await
+        .len()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The README's tour, pasted into a shell as a reader would.
 
-use std::{fs, path::Path, process::Stdio, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
 
 use tokio::process::Command;
 
@@ -28,6 +28,9 @@ fn tour() -> String {
 async fn the_tour_of_the_readme_runs_as_it_stands() {
     let dir = folder();
     let data = dir.path().join("data");
+    // Open enough that PostgreSQL, which runs as another user if this one is root, stays in the test's own folder.
+    fs::create_dir(&data).expect("made");
+    fs::set_permissions(&data, PermissionsExt::from_mode(0o711)).expect("ours");
     // Only what a machine decides is changed: where the data lie, which ports are free, and where the binary is.
     let binary = Path::new(env!("CARGO_BIN_EXE_swarm"))
         .parent()
