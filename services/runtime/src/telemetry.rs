@@ -1,6 +1,6 @@
 //! Logs to standard error: text for people, JSON with `SWARM_LOG_FORMAT=json`; the filter is `SWARM_LOG`.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
@@ -23,7 +23,13 @@ pub fn init(filter: Option<&str>, json: bool) {
             .try_init()
     } else {
         registry
-            .with(fmt::layer().with_target(false).with_writer(io::stderr))
+            .with(
+                fmt::layer()
+                    .with_target(false)
+                    // Colours are for people at a terminal, not for log files.
+                    .with_ansi(io::stderr().is_terminal())
+                    .with_writer(io::stderr),
+            )
             .try_init()
     };
 }

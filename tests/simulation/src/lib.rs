@@ -10,4 +10,4 @@ mod replica;
 mod world;
 
 pub use invariants::{Invariant, Violation};
-pub use world::{Options, Report, run};
+pub use world::{Failure, Options, Report, run};

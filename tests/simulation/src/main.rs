@@ -4,7 +4,8 @@ use std::{process::ExitCode, time::Instant};
 
 use swarm_simulation::{Options, run};
 
-const USAGE: &str = "usage: ./dev sim [--seed S] [--seeds N] [--steps N]";
+const USAGE: &str = "usage: ./dev sim [--seed S] [--seeds N] [--steps N]\n\n\
+  With SWARM_SIM_LOG=FILE the log of the last seed is written there, a line for each message.";
 
 fn main() -> ExitCode {
     let mut seed = None;
@@ -36,12 +37,13 @@ fn main() -> ExitCode {
                 }
                 report
             }
-            Err((violation, report)) => {
+            Err(failure) => {
                 failed += 1;
                 println!(
-                    "seed {seed} failed: {violation}\n  {report}\n  again: ./dev sim --seed {seed}"
+                    "seed {seed} failed: {}\n  {}\n  again: ./dev sim --seed {seed}",
+                    failure.violation, failure.report
                 );
-                report
+                failure.report
             }
         };
         steps += report.steps;

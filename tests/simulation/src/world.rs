@@ -94,6 +94,15 @@ impl fmt::Display for Report {
     }
 }
 
+/// A broken promise, and the run so far.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Which.
+    pub violation: Violation,
+    /// The run.
+    pub report: Report,
+}
+
 /// Virtual time, shared by everything that runs.
 #[derive(Clone, Debug)]
 pub struct Clock {
@@ -303,10 +312,10 @@ impl World {
     }
 
     /// Goes on without faults until an event of this kind is there.
-    fn settle(&mut self, kind: &str) -> Result<(), (Violation, Report)> {
+    fn settle(&mut self, kind: &str) -> Result<(), Box<Failure>> {
         while !self.messages.iter().any(|m| m.subject.contains(kind)) {
             if let Some(violation) = self.step() {
-                return Err((violation, self.report()));
+                return Err(self.failure(violation));
             }
         }
         Ok(())
@@ -559,6 +568,13 @@ impl World {
             .for_each(|r| r.paused_until = 0);
     }
 
+    fn failure(&self, violation: Violation) -> Box<Failure> {
+        Box::new(Failure {
+            violation,
+            report: self.report(),
+        })
+    }
+
     fn report(&self) -> Report {
         let mut fingerprint = 0xcbf2_9ce4_8422_2325u64;
         for message in &self.messages {
@@ -580,6 +596,7 @@ impl World {
                 .entry(words.skip(1).collect::<Vec<_>>().join("."))
                 .or_default() += 1;
         }
+        // For whoever looks into a seed: the log, a line for each message.
         if let Some(path) = std::env::var_os("SWARM_SIM_LOG") {
             let lines: Vec<String> = self
                 .messages
@@ -611,8 +628,8 @@ impl World {
 /// Runs one seed.
 ///
 /// # Errors
-/// The first promise that was broken, with the run so far.
-pub fn run(seed: u64, options: &Options) -> Result<Report, (Violation, Report)> {
+/// The first promise that was broken.
+pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
     let mut world = World::new(seed, options);
     let configuration = serde_json::json!({
         "agent_waiting": seed % 3, "queue_limit": 60, "max_attempts": 3,
@@ -633,14 +650,14 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, (Violation, Report)> 
     }
     for _ in 0..options.steps {
         if let Some(violation) = world.step() {
-            return Err((violation, world.report()));
+            return Err(world.failure(violation));
         }
     }
     world.heal();
     let healing = world.steps.get();
     while !(world.checker.quiet() && world.steps.get() > healing + 2_000) {
         if let Some(violation) = world.step() {
-            return Err((violation, world.report()));
+            return Err(world.failure(violation));
         }
         if world.steps.get() > healing + options.healing_max {
             break;
@@ -654,17 +671,14 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, (Violation, Report)> 
     if world.checker.ended != ended && before == 0 {
         let detail = "a ghost ended a task after the end".to_owned();
         let sequence = world.log.last_sequence();
-        return Err((
-            Violation {
-                invariant: Invariant::OneTerminal,
-                sequence,
-                detail,
-            },
-            world.report(),
-        ));
+        return Err(world.failure(Violation {
+            invariant: Invariant::OneTerminal,
+            sequence,
+            detail,
+        }));
     }
     match world.checker.violations.first().cloned() {
-        Some(violation) => Err((violation, world.report())),
+        Some(violation) => Err(world.failure(violation)),
         None => Ok(world.report()),
     }
 }

@@ -10,10 +10,11 @@ const SEEDS: u64 = 60;
 fn run_all(seeds: impl Iterator<Item = u64>) {
     let mut failures = String::new();
     for seed in seeds {
-        if let Err((violation, report)) = run(seed, &Options::default()) {
+        if let Err(failure) = run(seed, &Options::default()) {
             let _ = writeln!(
                 failures,
-                "seed {seed}: {violation}\n  {report}\n  again: ./dev sim --seed {seed}"
+                "seed {seed}: {}\n  {}\n  again: ./dev sim --seed {seed}",
+                failure.violation, failure.report
             );
         }
     }
