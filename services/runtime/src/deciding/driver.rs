@@ -14,9 +14,11 @@ use swarm_events::{
     ids::InstanceId,
     read,
     read::partition_of_subject,
-    subject::{ControlVerb, filter},
+    subject::{ControlVerb, Service, filter},
 };
-use swarm_log::{AppendError, Appended, Log, LogError, Message, StoredMessage, Tailed};
+use swarm_log::{
+    AppendError, Appended, Log, LogError, Message, StoredMessage, Tailed, filter::matches,
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -160,6 +162,12 @@ pub async fn run<D: Decider, L: Log, S: Shell<D>>(
     Ok(())
 }
 
+/// Whether nearly everything in the log is an input of `service`: then it reads all of it and picks here, since a consumer
+/// with several filters costs nats-server more for each message than everything else together.
+const fn reads_most(service: Service) -> bool {
+    matches!(service, Service::Distributor)
+}
+
 async fn receive<T>(receiver: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
     match receiver {
         Some(receiver) => receiver.recv().await,
@@ -187,6 +195,8 @@ struct Driver<D: Decider, L: Log, S> {
     met_at: Instant,
     /// The first acknowledged own write that is not met yet, and since when.
     acked: Option<(u64, Instant)>,
+    /// Filters of what the service decides from, on any partition.
+    inputs: Vec<String>,
 }
 
 impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
@@ -208,25 +218,33 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
             sequence: 0,
             met_at: Instant::now(),
             acked: None,
+            inputs: filter::inputs(D::SERVICE, None),
         }
+    }
+
+    fn all_partitions(&self) -> bool {
+        self.settings.partitions.len() == usize::from(swarm_events::subject::PARTITIONS)
     }
 
     fn tail(&mut self) -> futures::stream::BoxStream<'static, Result<Tailed, LogError>> {
         self.acked = None;
-        let filters =
-            if self.settings.partitions.len() == usize::from(swarm_events::subject::PARTITIONS) {
-                filter::inputs(D::SERVICE, None)
+        let filters = if self.all_partitions() {
+            if reads_most(D::SERVICE) {
+                filter::all()
             } else {
-                let mut filters: Vec<String> = self
-                    .settings
-                    .partitions
-                    .iter()
-                    .flat_map(|p| filter::inputs(D::SERVICE, Some(*p)))
-                    .collect();
-                filters.sort_unstable();
-                filters.dedup();
-                filters
-            };
+                filter::inputs(D::SERVICE, None)
+            }
+        } else {
+            let mut filters: Vec<String> = self
+                .settings
+                .partitions
+                .iter()
+                .flat_map(|p| filter::inputs(D::SERVICE, Some(*p)))
+                .collect();
+            filters.sort_unstable();
+            filters.dedup();
+            filters
+        };
         self.log.tail(filters, self.sequence + 1)
     }
 
@@ -276,6 +294,15 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
             .is_some_and(|(sequence, _)| sequence <= message.sequence)
         {
             self.acked = None;
+        }
+        // What is read beyond the service's inputs must not reach a state: another replica may not read it.
+        if reads_most(D::SERVICE)
+            && !self
+                .inputs
+                .iter()
+                .any(|filter| matches(filter, &message.subject))
+        {
+            return Ok(());
         }
         let time = Timestamp::from_micros(message.time_micros);
         let input = read::read(message.sequence, time, &message.subject, &message.payload);
