@@ -123,22 +123,29 @@ impl Usage {
         *self.0.entry(name.to_owned()).or_default() += seconds;
     }
 
-    /// Cores in use from `earlier` to `self`, `seconds` apart; the hungriest first.
-    pub fn cores_since(&self, earlier: &Self, seconds: f64) -> String {
+    /// Cores in use from `earlier` to `self`, `took` apart, and microseconds for each of `tasks`; the hungriest first.
+    pub fn since(&self, earlier: &Self, took: Duration, tasks: u64) -> String {
         let mut used: Vec<(&str, f64)> = self
             .0
             .iter()
             .map(|(name, now)| {
                 let before = earlier.0.get(name).copied().unwrap_or(0.0);
-                (name.as_str(), (now - before).max(0.0) / seconds)
+                (name.as_str(), (now - before).max(0.0))
             })
             .collect();
         used.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let sum: f64 = used.iter().map(|(_, cores)| cores).sum();
+        let words = |seconds: f64| {
+            format!(
+                "{:.2} cores ({:.0} \u{b5}s/task)",
+                seconds / took.as_secs_f64(),
+                seconds * 1e6 / tasks as f64
+            )
+        };
+        let sum: f64 = used.iter().map(|(_, seconds)| seconds).sum();
         let parts: Vec<String> = used
             .iter()
-            .map(|(name, cores)| format!("{name} {cores:.2}"))
+            .map(|(name, seconds)| format!("{name} {}", words(*seconds)))
             .collect();
-        format!("{sum:.2} cores: {}", parts.join(", "))
+        format!("{}: {}", words(sum), parts.join(", "))
     }
 }

@@ -206,7 +206,9 @@ async fn mode_figures(
     mut installation: Installation,
     binary: &Path,
 ) -> anyhow::Result<Installation> {
-    println!("form     run         tasks/s  submitted to assigned p50        p99");
+    println!(
+        "form     run         tasks/s  submitted to assigned p50        p99   to started p50  to completed p50"
+    );
     let warm_up = Load {
         tasks: WARM_UP_TASKS,
         pace: Pace::Open(options.open),
@@ -262,22 +264,23 @@ async fn mode_figures(
     let swarm = Swarm::create(&installation, place, configuration).await?;
     let agents = Agents::start(&installation, &swarm, &ids, options.slots, options.waiting).await?;
     let mut completed = 0;
-    swarm.run(&agents, warm_up).await?;
+    let from = swarm.put_through(&agents, warm_up).await?;
+    swarm.figures(from, warm_up.tasks).await?;
     completed += warm_up.tasks;
     let (before, began) = (installation.usage(), std::time::Instant::now());
-    let at_full_speed = swarm.run(&agents, full).await?;
+    let from = swarm.put_through(&agents, full).await?;
+    let (after, took) = (installation.usage(), began.elapsed());
+    let lag = swarm.caught_up(&installation.database_url()).await?;
+    let at_full_speed = swarm.figures(from, full.tasks).await?;
     completed += full.tasks;
-    let lag = swarm
-        .projected(&installation.database_url(), completed)
-        .await?;
-    let used = installation
-        .usage()
-        .cores_since(&before, began.elapsed().as_secs_f64());
     row("swarm", "full speed", &at_full_speed);
-    let at_pace = swarm.run(&agents, paced).await?;
+    let from = swarm.put_through(&agents, paced).await?;
+    let paced_lag = swarm.caught_up(&installation.database_url()).await?;
+    let at_pace = swarm.figures(from, paced.tasks).await?;
     completed += paced.tasks;
     row("swarm", "500/s", &at_pace);
-    let paced_lag = swarm
+    swarm.caught_up(&installation.database_url()).await?;
+    swarm
         .projected(&installation.database_url(), completed)
         .await?;
     if let Some(floor) = floor {
@@ -286,7 +289,7 @@ async fn mode_figures(
             at_full_speed.rate() / floor.rate()
         );
     }
-    println!("used     {used}");
+    println!("used     {}", after.since(&before, took, full.tasks));
     println!("memory   {}", installation.memory());
     println!(
         "others   services ready after {}; read models complete {} after the last result at full speed, {} at 500/s",
@@ -319,10 +322,12 @@ fn row(form: &str, run: &str, figures: &Figures) {
         }
     };
     println!(
-        "{form:<8} {run:<10} {:>8.0}  {:>25} {:>10}{repeats}",
+        "{form:<8} {run:<10} {:>8.0}  {:>25} {:>10} {:>16} {:>17}{repeats}",
         figures.rate(),
         millis(figures.assigned_p50),
-        millis(figures.assigned_p99)
+        millis(figures.assigned_p99),
+        millis(figures.started_p50),
+        millis(figures.completed_p50)
     );
 }
 

@@ -176,7 +176,12 @@ impl Bare {
 
     /// The stream's own times, after the run.
     async fn read(&self, from: u64, tasks: u64) -> anyhow::Result<Figures> {
-        let filters = [SUBMITTED, "bare.assigned.*", "bare.completed.*"];
+        let filters = [
+            SUBMITTED,
+            "bare.assigned.*",
+            "bare.started.*",
+            "bare.completed.*",
+        ];
         let mut messages = self
             .follow(filters.map(str::to_owned).to_vec(), from)
             .await?;
@@ -190,6 +195,7 @@ impl Bare {
             let step = match message.subject.split('.').nth(1) {
                 Some("submitted") => Step::Submitted,
                 Some("assigned") => Step::Assigned,
+                Some("started") => Step::Started,
                 _ => Step::Completed,
             };
             let info = message.info().map_err(|error| anyhow::anyhow!(error))?;

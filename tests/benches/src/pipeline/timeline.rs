@@ -9,6 +9,7 @@ use anyhow::ensure;
 pub enum Step {
     Submitted,
     Assigned,
+    Started,
     Completed,
 }
 
@@ -26,7 +27,8 @@ pub struct Timeline {
 struct Task {
     submitted: Option<i64>,
     assigned: Option<i64>,
-    completed: bool,
+    started: Option<i64>,
+    completed: Option<i64>,
 }
 
 /// Steps that were taken more than once: assignments after a withdrawal, results of an attempt that no longer counts.
@@ -50,9 +52,10 @@ impl Timeline {
             }
             Step::Assigned if task.assigned.is_some() => self.again.assigned += 1,
             Step::Assigned => task.assigned = Some(micros),
-            Step::Completed if task.completed => self.again.completed += 1,
+            Step::Started => task.started = task.started.or(Some(micros)),
+            Step::Completed if task.completed.is_some() => self.again.completed += 1,
             Step::Completed => {
-                task.completed = true;
+                task.completed = Some(micros);
                 self.completed += 1;
                 self.last_completed = self.last_completed.max(micros);
             }
@@ -72,25 +75,31 @@ impl Timeline {
         let whole = self
             .tasks
             .values()
-            .filter(|task| task.submitted.is_some() && task.assigned.is_some() && task.completed)
+            .filter(|task| {
+                task.submitted.is_some() && task.assigned.is_some() && task.completed.is_some()
+            })
             .count();
         ensure!(
             whole == tasks && self.tasks.len() == tasks,
             "{tasks} tasks were submitted, the log has {} of them, {whole} complete from submission to result",
             self.tasks.len()
         );
-        let mut waits: Vec<i64> = self
-            .tasks
-            .values()
-            .filter_map(|task| Some(task.assigned? - task.submitted?))
-            .collect();
-        waits.sort_unstable();
+        let waits = |wait: fn(&Task) -> Option<i64>| {
+            let mut waits: Vec<i64> = self.tasks.values().filter_map(wait).collect();
+            waits.sort_unstable();
+            waits
+        };
+        let assigned = waits(|task| Some(task.assigned? - task.submitted?));
+        let started = waits(|task| Some(task.started? - task.assigned?));
+        let completed = waits(|task| Some(task.completed? - task.started?));
         let elapsed = self.last_completed - self.first_submitted.unwrap_or(self.last_completed);
         Ok(Figures {
             tasks,
             elapsed: micros(elapsed),
-            assigned_p50: micros(percentile(&waits, 50)),
-            assigned_p99: micros(percentile(&waits, 99)),
+            assigned_p50: micros(percentile(&assigned, 50)),
+            assigned_p99: micros(percentile(&assigned, 99)),
+            started_p50: micros(percentile(&started, 50)),
+            completed_p50: micros(percentile(&completed, 50)),
             again: self.again,
         })
     }
@@ -107,6 +116,10 @@ pub struct Figures {
     pub assigned_p50: Duration,
     /// Its 99th percentile.
     pub assigned_p99: Duration,
+    /// Median of the time from assigned to started, where that is met.
+    pub started_p50: Duration,
+    /// Median of the time from started to completed, where that is met.
+    pub completed_p50: Duration,
     /// Steps taken more than once.
     pub again: Repeats,
 }
