@@ -180,6 +180,8 @@ pub fn objects(provision: &Provision) -> Config {
         max_bytes: provision.objects_max_bytes,
         duplicate_window: BUCKET_DUPLICATE_WINDOW,
         allow_rollup: true,
+        // Whatever the replicas: on a cluster a direct get may be answered by a follower that lags behind.
+        allow_direct: false,
         ..base(
             &format!("OBJ_{OBJECTS_BUCKET}"),
             "Swarm: snapshots and large inputs",

@@ -315,7 +315,7 @@ impl Log for JetStreamLog {
     }
 
     async fn list_objects(&self, prefix: &str) -> Result<Vec<String>, LogError> {
-        objects::list(&self.inner.objects, prefix).await
+        objects::list(&self.inner.context, &self.inner.objects, prefix).await
     }
 
     async fn delete_object(&self, name: &str) -> Result<(), LogError> {

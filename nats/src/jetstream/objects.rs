@@ -1,11 +1,15 @@
 //! Snapshots and large inputs in the object store.
 
-use async_nats::jetstream::object_store::{DeleteErrorKind, GetErrorKind, ObjectStore};
+use async_nats::jetstream::{
+    Context,
+    object_store::{DeleteErrorKind, GetErrorKind, InfoErrorKind, ObjectStore},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE};
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::io::AsyncReadExt;
 
-use crate::LogError;
+use crate::{LogError, definitions::OBJECTS_BUCKET};
 
 pub(super) async fn put(store: &ObjectStore, name: &str, bytes: Bytes) -> Result<(), LogError> {
     store
@@ -36,23 +40,47 @@ pub(super) async fn get(store: &ObjectStore, name: &str) -> Result<Option<Bytes>
     Ok(Some(bytes.into()))
 }
 
-pub(super) async fn list(store: &ObjectStore, prefix: &str) -> Result<Vec<String>, LogError> {
+/// Asks the stream's leader, not a consumer: on a cluster a consumer may lie with a follower that lags behind, and a list
+/// made from it misses what was just put.
+pub(super) async fn list(
+    context: &Context,
+    store: &ObjectStore,
+    prefix: &str,
+) -> Result<Vec<String>, LogError> {
     let unreadable =
         |error: String| LogError::Unreachable(format!("objects cannot be listed: {error}"));
-    let mut objects = store
-        .list()
+    let subject = format!("$O.{OBJECTS_BUCKET}.M.");
+    let stream = context
+        .get_stream_no_info(format!("OBJ_{OBJECTS_BUCKET}"))
+        .await
+        .map_err(|error| unreadable(error.to_string()))?;
+    let mut subjects = stream
+        .info_with_subjects(format!("{subject}>"))
         .await
         .map_err(|error| unreadable(error.to_string()))?;
     let mut names = Vec::new();
-    while let Some(object) = objects.next().await {
-        let object = object.map_err(|error| unreadable(error.to_string()))?;
-        if !object.deleted && object.name.starts_with(prefix) {
-            names.push(object.name);
+    while let Some(found) = subjects.next().await {
+        let (found, _) = found.map_err(|error| unreadable(error.to_string()))?;
+        let Some(name) = name_of(found.strip_prefix(&subject).unwrap_or_default()) else {
+            continue;
+        };
+        if !name.starts_with(prefix) {
+            continue;
+        }
+        match store.info(&name).await {
+            Ok(object) if object.deleted => {}
+            Ok(_) => names.push(name),
+            Err(error) if error.kind() == InfoErrorKind::NotFound => {}
+            Err(error) => return Err(unreadable(error.to_string())),
         }
     }
     names.sort_unstable();
-    names.dedup();
     Ok(names)
+}
+
+/// The name in an object's subject: URL-safe base64, see ADR-20 of the NATS architecture.
+fn name_of(token: &str) -> Option<String> {
+    String::from_utf8(URL_SAFE.decode(token).ok()?).ok()
 }
 
 pub(super) async fn delete(store: &ObjectStore, name: &str) -> Result<(), LogError> {
