@@ -123,13 +123,18 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
         millis(fsync_p99)
     );
     println!(
-        "swarm       {} at {}",
+        "swarm       {}, tree at {}",
         env!("CARGO_PKG_VERSION"),
         machine::commit()
     );
     println!(
-        "services    child processes of {}",
-        binary.file_name().unwrap_or_default().display()
+        "services    child processes of {}{}",
+        binary.file_name().unwrap_or_default().display(),
+        if options.swarm.is_some() {
+            ", given by --swarm: perhaps of another commit"
+        } else {
+            ""
+        }
     );
     println!(
         "load        {} agents of one process ({} slots, {} waiting places each), payload {} bytes; \
@@ -207,7 +212,7 @@ async fn mode_figures(
     binary: &Path,
 ) -> anyhow::Result<Installation> {
     println!(
-        "form     run         tasks/s  submitted to assigned p50        p99   to started p50  to completed p50"
+        "form     run         tasks/s  submitted to assigned p50        p99   to started p50  to completed p50  fsync before, after"
     );
     let warm_up = Load {
         tasks: WARM_UP_TASKS,
@@ -241,10 +246,19 @@ async fn mode_figures(
             bare.fill(history_bytes, history::MESSAGE_BYTES).await?;
         }
         bare.run(warm_up).await?;
+        let disk = Disk::before(installation.dir())?;
         let figures = bare.run(full).await?;
-        row("bare", "full speed", &figures);
-        row("bare", "500/s", &bare.run(paced).await?);
-        floor = Some(figures);
+        let disk = disk.after(installation.dir())?;
+        row("bare", "full speed", &figures, disk);
+        let paced_disk = Disk::before(installation.dir())?;
+        let at_pace = bare.run(paced).await?;
+        row(
+            "bare",
+            "500/s",
+            &at_pace,
+            paced_disk.after(installation.dir())?,
+        );
+        floor = Some((figures, disk));
     }
     if !options.forms.contains(&Form::Swarm) {
         return Ok(installation);
@@ -267,26 +281,36 @@ async fn mode_figures(
     let from = swarm.put_through(&agents, warm_up).await?;
     swarm.figures(from, warm_up.tasks).await?;
     completed += warm_up.tasks;
+    let disk = Disk::before(installation.dir())?;
     let (before, began) = (installation.usage(), std::time::Instant::now());
     let from = swarm.put_through(&agents, full).await?;
     let (after, took) = (installation.usage(), began.elapsed());
+    let disk_at_full_speed = disk.after(installation.dir())?;
     let lag = swarm.caught_up(&installation.database_url()).await?;
     let at_full_speed = swarm.figures(from, full.tasks).await?;
     completed += full.tasks;
-    row("swarm", "full speed", &at_full_speed);
+    row("swarm", "full speed", &at_full_speed, disk_at_full_speed);
+    let disk = Disk::before(installation.dir())?;
     let from = swarm.put_through(&agents, paced).await?;
     let paced_lag = swarm.caught_up(&installation.database_url()).await?;
     let at_pace = swarm.figures(from, paced.tasks).await?;
     completed += paced.tasks;
-    row("swarm", "500/s", &at_pace);
+    row("swarm", "500/s", &at_pace, disk.after(installation.dir())?);
     swarm.caught_up(&installation.database_url()).await?;
     swarm
         .projected(&installation.database_url(), completed)
         .await?;
-    if let Some(floor) = floor {
+    if let Some((floor, disk)) = floor {
+        let comparable =
+            installation.durability == Durability::Speed || disk.is_like(disk_at_full_speed);
         println!(
-            "ratio    {:.2} of the bare pipeline",
-            at_full_speed.rate() / floor.rate()
+            "ratio    {:.2} of the bare pipeline{}",
+            at_full_speed.rate() / floor.rate(),
+            if comparable {
+                ""
+            } else {
+                ", which found another disk: it says nothing"
+            }
         );
     }
     println!("used     {}", after.since(&before, took, full.tasks));
@@ -314,7 +338,42 @@ async fn mode_figures(
     Ok(installation)
 }
 
-fn row(form: &str, run: &str, figures: &Figures) {
+/// The disk's fsync time (median) before and after a run. A shared disk can be twenty times slower from one minute to the
+/// next, and with `always` so is everything that is measured on it.
+#[derive(Clone, Copy, Debug)]
+struct Disk {
+    before: Duration,
+    after: Duration,
+}
+
+/// Two runs on disks whose fsync times differ by more than this factor are not compared.
+const DISK_FACTOR_MAX: u32 = 2;
+
+impl Disk {
+    /// The disk of `dir`, before a run.
+    fn before(dir: &Path) -> anyhow::Result<Self> {
+        let now = machine::fsync_times(dir)?.0;
+        Ok(Self {
+            before: now,
+            after: now,
+        })
+    }
+
+    /// The same after the run.
+    fn after(self, dir: &Path) -> anyhow::Result<Self> {
+        let after = machine::fsync_times(dir)?.0;
+        Ok(Self { after, ..self })
+    }
+
+    /// Whether all four times are within [`DISK_FACTOR_MAX`].
+    fn is_like(self, other: Self) -> bool {
+        let times = [self.before, self.after, other.before, other.after];
+        let (least, most) = (times.iter().min(), times.iter().max());
+        matches!((least, most), (Some(least), Some(most)) if *most <= *least * DISK_FACTOR_MAX)
+    }
+}
+
+fn row(form: &str, run: &str, figures: &Figures, disk: Disk) {
     let repeats = match (figures.again.assigned, figures.again.completed) {
         (0, 0) => String::new(),
         (assigned, completed) => {
@@ -322,12 +381,14 @@ fn row(form: &str, run: &str, figures: &Figures) {
         }
     };
     println!(
-        "{form:<8} {run:<10} {:>8.0}  {:>25} {:>10} {:>16} {:>17}{repeats}",
+        "{form:<8} {run:<10} {:>8.0}  {:>25} {:>10} {:>16} {:>17}  {}, {}{repeats}",
         figures.rate(),
         millis(figures.assigned_p50),
         millis(figures.assigned_p99),
         millis(figures.started_p50),
-        millis(figures.completed_p50)
+        millis(figures.completed_p50),
+        millis(disk.before),
+        millis(disk.after)
     );
 }
 
@@ -344,4 +405,20 @@ fn millis(time: Duration) -> String {
 
 fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_on_a_disk_that_changed_are_not_compared() {
+        let disk = |before, after| Disk {
+            before: Duration::from_micros(before),
+            after: Duration::from_micros(after),
+        };
+        assert!(disk(200, 300).is_like(disk(400, 250)));
+        assert!(!disk(200, 300).is_like(disk(401, 250)));
+        assert!(!disk(200, 4_000).is_like(disk(200, 4_000)));
+    }
 }

@@ -109,6 +109,11 @@ impl Installation {
         self.nats.url()
     }
 
+    /// The folder that all of it writes to.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Where PostgreSQL listens.
     pub fn database_url(&self) -> String {
         self.postgres.url()
