@@ -104,6 +104,15 @@ async fn a_server_left_by_a_killed_parent_is_replaced() {
         .expect("starts");
     let pid_file = settings.data_dir.join("nats-server.pid");
     std::fs::write(pid_file, left.id().to_string()).expect("writes");
+    // At work, as one that was left is: right after its start a process has no command line yet to know it by.
+    let address = (settings.host.clone(), settings.port);
+    while tokio::net::TcpStream::connect(&address).await.is_err() {
+        assert!(
+            left.try_wait().expect("is ours").is_none(),
+            "it ended by itself"
+        );
+        tokio::task::yield_now().await;
+    }
     let server = NatsServer::start(settings)
         .await
         .expect("starts on the same port");
