@@ -5,9 +5,8 @@
 
 mod agent;
 mod client;
-pub mod invariants;
 mod replica;
 mod world;
 
-pub use invariants::{Invariant, Violation};
+pub use swarm_audit::{Invariant, Violation};
 pub use world::{Failure, Options, Report, run};

@@ -16,6 +16,7 @@ use std::{
 
 use futures::FutureExt;
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use swarm_audit::{Checker, Invariant, Violation};
 use swarm_coordinator_core::Coordinator;
 use swarm_distributor_core::Distributor;
 use swarm_events::{
@@ -33,7 +34,6 @@ use uuid::{Builder, Uuid};
 use crate::{
     agent::ModelAgent,
     client::Client,
-    invariants::{Checker, Invariant, Violation},
     replica::{Around, Hydrates, Replica},
 };
 
