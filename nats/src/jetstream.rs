@@ -3,6 +3,7 @@
 mod acks;
 mod group;
 mod objects;
+mod presence;
 mod tail;
 pub(crate) mod wire;
 mod writer;
@@ -29,8 +30,8 @@ use futures::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    AppendError, Appended, BATCH_MESSAGES_MAX, Log, LogError, LogInfo, Message, StoredMessage,
-    Tailed,
+    AppendError, Appended, BATCH_MESSAGES_MAX, Log, LogError, LogInfo, Message, PresenceNews,
+    StoredMessage, Tailed,
     connect::Connection,
     definitions::{EVENTS_STREAM, OBJECTS_BUCKET},
     provision::check_server,
@@ -320,6 +321,23 @@ impl Log for JetStreamLog {
 
     async fn delete_object(&self, name: &str) -> Result<(), LogError> {
         objects::delete(&self.inner.objects, name).await
+    }
+
+    async fn put_presence(&self, key: &str, value: Bytes) -> Result<(), LogError> {
+        presence::put(&self.inner.connection, key, value).await
+    }
+
+    async fn remove_presence(&self, key: &str) -> Result<(), LogError> {
+        presence::remove(&self.inner.connection, key).await
+    }
+
+    fn watch_presence(&self, prefix: &str) -> BoxStream<'static, PresenceNews> {
+        presence::watch(
+            self.inner.connection.clone(),
+            self.inner.context.clone(),
+            prefix.to_owned(),
+        )
+        .boxed()
     }
 }
 

@@ -10,7 +10,9 @@ pub mod definitions;
 pub mod filter;
 pub mod jetstream;
 mod log;
+mod presence;
 pub mod provision;
 pub mod simulated;
 
 pub use log::*;
+pub use presence::*;

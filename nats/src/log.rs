@@ -5,6 +5,8 @@ use std::{future::Future, sync::Arc};
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
 
+use crate::PresenceNews;
+
 /// A message as the stream holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredMessage {
@@ -214,6 +216,23 @@ pub trait Log: Clone + Send + Sync + 'static {
 
     /// Deletes the object under `name`, if it is there.
     fn delete_object(&self, name: &str) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// Puts `value` (at most [`crate::PRESENCE_VALUE_BYTES_MAX`] bytes) under `key` in the presence bucket, which is kept in
+    /// memory only. Fails at once when the connection is down, so that nothing old is put later; after an error it may
+    /// have been put or not.
+    fn put_presence(
+        &self,
+        key: &str,
+        value: Bytes,
+    ) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// Removes `key` from the presence bucket; watchers hear of it.
+    fn remove_presence(&self, key: &str) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// Every key that starts with `prefix`: first those that are there, then [`PresenceNews::Complete`], then each change
+    /// (quick changes of one key may be told as one), for ever. Mends itself: after an interruption it tells everything
+    /// again, then `Complete`.
+    fn watch_presence(&self, prefix: &str) -> BoxStream<'static, PresenceNews>;
 }
 
 /// nats-server takes at most 1,000 messages in one atomic batch.

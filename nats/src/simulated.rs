@@ -5,6 +5,7 @@
 //! order give the same log.
 
 mod faults;
+mod presence;
 mod stream;
 mod tail;
 
@@ -20,7 +21,7 @@ use futures::{
 pub use faults::{Fault, FaultRates, Faults};
 
 use crate::{
-    AppendError, Appended, Log, LogError, LogInfo, Message, StoredMessage, Tailed,
+    AppendError, Appended, Log, LogError, LogInfo, Message, PresenceNews, StoredMessage, Tailed,
     jetstream::{batch_size_refusal, wire},
 };
 use stream::World;
@@ -100,19 +101,36 @@ impl SimulatedLog {
         self.world().set_connected(handle, true);
     }
 
-    /// The plan of what goes wrong with the appends of `handle` from now on.
+    /// The plan of what goes wrong with the appends of `handle` from now on. A seeded plan holds for its presence too, with
+    /// draws of its own; a script does not.
     pub fn set_faults(&self, handle: &str, faults: Faults) {
-        self.world().handle(handle).faults = faults;
+        let mut world = self.world();
+        let handle = world.handle(handle);
+        handle.presence_faults = faults.beside();
+        handle.faults = faults;
     }
 
-    /// Stores, in their order, the messages held back by [`Fault::Ghost`] whose checks hold now. Returns how many were stored.
+    /// The plan of what goes wrong with the presence puts and removals of `handle` from now on.
+    pub fn set_presence_faults(&self, handle: &str, faults: Faults) {
+        self.world().handle(handle).presence_faults = faults;
+    }
+
+    /// Loses every presence key, as a restart of the only nats-server does. Nobody is told: interrupt the handles too.
+    pub fn forget_presence(&self) {
+        self.world().presence.forget();
+    }
+
+    /// Stores, in their order, the messages held back by [`Fault::Ghost`] whose checks hold now, and late presence. Returns
+    /// how many messages were stored.
     pub fn release_ghosts(&self) -> usize {
         self.world().release_ghosts()
     }
 
-    /// Drops the messages held back by [`Fault::Ghost`]: they never arrive.
+    /// Drops the messages and the presence held back by [`Fault::Ghost`]: they never arrive.
     pub fn drop_ghosts(&self) {
-        self.world().ghosts.clear();
+        let mut world = self.world();
+        world.ghosts.clear();
+        world.presence.drop_ghosts();
     }
 
     /// Number of ghosts still on their way.
@@ -257,5 +275,23 @@ impl Log for SimulatedLog {
     async fn delete_object(&self, name: &str) -> Result<(), LogError> {
         self.reachable()?.objects.remove(name);
         Ok(())
+    }
+    async fn put_presence(&self, key: &str, value: Bytes) -> Result<(), LogError> {
+        crate::presence::check(key, value.len())?;
+        self.reachable()?
+            .write_presence(&self.handle, key, Some(value))
+    }
+
+    async fn remove_presence(&self, key: &str) -> Result<(), LogError> {
+        crate::presence::check(key, 0)?;
+        self.reachable()?.write_presence(&self.handle, key, None)
+    }
+
+    fn watch_presence(&self, prefix: &str) -> BoxStream<'static, PresenceNews> {
+        Box::pin(presence::Watch::new(
+            self.world.clone(),
+            self.handle.clone(),
+            prefix.to_owned(),
+        ))
     }
 }

@@ -33,6 +33,9 @@ pub struct FaultRates {
     pub full: u16,
 }
 
+/// Turns a plan's seed into that of the plan beside it; any number but zero does.
+const BESIDE: u64 = 0xA5A5_5A5A_0F0F_F0F0;
+
 /// A plan of faults. Each append takes the next entry.
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Plan);
@@ -62,6 +65,14 @@ impl Faults {
     /// Faults at `rates`, the same ones for the same seed.
     pub fn seeded(seed: u64, rates: FaultRates) -> Self {
         Self(Plan::Seeded { state: seed, rates })
+    }
+
+    /// A plan at the same rates that draws on its own, so that what it is used for does not move the draws of this one.
+    pub(super) fn beside(&self) -> Self {
+        match self.0 {
+            Plan::None | Plan::Script(_) => Self::none(),
+            Plan::Seeded { state, rates } => Self::seeded(state ^ BESIDE, rates),
+        }
     }
 
     pub(super) fn next(&mut self) -> Option<Fault> {

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Fault, Faults, SimulatedSettings};
+use super::{Fault, Faults, SimulatedSettings, presence::Presence};
 use crate::{
     AppendError, Appended, Fence, Message, StoredMessage, definitions::DUPLICATE_WINDOW,
     jetstream::wire,
@@ -23,6 +23,7 @@ pub(super) struct Handle {
     /// How often its tails lost their source.
     pub(super) losses: u64,
     pub(super) faults: Faults,
+    pub(super) presence_faults: Faults,
     pub(super) visible_to: Option<u64>,
 }
 
@@ -33,6 +34,7 @@ pub(super) struct World {
     pub(super) bytes: u64,
     pub(super) objects: BTreeMap<String, Bytes>,
     pub(super) ghosts: VecDeque<Vec<Message>>,
+    pub(super) presence: Presence,
     last_by_subject: BTreeMap<Arc<str>, u64>,
     /// Message ids with the sequence of the first copy, and in the order of storing for forgetting.
     known_ids: BTreeMap<Arc<str>, u64>,
@@ -50,6 +52,7 @@ impl World {
             bytes: 0,
             objects: BTreeMap::new(),
             ghosts: VecDeque::new(),
+            presence: Presence::default(),
             last_by_subject: BTreeMap::new(),
             known_ids: BTreeMap::new(),
             known_ids_by_age: VecDeque::new(),
@@ -63,6 +66,7 @@ impl World {
             connected: true,
             losses: 0,
             faults: Faults::none(),
+            presence_faults: Faults::none(),
             visible_to: None,
         })
     }
@@ -151,6 +155,7 @@ impl World {
             }
             self.ghosts = behind;
         }
+        self.presence.release_ghosts(self.time_micros);
         self.wake();
         stored
     }
