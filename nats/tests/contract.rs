@@ -1,6 +1,7 @@
 //! One suite for every implementation of the log: the simulated one (as a single node and as a cluster) and JetStream (both
 //! durability modes on a single node, and a cluster of three).
 
+#[macro_use]
 mod support;
 
 use std::collections::BTreeSet;
@@ -11,26 +12,6 @@ use swarm_log::{
     AppendError, BATCH_MESSAGES_MAX, Log, LogError, Message, PAYLOAD_BYTES_MAX, StoredMessage,
     Tailed,
 };
-
-macro_rules! contract {
-    ($($test:ident),+ $(,)?) => {
-        mod simulated {
-            $(#[tokio::test] async fn $test() { super::$test(super::support::simulated(false)).await; })+
-        }
-        mod simulated_cluster {
-            $(#[tokio::test] async fn $test() { super::$test(super::support::simulated(true)).await; })+
-        }
-        mod jetstream_speed {
-            $(#[tokio::test] async fn $test() { super::$test(super::support::jetstream(swarm_log::jetstream::Durability::Speed).await).await; })+
-        }
-        mod jetstream_always {
-            $(#[tokio::test] async fn $test() { super::$test(super::support::jetstream(swarm_log::jetstream::Durability::Always).await).await; })+
-        }
-        mod jetstream_cluster {
-            $(#[tokio::test] async fn $test() { super::$test(super::support::jetstream_cluster().await).await; })+
-        }
-    };
-}
 
 contract!(
     appends_take_effect_in_call_order,

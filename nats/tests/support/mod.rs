@@ -1,5 +1,5 @@
 //! Logs and messages for tests.
-#![allow(dead_code)] // each test binary uses its part
+#![allow(dead_code, unused_macros)] // each test binary uses its part
 
 use futures::StreamExt;
 use swarm_log::{
@@ -11,6 +11,27 @@ use swarm_log::{
     simulated::{SimulatedLog, SimulatedSettings},
 };
 use swarm_servers::testing::{TestNats, TestNatsCluster, nats_cluster, nats_with};
+
+/// Runs each test, a function of a [`Fixture`], on every implementation of the log.
+macro_rules! contract {
+    ($($test:ident),+ $(,)?) => {
+        mod simulated {
+            $(#[tokio::test] async fn $test() { super::$test(super::support::simulated(false)).await; })+
+        }
+        mod simulated_cluster {
+            $(#[tokio::test] async fn $test() { super::$test(super::support::simulated(true)).await; })+
+        }
+        mod jetstream_speed {
+            $(#[tokio::test] async fn $test() { super::$test(super::support::jetstream(swarm_log::jetstream::Durability::Speed).await).await; })+
+        }
+        mod jetstream_always {
+            $(#[tokio::test] async fn $test() { super::$test(super::support::jetstream(swarm_log::jetstream::Durability::Always).await).await; })+
+        }
+        mod jetstream_cluster {
+            $(#[tokio::test] async fn $test() { super::$test(super::support::jetstream_cluster().await).await; })+
+        }
+    };
+}
 
 /// A log and what keeps its server alive.
 pub struct Fixture<L> {
@@ -73,6 +94,48 @@ pub async fn connection(url: &str) -> Connection {
     connect(ConnectSettings::new(url, "test"))
         .await
         .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A log that other processes can share.
+pub trait Shared: Log {
+    /// The same log as seen by the process `name`.
+    async fn as_process(&self, name: &str) -> Self;
+
+    /// Breaks what this process follows, once.
+    async fn interrupt(&self, name: &str);
+}
+
+impl Shared for SimulatedLog {
+    async fn as_process(&self, name: &str) -> Self {
+        self.handle(name)
+    }
+
+    async fn interrupt(&self, name: &str) {
+        self.interrupt_tails(name);
+    }
+}
+
+impl Shared for JetStreamLog {
+    async fn as_process(&self, _: &str) -> Self {
+        let info = self.client().server_info();
+        let connection = connection(&format!("nats://{}:{}", info.host, info.port)).await;
+        JetStreamLog::open(&connection, LogSettings::new(Durability::Always, 1))
+            .await
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn interrupt(&self, _: &str) {
+        let mut watch = self.connection().watch();
+        let losses = watch.borrow().losses;
+        self.client()
+            .force_reconnect()
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
+        watch
+            .wait_for(|state| state.losses > losses && state.connected)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
 }
 
 /// Provisions and opens the log on a connection of its own.
