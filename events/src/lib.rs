@@ -15,6 +15,7 @@ pub mod ids;
 pub mod json;
 pub mod org;
 pub mod permissions;
+pub mod planted;
 pub mod problem;
 pub mod read;
 pub mod schema;

@@ -8,6 +8,7 @@ use swarm_events::{
     configuration::{Algorithm, Configuration, RetryPolicy},
     decider::{AHEAD_MS_MAX, Remembered},
     ids::time_of_v7,
+    planted::{self, Bug},
     task::DependencyType,
 };
 use uuid::Uuid;
@@ -416,6 +417,11 @@ impl Swarm {
         };
         let Phase::Pending { open } = task.phase else {
             return;
+        };
+        let open = if planted::is(Bug::DependencyResolvedTwice) {
+            open.saturating_sub(1)
+        } else {
+            open
         };
         let kind = task
             .edges()

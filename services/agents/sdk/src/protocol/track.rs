@@ -1,5 +1,7 @@
 //! How far a subject of the agent's own has been read.
 
+use swarm_events::planted::{self, Bug};
+
 use super::{CATCH_UP_RETRY_MS, HINT_WAIT_MS, Millis, Via};
 
 pub(super) struct Track {
@@ -37,14 +39,14 @@ impl Track {
 
     /// Whether the message at `sequence` is the next one; a gap is remembered.
     pub(super) fn meets(&mut self, sequence: u64, via: Via) -> bool {
-        if sequence <= self.last {
+        if sequence <= self.last && !planted::is(Bug::StartsTwice) {
             return false;
         }
         if matches!(via, Via::Live { previous } if previous > self.last) {
             self.announced(sequence);
             return false;
         }
-        self.last = sequence;
+        self.last = self.last.max(sequence);
         self.refused_at = None;
         true
     }

@@ -3,6 +3,7 @@
 use swarm_events::{
     Body, Place, Recorded, Subject, TaskId, Timestamp, Unreadable,
     decider::Verdict,
+    planted::{self, Bug},
     subject::{CommandVerb, TaskVerb},
     task::Refused,
 };
@@ -52,7 +53,8 @@ impl Distributor {
                 let Some(swarm) = self.swarms.get_mut(number as usize) else {
                     return Verdict::Ignored;
                 };
-                if swarm.commands_seen.get(id).is_some() {
+                if swarm.commands_seen.get(id).is_some() && !planted::is(Bug::RepeatedCommandCounts)
+                {
                     return Verdict::Void("repeat");
                 }
                 match swarm.commands_seen.check_time(id, moment.now) {

@@ -1,0 +1,95 @@
+//! Known defects that the simulation plants to show that it would find them: a test of the test.
+//!
+//! Without the feature `planted` every question is answered `false` at compile time, so that a production build holds
+//! none of them. With it a defect is in force only on the thread that planted it.
+
+/// A known defect. Each is what a mistake in that place would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// Decisions are appended without the fence of their epoch.
+    NoFence,
+    /// An agent starts without the check on its last withdrawal.
+    NoStartCheck,
+    /// A new owner does not look at what the state shows undone.
+    RepairSkipped,
+    /// A result counts although its assignment does not stand.
+    StaleResultAccepted,
+    /// The end of a dependency counts twice.
+    DependencyResolvedTwice,
+    /// An owner applies its decisions when it makes them instead of when it meets them.
+    AppliedAtCause,
+    /// A decision whose outcome is unknown is sent again without a new claim.
+    ResendWithoutClaim,
+    /// A decision that is met twice counts twice.
+    RepeatedDecisionCounts,
+    /// A command that is met twice counts twice.
+    RepeatedCommandCounts,
+    /// What was under way stays so across a claim.
+    PlanKeptAtClaim,
+    /// A replica takes another's claim for its own.
+    DecidesUnderAnothersClaim,
+    /// A withdrawal without force takes away what has started.
+    WithdrawsTheStarted,
+    /// Nobody wakes the core when a deadline has passed.
+    NeverWakes,
+    /// A snapshot says that it is further than it is.
+    SnapshotAhead,
+    /// A projector's checkpoint is not written together with its rows.
+    CheckpointApart,
+    /// An agent starts what it has started before.
+    StartsTwice,
+    /// What a newer version wrote is skipped by an older one, which goes on.
+    NewerSkipped,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::NoFence,
+        Self::NoStartCheck,
+        Self::RepairSkipped,
+        Self::StaleResultAccepted,
+        Self::DependencyResolvedTwice,
+        Self::AppliedAtCause,
+        Self::ResendWithoutClaim,
+        Self::RepeatedDecisionCounts,
+        Self::RepeatedCommandCounts,
+        Self::PlanKeptAtClaim,
+        Self::DecidesUnderAnothersClaim,
+        Self::WithdrawsTheStarted,
+        Self::NeverWakes,
+        Self::SnapshotAhead,
+        Self::CheckpointApart,
+        Self::StartsTwice,
+        Self::NewerSkipped,
+    ];
+}
+
+#[cfg(feature = "planted")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Plants a defect on this thread, or takes it out.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    /// Whether `bug` is planted on this thread.
+    pub fn is(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+#[cfg(feature = "planted")]
+pub use switch::{is, plant};
+
+/// Whether `bug` is planted: never.
+#[cfg(not(feature = "planted"))]
+pub const fn is(_bug: Bug) -> bool {
+    false
+}
