@@ -71,7 +71,7 @@ impl User {
             publish.extend(presence());
         }
         // Snapshots, and inputs that are too large for their event.
-        if matches!(self, Self::Service(_) | Self::Projector) {
+        if matches!(self, Self::Service(_) | Self::Projector | Self::Gateway) {
             publish.extend(object_writing());
         }
         // A result that is too large for its event.

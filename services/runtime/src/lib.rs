@@ -4,6 +4,7 @@ pub mod deciding;
 pub mod probes;
 pub mod settings;
 pub mod shutdown;
+pub mod snapshots;
 pub mod telemetry;
 
 pub use deciding::{LoopError, LoopSettings, LoopStatus, NoShell, Shell};

@@ -50,6 +50,7 @@ const SLOW_MS: u64 = 10_000;
 impl Decider for Echo {
     const SERVICE: Service = Service::Distributor;
     const VERSION: u32 = 1;
+    const FORMAT: u32 = 1;
     type Plan = BTreeSet<u64>;
 
     fn new(partition: Partition) -> Self {

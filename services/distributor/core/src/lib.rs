@@ -41,6 +41,7 @@ use trace::Trace;
 impl Decider for Distributor {
     const SERVICE: Service = Service::Distributor;
     const VERSION: u32 = 1;
+    const FORMAT: u32 = 1;
     type Plan = Plan;
 
     fn new(partition: Partition) -> Self {

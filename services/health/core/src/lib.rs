@@ -116,6 +116,7 @@ impl Health {
 impl Decider for Health {
     const SERVICE: Service = Service::Health;
     const VERSION: u32 = 1;
+    const FORMAT: u32 = 1;
     type Plan = Plan;
 
     fn new(partition: Partition) -> Self {
