@@ -68,8 +68,10 @@ impl User {
         publish.extend(object_reading());
         if !matches!(self, Self::Agent(..)) {
             publish.extend(stream_reading(HEARTBEATS));
-            publish.extend(presence());
+            publish.extend(stream_reading(&format!("KV_{PRESENCE}")));
         }
+        // One's own only: who is not there must not be announced by another.
+        publish.extend(self.presence().map(|own| format!("$KV.{PRESENCE}.{own}.>")));
         // Snapshots, and inputs that are too large for their event.
         if matches!(self, Self::Service(_) | Self::Projector | Self::Gateway) {
             publish.extend(object_writing());
@@ -86,6 +88,16 @@ impl User {
             _ => subscribe.extend([LIVE.to_owned(), HEARTBEAT_SUBJECTS.to_owned()]),
         }
         Permissions { publish, subscribe }
+    }
+
+    /// First token of its presence keys, `None` if it has none.
+    pub fn presence(self) -> Option<String> {
+        match self {
+            Self::Service(service) => Some(service.to_string()),
+            Self::Projector => Some("projector".to_owned()),
+            Self::Gateway => Some("gateway".to_owned()),
+            Self::Operator | Self::Agent(..) => None,
+        }
     }
 }
 
@@ -179,12 +191,6 @@ fn stream_reading(stream: &str) -> Vec<String> {
     ]
 }
 
-fn presence() -> Vec<String> {
-    let mut subjects = stream_reading(&format!("KV_{PRESENCE}"));
-    subjects.push(format!("$KV.{PRESENCE}.>"));
-    subjects
-}
-
 fn object_reading() -> Vec<String> {
     stream_reading(&format!("OBJ_{OBJECTS}"))
 }
@@ -269,6 +275,40 @@ mod tests {
             Subject::Command(there, CommandVerb::Join),
         ] {
             assert!(!may_publish(user, &subject), "{subject}");
+        }
+    }
+
+    #[test]
+    fn presence_is_announced_by_oneself_alone() {
+        let users = SERVICES.map(User::Service).into_iter().chain([
+            User::Projector,
+            User::Gateway,
+            User::Operator,
+            User::Agent(somewhere(1), AgentId(Uuid::from_u128(3))),
+        ]);
+        for user in users {
+            let publish = user.permissions().publish;
+            let may = |subject: &str| publish.iter().any(|f| covers(f, subject));
+            for name in [
+                "coordinator",
+                "distributor",
+                "health",
+                "projector",
+                "gateway",
+            ] {
+                assert_eq!(
+                    may(&format!("$KV.swarm_presence.{name}.0190")),
+                    user.presence().as_deref() == Some(name),
+                    "{user:?} as {name}"
+                );
+            }
+            assert!(!may("$KV.swarm_presence.>"), "{user:?}");
+            // Everybody but agents follows who is there.
+            assert_eq!(
+                may("$JS.API.CONSUMER.CREATE.KV_swarm_presence.x.$KV.swarm_presence.>"),
+                !matches!(user, User::Agent(..)),
+                "{user:?}"
+            );
         }
     }
 

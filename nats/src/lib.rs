@@ -10,6 +10,7 @@ pub mod definitions;
 pub mod filter;
 pub mod jetstream;
 mod log;
+pub mod notices;
 mod presence;
 pub mod provision;
 pub mod simulated;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use async_nats::jetstream::{consumer, consumer::AckPolicy, consumer::DeliverPolicy};
 use futures::StreamExt;
-use serde::Deserialize;
 use swarm_events::{
     Partition, Subject, Timestamp,
     control::Observed,
@@ -12,9 +11,10 @@ use swarm_events::{
     swarm::Heartbeat,
 };
 use swarm_log::{
-    connect::{ConnectSettings, ConnectionState, connect},
+    connect::{ConnectSettings, ConnectionState},
     definitions::HEARTBEATS_STREAM,
     jetstream::JetStreamLog,
+    notices::{self, Notice},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -200,16 +200,6 @@ async fn read_earlier(watch: &SharedWatch, log: &JetStreamLog) -> Result<usize, 
     Ok(count)
 }
 
-#[derive(Deserialize)]
-struct Notice {
-    client: NoticeClient,
-}
-#[derive(Deserialize)]
-struct NoticeClient {
-    #[serde(default)]
-    name: String,
-}
-
 /// Follows the server's notices of connections over a connection of its own to the system account. Without it, silence
 /// alone finds lost agents.
 pub(crate) async fn follow_notices(
@@ -217,41 +207,18 @@ pub(crate) async fn follow_notices(
     settings: ConnectSettings,
     stop: CancellationToken,
 ) {
-    let connection = tokio::select! {
-        () = stop.cancelled() => return,
-        connection = connect(settings) => match connection {
-            Ok(connection) => connection,
-            Err(error) => {
-                warn!(%error, "no disconnect notices: lost agents are found by their silence");
-                return;
-            }
-        },
-    };
-    let client = connection.client();
-    let closed = client.subscribe("$SYS.ACCOUNT.*.DISCONNECT").await;
-    let opened = client.subscribe("$SYS.ACCOUNT.*.CONNECT").await;
-    let (mut closed, mut opened) = match (closed, opened) {
-        (Ok(closed), Ok(opened)) => (closed, opened),
-        (Err(error), _) | (_, Err(error)) => {
-            warn!(%error, "no disconnect notices: lost agents are found by their silence");
-            return;
-        }
-    };
-    info!("following the server's notices of connections");
+    let mut notices = notices::watch(settings);
     loop {
-        let (message, is_closed) = tokio::select! {
+        let notice = tokio::select! {
             () = stop.cancelled() => return,
-            message = closed.next() => (message, true),
-            message = opened.next() => (message, false),
+            notice = notices.next() => notice,
         };
-        let Some(message) = message else {
-            return;
+        let (name, is_closed) = match notice {
+            None => return,
+            Some(Notice::Closed(name)) => (name, true),
+            Some(Notice::Opened(name)) => (name, false),
         };
-        let Ok(notice) = serde_json::from_slice::<Notice>(&message.payload) else {
-            debug!(subject = %message.subject, "a notice that cannot be read");
-            continue;
-        };
-        let Some(process) = parse_connection_name(&notice.client.name) else {
+        let Some(process) = parse_connection_name(&name) else {
             continue;
         };
         let now = watch.now();
