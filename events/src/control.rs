@@ -8,6 +8,7 @@ use crate::{
     ids::{AgentId, InstanceId, OrgId, SwarmId},
     problem::Problem,
     swarm::AgentSample,
+    time::Timestamp,
 };
 
 /// `swarm.ctl.claimed.v1`. Its stream sequence is the epoch of what the claimer decides from here on.
@@ -53,7 +54,8 @@ pub enum Sighting {
     Heard,
 }
 
-/// `swarm.ctl.observed.v1`: by health's shell, on transitions and sampling intervals only.
+/// `swarm.ctl.observed.v1`: what the log does not hold by itself. By health's shell on transitions and sampling intervals
+/// only, and by any deciding service when a replica of it is cut off or back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Observed {
@@ -80,5 +82,15 @@ pub enum Observed {
         swarm_id: SwarmId,
         /// By agent.
         agents: std::collections::BTreeMap<AgentId, AgentSample>,
+    },
+    /// A replica of the service was cut off from the others or from the log. It changes no state: it is there to be shown.
+    CutOff {
+        /// The process.
+        instance: InstanceId,
+        /// Its last sign of life, by the server's clock.
+        since: Timestamp,
+        /// Its first sign of life after that; absent while there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
     },
 }

@@ -228,9 +228,8 @@ impl World {
         let instance = InstanceId(Uuid::new_v5(&Uuid::nil(), name.as_bytes()));
         let stop = CancellationToken::new();
         let settings = LoopSettings {
-            instance,
             partitions: vec![self.place.partition],
-            status: std::sync::Arc::default(),
+            ..LoopSettings::all(instance)
         };
         let status = settings.status.clone();
         let task = tokio::spawn(run::<Echo, _, _>(

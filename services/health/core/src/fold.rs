@@ -237,6 +237,7 @@ impl Health {
                 }
                 (*org_id, *swarm_id, Some(Wanted::Sampled(known)), None)
             }
+            Observed::CutOff { .. } => return Ok(Verdict::Ignored),
         };
         // The newest observation of an agent is what counts.
         if let Some(sequence) = replaces {

@@ -1,5 +1,6 @@
 //! Drives the machines of a process over a log.
 
+mod beside;
 mod settle;
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use swarm_events::{
-    Input, Partition, Problem, Subject, Timestamp,
+    Input, Partition, Problem, Timestamp,
     control::{Claimed, Observed, Woken},
     decider::{Decider, Decision, Verdict},
     ids::InstanceId,
@@ -19,20 +20,26 @@ use swarm_events::{
     subject::{ControlVerb, Service, filter},
 };
 use swarm_log::{
-    AppendError, Appended, Log, LogError, Message, StoredMessage, Tailed, filter::matches,
+    AppendError, Appended, Log, LogError, Message, PresenceNews, StoredMessage, Tailed,
+    connect::ConnectSettings, filter::matches,
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until},
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::{
     encode::{control_message, decision_message, epoch_fence},
+    join::{Folded, concerns_all, filters_of, may_concern_all, newer, reads_most},
     machine::{Machine, Met, Mode, Need},
+    members::Announcement,
+    replica::{Action, Replica},
     status::LoopStatus,
 };
+use crate::snapshots::SnapshotError;
 
 /// The impure side of a deciding service.
 pub trait Shell<D: Decider>: Send + 'static {
@@ -60,12 +67,17 @@ pub struct NoShell;
 impl<D: Decider> Shell<D> for NoShell {}
 
 /// How a loop runs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LoopSettings {
     /// This process.
     pub instance: InstanceId,
-    /// The partitions that it wants to decide for.
+    /// A name that outlives the process: the next process of this name takes the place of this one at once.
+    pub name: Option<String>,
+    /// The partitions of the service; which of them this process decides for depends on who else is there.
     pub partitions: Vec<Partition>,
+    /// How to reach nats-server's system account, whose notices tell of closed connections. Without it a dead replica is
+    /// found by its silence alone.
+    pub notices: Option<ConnectSettings>,
     /// Where it shows its figures.
     pub status: Arc<LoopStatus>,
 }
@@ -74,7 +86,9 @@ impl LoopSettings {
     pub fn all(instance: InstanceId) -> Self {
         Self {
             instance,
+            name: None,
             partitions: Partition::all().collect(),
+            notices: None,
             status: Arc::default(),
         }
     }
@@ -89,18 +103,9 @@ pub enum LoopError {
     /// The tail ended, which it never does by itself.
     #[error("the tail of the log ended")]
     TailEnded,
-    /// A newer service wrote what this one cannot fold.
-    #[error(
-        "{subject} at sequence {sequence} was written by a newer version ({detail}): upgrade this service"
-    )]
-    Newer {
-        /// Its subject.
-        subject: String,
-        /// Its sequence.
-        sequence: u64,
-        /// What is not known here.
-        detail: String,
-    },
+    /// The log went back behind a snapshot, or is another one.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
 }
 
 /// How long a stopping loop waits for the outcomes of what it has appended.
@@ -109,6 +114,12 @@ const DRAIN_MAX: Duration = Duration::from_secs(2);
 const MET_WITHIN: Duration = Duration::from_secs(1);
 /// Wait before the next try while the log takes no more (disk or stream full).
 const FULL_RETRY: Duration = Duration::from_secs(1);
+/// A renewal of the presence key that takes longer is given up for the next one.
+const RENEWAL_MAX: Duration = Duration::from_secs(1);
+/// Results of work beside the loop that may wait for it.
+const BACKGROUND_MAX: usize = 64;
+/// Longest message-free wait: whatever is due is then looked at again.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -124,7 +135,14 @@ struct Outcome {
     results: Vec<Result<Appended, AppendError>>,
 }
 
-/// Runs the service `D` over `log` until `stop`.
+/// What was done beside the loop.
+enum Done<D> {
+    Renewed(bool),
+    Joined(Result<Folded<D>, SnapshotError>),
+    Snapshot(Partition, Option<(u64, u64)>),
+}
+
+/// Runs a replica of the service `D` over `log` until `stop`, then hands over what it owns.
 ///
 /// # Errors
 /// See [`LoopError`]; everything that passes by itself (a lost connection, a refused write) is settled inside.
@@ -135,39 +153,46 @@ pub async fn run<D: Decider, L: Log, S: Shell<D>>(
     stop: CancellationToken,
 ) -> Result<(), LoopError> {
     let mut observations = shell.observations();
-    let mut driver = Driver::<D, L, S>::new(log, shell, settings);
-    let mut tail = driver.tail();
-    loop {
+    let prefix = format!("{}.", D::SERVICE);
+    let mut presence = log.watch_presence(&prefix);
+    let mut notices = match settings.notices.clone() {
+        Some(notices) => swarm_log::notices::follow(notices),
+        None => futures::stream::pending().boxed(),
+    };
+    let (done, mut background) = mpsc::channel(BACKGROUND_MAX);
+    let mut driver = Driver::<D, L, S>::new(log, shell, settings, done);
+    let mut tail = futures::stream::pending().boxed();
+    while !driver.ended {
+        driver.poll().await;
+        if let Some(from) = driver.resume_behind.take() {
+            tail = driver.tail(from);
+        }
+        if driver.tail_is_dead() {
+            warn!(
+                sequence = driver.replica.position(),
+                "an acknowledged write was not met in time: the tail is rebuilt"
+            );
+            tail = driver.tail(driver.replica.position());
+        }
         let wake_at = driver.next_poll();
         tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = stop.cancelled(), if !driver.leaving => driver.leave(),
             Some(outcome) = driver.outcomes.next(), if !driver.outcomes.is_empty() => driver.settle(outcome),
+            Some(done) = background.recv() => driver.done(done)?,
+            Some(news) = presence.next() => driver.presence(news),
+            Some(name) = notices.next() => driver.notice(&name),
             // Before the tail, which may always have something while the load is high.
             Some((partition, observed)) = receive(&mut observations) => driver.observe(partition, observed),
             item = tail.next() => match item {
                 None => return Err(LoopError::TailEnded),
-                Some(item) => driver.tailed(item?).await?,
+                Some(item) => driver.tailed(item?).await,
             },
-            () = at(wake_at) => {}
-        }
-        driver.poll();
-        if driver.tail_is_dead() {
-            warn!(
-                sequence = driver.sequence,
-                "an acknowledged write was not met in time: the tail is rebuilt"
-            );
-            tail = driver.tail();
+            () = sleep_until(wake_at) => {}
         }
     }
     driver.drain().await;
     Ok(())
-}
-
-/// Whether nearly everything in the log is an input of `service`: then it reads all of it and picks here, since a consumer
-/// with several filters costs nats-server more for each message than everything else together.
-const fn reads_most(service: Service) -> bool {
-    matches!(service, Service::Distributor)
 }
 
 async fn receive<T>(receiver: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
@@ -176,166 +201,183 @@ async fn receive<T>(receiver: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
         None => pending().await,
     }
 }
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => pending().await,
-    }
-}
 
 struct Driver<D: Decider, L: Log, S> {
     log: L,
     shell: S,
-    settings: LoopSettings,
-    machines: Vec<Option<Machine<D>>>,
-    /// When each machine wants to be polled, as of its last change: 64 deadlines need not be asked for at every input.
-    due: Vec<Option<Duration>>,
+    instance: InstanceId,
+    status: Arc<LoopStatus>,
+    replica: Replica<D>,
     outcomes: FuturesUnordered<futures::future::BoxFuture<'static, Outcome>>,
+    done: mpsc::Sender<Done<D>>,
+    /// Joins, snapshots and renewals under way; they end with the loop.
+    beside: JoinSet<()>,
     started: Instant,
-    sequence: u64,
     /// Last time that anything was met.
     met_at: Instant,
     /// The first acknowledged own write that is not met yet, and since when.
     acked: Option<(u64, Instant)>,
     /// Filters of what the service decides from, on any partition.
     inputs: Vec<String>,
+    /// Where the tail is to be built anew.
+    resume_behind: Option<u64>,
+    /// A presence key that waits for the one before to be acknowledged.
+    announcing: bool,
+    announcement: Option<Box<Announcement>>,
+    created_micros: i64,
+    leaving: bool,
+    ended: bool,
 }
 
 impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
-    fn new(log: L, shell: S, settings: LoopSettings) -> Self {
-        let mut machines: Vec<Option<Machine<D>>> = Partition::all().map(|_| None).collect();
-        for partition in &settings.partitions {
-            machines[usize::from(partition.number())] =
-                Some(Machine::new(*partition, settings.instance));
-        }
-        settings.status.set_wanted(settings.partitions.len() as u64);
+    fn new(log: L, shell: S, settings: LoopSettings, done: mpsc::Sender<Done<D>>) -> Self {
+        let replica = Replica::new(
+            settings.instance,
+            settings.name,
+            wall_clock(),
+            settings.partitions,
+        );
         Self {
             log,
             shell,
-            settings,
-            machines,
-            due: vec![None; usize::from(swarm_events::subject::PARTITIONS)],
+            instance: settings.instance,
+            status: settings.status,
+            replica,
             outcomes: FuturesUnordered::new(),
+            done,
+            beside: JoinSet::new(),
             started: Instant::now(),
-            sequence: 0,
             met_at: Instant::now(),
             acked: None,
             inputs: filter::inputs(D::SERVICE, None),
+            resume_behind: None,
+            announcing: false,
+            announcement: None,
+            created_micros: 0,
+            leaving: false,
+            ended: false,
         }
     }
 
-    fn all_partitions(&self) -> bool {
-        self.settings.partitions.len() == usize::from(swarm_events::subject::PARTITIONS)
-    }
-
-    fn tail(&mut self) -> futures::stream::BoxStream<'static, Result<Tailed, LogError>> {
+    fn tail(
+        &mut self,
+        behind: u64,
+    ) -> futures::stream::BoxStream<'static, Result<Tailed, LogError>> {
         self.acked = None;
-        let filters = if self.all_partitions() {
-            if reads_most(D::SERVICE) {
-                filter::all()
-            } else {
-                filter::inputs(D::SERVICE, None)
-            }
-        } else {
-            let mut filters: Vec<String> = self
-                .settings
-                .partitions
-                .iter()
-                .flat_map(|p| filter::inputs(D::SERVICE, Some(*p)))
-                .collect();
-            filters.sort_unstable();
-            filters.dedup();
-            filters
-        };
-        self.log.tail(filters, self.sequence + 1)
+        self.met_at = Instant::now();
+        self.log.tail(filters_of(D::SERVICE), behind + 1)
     }
 
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
-    async fn tailed(&mut self, item: Tailed) -> Result<(), LoopError> {
+    fn leave(&mut self) {
+        self.leaving = true;
+        info!(service = %D::SERVICE, owned = self.replica.owned(), "handing over");
+        self.replica.leave(self.now());
+    }
+
+    fn presence(&mut self, news: PresenceNews) {
+        let now = self.now();
+        match news {
+            PresenceNews::Put {
+                key,
+                value,
+                written_micros,
+            } => match serde_json::from_slice::<Announcement>(&value) {
+                Ok(said) => {
+                    self.replica
+                        .heard(said, Timestamp::from_micros(written_micros), now);
+                }
+                Err(error) => warn!(key, %error, "a presence key cannot be read"),
+            },
+            PresenceNews::Removed { key } => {
+                if let Some(instance) = instance_in(&key, '.') {
+                    self.replica.removed(instance);
+                }
+            }
+            PresenceNews::Complete => self.replica.complete(now),
+        }
+    }
+
+    fn notice(&mut self, name: &str) {
+        if let Some(instance) = instance_in(name, ' ') {
+            self.replica.noticed(instance, self.now());
+        }
+    }
+
+    async fn tailed(&mut self, item: Tailed) {
+        let now = self.now();
         match item {
-            Tailed::Message(message) => self.message(message).await?,
-            Tailed::CaughtUp => self.caught_up(),
+            Tailed::Message(message) => self.message(message).await,
+            Tailed::CaughtUp => {}
             Tailed::Interrupted => {
-                self.settings.status.set_interrupted(true);
-                warn!(sequence = self.sequence, "cut off from the log");
+                self.status.set_interrupted(true);
+                self.replica.interrupted(now, wall_clock());
+                warn!(sequence = self.replica.position(), "cut off from the log");
             }
             Tailed::Resumed => {
-                self.settings.status.set_interrupted(false);
+                self.status.set_interrupted(false);
                 self.acked = None;
-                info!(sequence = self.sequence, "following the log again");
+                self.replica.resumed(now, wall_clock());
+                info!(
+                    sequence = self.replica.position(),
+                    "following the log again"
+                );
             }
         }
-        Ok(())
     }
 
-    fn caught_up(&mut self) {
-        if self.settings.status.caught_up() {
-            return;
-        }
-        self.settings.status.set_caught_up();
-        info!(
-            sequence = self.sequence,
-            "the log is folded to its end; claiming"
-        );
-        let now = self.now();
-        for machine in self.machines.iter_mut().flatten() {
-            machine.claim(now, "start");
-            self.due[usize::from(machine.partition().number())] = machine.next_poll();
-        }
-    }
-
-    async fn message(&mut self, message: StoredMessage) -> Result<(), LoopError> {
-        self.sequence = message.sequence;
+    async fn message(&mut self, message: StoredMessage) {
+        let time = Timestamp::from_micros(message.time_micros);
+        self.replica.passed(message.sequence, time);
         self.met_at = Instant::now();
-        self.settings.status.set_sequence(message.sequence);
+        self.status.set_sequence(message.sequence);
         if self
             .acked
             .is_some_and(|(sequence, _)| sequence <= message.sequence)
         {
             self.acked = None;
         }
+        let of_all = may_concern_all(D::SERVICE, &message.subject);
+        let home = partition_of_subject(&message.subject);
+        if !of_all && !home.is_some_and(|p| self.replica.wants(p, message.sequence)) {
+            return;
+        }
         // What is read beyond the service's inputs must not reach a state: another replica may not read it.
-        if reads_most(D::SERVICE)
-            && !self
-                .inputs
-                .iter()
-                .any(|filter| matches(filter, &message.subject))
-        {
-            return Ok(());
+        if reads_most(D::SERVICE) && !self.inputs.iter().any(|f| matches(f, &message.subject)) {
+            return;
         }
-        let time = Timestamp::from_micros(message.time_micros);
         let input = read::read(message.sequence, time, &message.subject, &message.payload);
-        if let Input::Unreadable(unreadable) = &input
-            && unreadable.newer
-        {
-            return Err(LoopError::Newer {
-                subject: unreadable.subject_text.clone(),
-                sequence: unreadable.sequence,
-                detail: unreadable.problem.to_string(),
-            });
-        }
-        let for_all = matches!(&input, Input::Event(r) if matches!(r.subject, Subject::Org(..)));
-        if for_all {
-            for partition in Partition::all() {
-                self.fold(partition, &input).await;
+        let concerned: Vec<Partition> = if of_all && concerns_all(&input) {
+            self.replica.folded().collect()
+        } else {
+            home.into_iter().collect()
+        };
+        for partition in concerned {
+            match newer(&input) {
+                None => self.fold(partition, &input).await,
+                Some(detail) => {
+                    error!(%partition, detail, "this partition is given up");
+                    self.shell.lost(partition);
+                    self.replica.cannot_fold(partition);
+                }
             }
-        } else if let Some(partition) = partition_of_subject(&message.subject) {
-            self.fold(partition, &input).await;
         }
-        Ok(())
     }
 
     async fn fold(&mut self, partition: Partition, input: &Input) {
-        let now = self.now();
-        let Some(machine) = self.machines[usize::from(partition.number())].as_mut() else {
+        let Some((verdict, met)) = self.replica.fold(partition, input, self.now()) else {
             return;
         };
-        let (verdict, met) = machine.fold(input, now);
+        let Some(machine) = self.replica.machine(partition) else {
+            return;
+        };
         if let Verdict::Void(why) = verdict {
-            self.settings.status.add_voids(1);
+            self.status.add_voids(1);
+            metrics::counter!("swarm_void_inputs_total", "service" => D::SERVICE.as_str(), "reason" => why)
+                .increment(1);
             debug!(sequence = input.sequence(), why, "void");
         }
         match met {
@@ -344,7 +386,7 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
                 self.shell.owned(machine.state());
             }
             Met::Lost => {
-                warn!(%partition, by = input.sequence(), service = %D::SERVICE, "another replica has claimed");
+                info!(%partition, by = input.sequence(), service = %D::SERVICE, "another replica has claimed");
                 self.shell.lost(partition);
             }
             Met::Nothing => {}
@@ -353,40 +395,30 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
             self.shell.met(machine.state(), input, verdict);
         }
         if met != Met::Nothing {
-            self.count_owned();
+            self.count();
         }
         self.decide(partition).await;
-        self.reckon(partition);
     }
 
-    fn reckon(&mut self, partition: Partition) {
-        let number = usize::from(partition.number());
-        self.due[number] = self.machines[number].as_ref().and_then(Machine::next_poll);
-    }
-
-    fn count_owned(&self) {
-        let owned = self
-            .machines
-            .iter()
-            .flatten()
-            .filter(|m| matches!(m.mode(), Mode::Owner { .. }))
-            .count();
-        self.settings.status.set_owned(owned as u64);
+    fn count(&self) {
+        self.status.set_owned(self.replica.owned() as u64);
+        self.status.set_wanted(self.replica.wanted() as u64);
+        self.status
+            .set_unfoldable(self.replica.unfoldable().len() as u64);
     }
 
     async fn decide(&mut self, partition: Partition) {
         loop {
-            let now = self.now();
-            let Some(machine) = self.machines[usize::from(partition.number())].as_mut() else {
-                return;
-            };
-            let decisions = machine.decide(now);
+            let decisions = self.replica.decide(partition, self.now());
             let Some((_, first)) = decisions.first() else {
-                return;
+                break;
             };
             let (epoch, cause) = (first.epoch, first.cause_sequence);
             let fence = epoch_fence(D::SERVICE, partition, epoch);
-            let last_input = machine.last_input();
+            let last_input = self
+                .replica
+                .machine(partition)
+                .and_then(Machine::last_input);
             let mut messages = Vec::with_capacity(decisions.len());
             for (decision, decided) in decisions {
                 let about = decision.about;
@@ -396,12 +428,11 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
                     Ok(decision)
                 };
                 let message = decision.and_then(|decision| {
-                    let time = wall_clock();
-                    let instance = self.settings.instance;
+                    let (time, fence) = (wall_clock(), fence.clone());
                     decision_message(
                         D::SERVICE,
-                        instance,
-                        fence.clone(),
+                        self.instance,
+                        fence,
                         decision,
                         decided,
                         last_input,
@@ -414,23 +445,22 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
                     Err(problem) => {
                         // Nothing behind it in this turn may be appended: an ordinal would be missing in the middle.
                         error!(%partition, %about, %problem, "a decision could not be completed");
-                        let now = self.now();
-                        if let Some(machine) =
-                            self.machines[usize::from(partition.number())].as_mut()
-                        {
-                            machine.doubt(epoch, now + FULL_RETRY);
+                        let retry = self.now() + FULL_RETRY;
+                        if let Some(machine) = self.replica.machine_mut(partition) {
+                            machine.doubt(epoch, retry);
                         }
                         break;
                     }
                 }
             }
-            self.settings.status.add_decisions(messages.len() as u64);
+            self.status.add_decisions(messages.len() as u64);
             self.append(partition, epoch, Kind::Decisions { cause }, messages);
             // Outcomes are looked at between turns, so that a refused write stops the deciding.
             while let Some(Some(outcome)) = self.outcomes.next().now_or_never() {
                 self.settle(outcome);
             }
         }
+        self.replica.touched(partition);
     }
 
     fn append(&mut self, partition: Partition, epoch: u64, kind: Kind, messages: Vec<Message>) {
@@ -452,7 +482,7 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
     }
 
     fn observe(&mut self, partition: Partition, observed: Observed) {
-        let Some(machine) = self.machines[usize::from(partition.number())].as_ref() else {
+        let Some(machine) = self.replica.machine(partition) else {
             return;
         };
         let Mode::Owner { epoch } = machine.mode() else {
@@ -476,15 +506,16 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
         kind: Kind,
     ) {
         let fence = epoch_fence(D::SERVICE, partition, expected);
-        match control_message(
+        let message = control_message(
             D::SERVICE,
             partition,
             verb,
-            self.settings.instance,
+            self.instance,
             body,
             fence,
             wall_clock(),
-        ) {
+        );
+        match message {
             Ok(message) => self.append(partition, expected, kind, vec![message]),
             Err(error) => {
                 error!(%partition, %error, "a control message could not be written as JSON")
@@ -492,64 +523,65 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
         }
     }
 
-    fn poll(&mut self) {
-        let now = self.now();
-        for number in 0..self.machines.len() {
-            if self.due[number].is_none_or(|due| due > now) {
-                continue;
-            }
-            let Some(machine) = self.machines[number].as_mut() else {
-                continue;
-            };
-            let partition = machine.partition();
-            let need = machine.poll(now);
-            self.due[number] = machine.next_poll();
-            match need {
-                None => {}
-                Some(Need::Claim {
-                    expected,
-                    reason,
-                    rejects,
-                }) => {
-                    let claimed = Claimed {
-                        instance: self.settings.instance,
-                        decider_version: D::VERSION,
-                        previous: expected,
-                        reason: reason.to_owned(),
-                        rejects,
-                    };
-                    self.control(
-                        partition,
-                        expected,
-                        ControlVerb::Claimed,
-                        claimed,
-                        Kind::Claim,
-                    );
+    async fn poll(&mut self) {
+        for action in self.replica.poll(self.now()) {
+            match action {
+                Action::Announce(announcement) => self.announce(announcement),
+                Action::Remove(instance) => {
+                    let key = key_of(D::SERVICE, instance);
+                    let _ = timeout(RENEWAL_MAX, self.log.remove_presence(&key)).await;
                 }
-                Some(Need::Wake { epoch }) => {
-                    self.control(
-                        partition,
-                        epoch,
-                        ControlVerb::Woken,
-                        Woken {},
-                        Kind::Control,
-                    );
-                }
+                Action::Append(partition, need) => self.need(partition, need),
+                Action::Observe(partition, observed) => self.observe(partition, observed),
+                Action::Join(partitions) => self.join(partitions),
+                Action::Snapshot(partition) => self.snapshot(partition),
+                Action::End => self.ended = true,
             }
         }
     }
 
-    fn next_poll(&self) -> Option<Instant> {
-        let machines = self
-            .due
-            .iter()
-            .flatten()
-            .min()
-            .map(|due| self.started + *due);
+    fn need(&mut self, partition: Partition, need: Need) {
+        match need {
+            Need::Claim {
+                expected,
+                reason,
+                rejects,
+            } => {
+                let claimed = Claimed {
+                    instance: self.instance,
+                    decider_version: D::VERSION,
+                    previous: expected,
+                    reason: reason.to_owned(),
+                    rejects,
+                };
+                self.control(
+                    partition,
+                    expected,
+                    ControlVerb::Claimed,
+                    claimed,
+                    Kind::Claim,
+                );
+            }
+            Need::Wake { epoch } => {
+                self.control(
+                    partition,
+                    epoch,
+                    ControlVerb::Woken,
+                    Woken {},
+                    Kind::Control,
+                );
+            }
+        }
+    }
+
+    fn next_poll(&self) -> Instant {
+        let now = self.now();
+        let due = self.replica.next_poll(now).min(now + LOOK_EVERY);
         let tail = self
             .acked
             .map(|(_, since)| since.max(self.met_at) + MET_WITHIN);
-        machines.into_iter().chain(tail).min()
+        let due = self.started + due;
+        tail.map_or(due, |tail| tail.min(due))
     }
 
     fn tail_is_dead(&self) -> bool {
@@ -559,11 +591,20 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
 
     /// Waits for what was appended; what stays unknown is in the log or not, and the next owner sees which.
     async fn drain(&mut self) {
-        let _ = tokio::time::timeout(DRAIN_MAX, async {
+        let _ = timeout(DRAIN_MAX, async {
             while self.outcomes.next().await.is_some() {}
         })
         .await;
     }
+}
+
+fn key_of(service: Service, instance: InstanceId) -> String {
+    format!("{service}.{instance}")
+}
+
+/// The instance that stands behind the last separator of a presence key or of a connection's name.
+fn instance_in(text: &str, separator: char) -> Option<InstanceId> {
+    text.rsplit(separator).next()?.parse().ok()
 }
 
 fn wall_clock() -> Timestamp {

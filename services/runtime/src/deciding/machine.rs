@@ -6,11 +6,12 @@ use std::{
 };
 
 use swarm_events::{
-    Body, Input, Partition, Problem, Subject, Timestamp,
+    Body, Event, EventId, Input, Partition, Problem, Recorded, Subject, Timestamp,
     control::Stuck,
     decider::{Decider, Decision, Verdict},
-    envelope::Decided,
+    envelope::{Decided, Source},
     ids::InstanceId,
+    planted::{self, Bug},
     subject::ControlVerb,
 };
 use uuid::Uuid;
@@ -85,7 +86,10 @@ pub struct Machine<D: Decider> {
     reason: &'static str,
     claim_due: Option<Duration>,
     ordinal: u64,
+    /// Decisions that are appended and not met, under `deciding`.
     in_flight: usize,
+    /// The epoch of the own claim that was met last.
+    deciding: u64,
     /// Monotonic time at which the last input was met.
     met_at: Duration,
     wake_sent: Option<Duration>,
@@ -113,6 +117,7 @@ impl<D: Decider> Machine<D> {
             claim_due: None,
             ordinal: 0,
             in_flight: 0,
+            deciding: 0,
             met_at: Duration::ZERO,
             wake_sent: None,
             wake_not_before: Duration::ZERO,
@@ -134,6 +139,10 @@ impl<D: Decider> Machine<D> {
     pub fn partition(&self) -> Partition {
         self.state.head().partition
     }
+    /// Whether deciding failed here so often, at one input, that another replica should try.
+    pub fn is_stuck(&self) -> bool {
+        self.panics.is_some_and(|(_, count)| count > PANICS_MAX)
+    }
     /// Id of the input that was met last: what a decision names as its cause if it names nothing else.
     pub const fn last_input(&self) -> Option<Uuid> {
         self.last_input
@@ -142,11 +151,21 @@ impl<D: Decider> Machine<D> {
     /// Wants the partition: a claim is due at once.
     pub fn claim(&mut self, now: Duration, reason: &'static str) {
         self.mode = Mode::Claiming;
-        self.plan = None;
+        if !planted::is(Bug::PlanKeptAtClaim) {
+            self.plan = None;
+        }
         self.reason = reason;
         self.claim_due = Some(now);
         self.in_flight = 0;
         self.wake_sent = None;
+    }
+
+    /// Wants the partition again before its claim grows old. Nothing is in doubt: what is under way is stored before the new
+    /// claim or refused, so if all of it is met by then, the plan still holds.
+    fn refresh(&mut self, now: Duration) {
+        let (plan, in_flight) = (self.plan.take(), self.in_flight);
+        self.claim(now, "refresh");
+        (self.plan, self.in_flight) = (plan, in_flight);
     }
 
     /// Wants it no more (a clean stop or another's turn).
@@ -183,8 +202,11 @@ impl<D: Decider> Machine<D> {
                 (verdict, Met::Nothing)
             }
             _ => {
-                if let (Mode::Owner { epoch }, Some(decided)) = (self.mode, recorded.event.decided)
-                    && decided.epoch == epoch
+                // Other services' decisions of this partition come by as well: their epochs are other sequences.
+                if recorded
+                    .event
+                    .decided
+                    .is_some_and(|decided| decided.epoch == self.deciding)
                 {
                     self.in_flight = self.in_flight.saturating_sub(1);
                 }
@@ -195,14 +217,22 @@ impl<D: Decider> Machine<D> {
 
     fn met_claim(&mut self, by: InstanceId, sequence: u64) -> Met {
         self.wake_sent = None;
-        self.in_flight = 0;
-        if by == self.instance && self.mode != Mode::Standby {
+        let under_way = std::mem::take(&mut self.in_flight);
+        let mine = by == self.instance || planted::is(Bug::DecidesUnderAnothersClaim);
+        if mine && self.mode != Mode::Standby {
             // The barrier: nothing of an older epoch can be stored behind it, so the log up to here is the whole truth.
             self.mode = Mode::Owner { epoch: sequence };
+            self.deciding = sequence;
             self.ordinal = 0;
             self.claim_due = None;
             self.rejects.clear();
-            self.plan = Some(self.state.plan());
+            if under_way > 0 || self.plan.is_none() {
+                self.plan = Some(match self.plan.take() {
+                    Some(kept) if planted::is(Bug::PlanKeptAtClaim) => kept,
+                    _ if planted::is(Bug::RepairSkipped) => D::new(self.partition()).plan(),
+                    _ => self.state.plan(),
+                });
+            }
             Met::Owned
         } else {
             let lost = self.mode != Mode::Standby;
@@ -236,7 +266,7 @@ impl<D: Decider> Machine<D> {
         self.panics = None;
         let cause_sequence = self.state.head().sequence;
         self.in_flight += decisions.len();
-        decisions
+        let decided: Vec<_> = decisions
             .into_iter()
             .map(|decision| {
                 self.ordinal += 1;
@@ -248,7 +278,34 @@ impl<D: Decider> Machine<D> {
                 };
                 (decision, decided)
             })
-            .collect()
+            .collect();
+        if planted::is(Bug::AppliedAtCause) {
+            self.apply_at_cause(&decided);
+        }
+        decided
+    }
+
+    /// What [`Bug::AppliedAtCause`] does.
+    fn apply_at_cause(&mut self, decisions: &[(Decision, Decided)]) {
+        for (decision, decided) in decisions {
+            let id = EventId::of_decision(D::SERVICE.as_str(), decided.epoch, decided.ordinal);
+            let (source, now) = (
+                Source::Service(D::SERVICE, self.instance),
+                self.state.head().now,
+            );
+            let body = decision.body.clone();
+            let mut event = Event::new(id, source, now, &decision.subject, decision.about, body);
+            event.causation = decision.causation.or(self.last_input);
+            event.decided = Some(*decided);
+            let input = Input::Event(Recorded {
+                sequence: decided.cause_sequence,
+                time: now,
+                subject: decision.subject,
+                content: 0,
+                event,
+            });
+            self.state.evolve(&input, self.plan.as_mut());
+        }
     }
 
     /// A panic in `decide` leaves the plan in doubt: it is made anew under a new claim. If that does not help, the input at
@@ -309,7 +366,7 @@ impl<D: Decider> Machine<D> {
             }
             Mode::Owner { epoch } => {
                 if self.claim_is_old(epoch) {
-                    self.claim(now, "refresh");
+                    self.refresh(now);
                     return self.poll(now);
                 }
                 let due = self.wake_due()?;

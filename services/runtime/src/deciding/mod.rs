@@ -2,15 +2,20 @@
 //! apply when met, settle doubt by claiming again, wake on deadlines.
 //!
 //! [`machine::Machine`] holds the rules for one partition and does no IO, so that the loop on a real log and a simulation
-//! run the same code; [`run`] drives the machines of a process over a [`swarm_log::Log`].
+//! run the same code. [`replica::Replica`] holds those of a process: which partitions it folds and wants, by who else is
+//! there ([`members::Members`]). [`run`] drives it over a [`swarm_log::Log`].
 
 mod driver;
 mod encode;
+pub mod join;
 pub mod machine;
+pub mod members;
+pub mod replica;
 mod status;
 
 pub use driver::{LoopError, LoopSettings, NoShell, Shell, run};
 pub use encode::{control_message, decision_message, epoch_fence};
+pub use members::{Announcement, Held, Role};
 pub use status::LoopStatus;
 
 use sha2::{Digest, Sha256};

@@ -12,6 +12,7 @@ pub struct LoopStatus {
     decisions: AtomicU64,
     voids: AtomicU64,
     doubts: AtomicU64,
+    unfoldable: AtomicU64,
     interrupted: AtomicBool,
 }
 
@@ -40,6 +41,8 @@ impl LoopStatus {
         voids, set_voids, add_voids;
         /// Times that it claimed again for doubt.
         doubts, set_doubts, add_doubts;
+        /// Partitions that hold what this version cannot fold.
+        unfoldable, set_unfoldable, add_unfoldable;
     }
     /// Whether the log had been folded to its end once.
     pub fn caught_up(&self) -> bool {
@@ -57,6 +60,9 @@ impl LoopStatus {
     }
     /// Decides for all that it should.
     pub fn ready(&self) -> bool {
-        self.caught_up() && !self.interrupted() && self.owned() == self.wanted()
+        self.caught_up()
+            && !self.interrupted()
+            && self.unfoldable() == 0
+            && self.owned() >= self.wanted()
     }
 }

@@ -13,13 +13,14 @@ use crate::deciding::machine::Mode;
 impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
     pub(super) fn settle(&mut self, outcome: Outcome) {
         let now = self.now();
-        let Some(machine) = self.machines[usize::from(outcome.partition.number())].as_mut() else {
+        let position = self.replica.position();
+        let Some(machine) = self.replica.machine_mut(outcome.partition) else {
             return;
         };
         for result in outcome.results {
             match result {
                 Ok(appended) => {
-                    if appended.sequence > self.sequence && self.acked.is_none() {
+                    if appended.sequence > position && self.acked.is_none() {
                         self.acked = Some((appended.sequence, Instant::now()));
                     }
                 }
@@ -35,7 +36,7 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
                             epoch: outcome.epoch,
                         })
                     {
-                        self.settings.status.add_doubts(1);
+                        self.status.add_doubts(1);
                         match outcome.kind {
                             Kind::Decisions { cause } => {
                                 machine.set_aside(
@@ -55,7 +56,7 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
                         })
                     {
                         warn!(partition = %outcome.partition, %error, "in doubt: claiming again");
-                        self.settings.status.add_doubts(1);
+                        self.status.add_doubts(1);
                         let wait = if matches!(error, AppendError::Full { .. }) {
                             FULL_RETRY
                         } else {
@@ -66,7 +67,7 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
                 }
             }
         }
-        self.reckon(outcome.partition);
-        self.count_owned();
+        self.replica.touched(outcome.partition);
+        self.count();
     }
 }
