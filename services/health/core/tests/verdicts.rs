@@ -1,6 +1,7 @@
 //! Rules of the verdicts, and random histories in which every fold must agree, the coordinator's too.
 
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 use swarm_coordinator_core::{self as coordinator, Coordinator};
 use swarm_events::{
     AgentId, Body, InstanceId, Json, OrgId, Place, Subject, SwarmId, Timestamp,
@@ -129,6 +130,48 @@ impl Scene {
             .control(Service::Health, ControlVerb::Observed, observed);
         *self.world.verdicts.last().expect("stored")
     }
+}
+
+/// [`Decider::FORMAT`], and the SHA-256 of the state below in postcard.
+const GOLDEN: (u32, &str) = (
+    1,
+    "715a7a3d35cc28d7edc5682a3e1fed7cf83ea22a8eccfe9c295f25ecf9fa2ac6",
+);
+
+#[test]
+fn a_changed_layout_needs_a_higher_format() {
+    // Something in every field: agents in each state, answered and open observations of each kind.
+    let mut scene = Scene::with_a_member();
+    for n in 2..=5 {
+        scene.join(n, 1, n);
+    }
+    for (n, sighting) in [
+        (2, Sighting::Silent),
+        (3, Sighting::Silent),
+        (3, Sighting::Gone),
+    ] {
+        scene.observe(n, 1, sighting);
+        scene.world.settle();
+    }
+    scene.sample([(agent(1), instance(1)), (agent(2), instance(2))].into_iter());
+    scene.world.settle();
+    scene.observe(2, 1, Sighting::Heard);
+    scene.observe(4, 1, Sighting::Silent);
+    scene.sample(std::iter::once((agent(5), instance(5))));
+    assert_eq!(scene.liveness(2), Liveness::Suspected);
+    assert_eq!(scene.liveness(3), Liveness::Failed);
+    assert_eq!(scene.world.state.open_marks(), 3);
+    let bytes = postcard::to_stdvec(&scene.world.state).expect("encoded");
+    let hash: String = Sha256::digest(&bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(
+        (Health::FORMAT, hash.as_str()),
+        GOLDEN,
+        "if the layout of the state has changed, raise Health::FORMAT, so that snapshots of the old layout are passed over; \
+         if only what this world leads to has changed, leave it; then set GOLDEN to what is on the left"
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod commands;
 mod dependencies;
 mod figures;
 mod graphs;
+mod layout;
 mod limits;
 mod repair;
 mod scene;

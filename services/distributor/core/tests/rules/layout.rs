@@ -1,0 +1,102 @@
+//! The layout of the state in snapshots.
+
+use sha2::{Digest, Sha256};
+use swarm_distributor_core::Distributor;
+use swarm_events::{
+    Subject,
+    decider::Decider,
+    subject::{CommandVerb, TaskVerb},
+    task::DependencyType::{Completion, Data, Success},
+};
+
+use crate::scene::Scene;
+
+/// [`Decider::FORMAT`], and the SHA-256 of the scene's state in postcard.
+const GOLDEN: (u32, &str) = (
+    1,
+    "bec9b6c2d6776851e664eaf7f97d8960a9cdd1887e98a8741a5b1db9a1518c17",
+);
+
+/// A state with something in every field: each phase, edges of each kind, ends of each kind, open commands, refusals, sums.
+fn scene() -> Scene {
+    let mut s = Scene::new();
+    s.join_as("A", 2, 1, &["x", "y"]);
+    s.join_as("B", 1, 0, &[]);
+    s.submit_as("completed", |t| t.required_capabilities = vec!["x".into()]);
+    s.submit("failed");
+    s.world.settle();
+    s.start("completed");
+    s.start("failed");
+    s.complete("completed");
+    s.fail_attempt("failed", false);
+    s.world.settle();
+    s.submit("cancelled");
+    s.command(CommandVerb::Cancel, "cancelled");
+    s.submit_as("rejected", |t| t.priority = 0);
+    s.world.settle();
+    s.submit("running");
+    s.submit("delayed");
+    s.submit("assigned");
+    s.world.settle();
+    s.start("running");
+    s.start("delayed");
+    s.fail_attempt("delayed", true);
+    s.world.settle();
+    s.suspect("B");
+    s.part("g", 0, 2, "first", &[]);
+    s.part(
+        "g",
+        1,
+        2,
+        "second",
+        &[("first", Data), ("running", Success)],
+    );
+    s.world.settle();
+    let edges = s.edges(&[("completed", Data), ("delayed", Completion)]);
+    s.submit_as("pending", |t| t.depends_on = edges);
+    for n in 0..4 {
+        s.submit_as(&format!("queued {n}"), |t| {
+            t.priority = 9;
+            t.affinity_key = Some("left".to_owned());
+        });
+    }
+    s.world.settle();
+    s.world.later(1_000);
+    s.world.settle();
+    // From here on nothing is answered.
+    s.part("staged", 0, 2, "staged part", &[]);
+    s.command(CommandVerb::Retry, "failed");
+    s.command(CommandVerb::Cancel, "running");
+    s.command(CommandVerb::Cancel, "nobody");
+    s.submit_as("ending", |t| t.priority = 0);
+    let subject = Subject::Task(s.place, TaskVerb::Submitted, None).to_string();
+    s.world.store(&subject, br#"{"source": "broken"}"#.to_vec());
+    s
+}
+
+#[test]
+fn a_changed_layout_needs_a_higher_format() {
+    let s = scene();
+    for (task, status) in [
+        ("completed", "completed"),
+        ("failed", "failed"),
+        ("cancelled", "cancelled"),
+        ("running", "running"),
+        ("pending", "pending"),
+        ("queued 3", "queued"),
+    ] {
+        assert_eq!(scene().status(task), status, "{task}");
+    }
+    let bytes = postcard::to_stdvec(&s.world.state).expect("encoded");
+    let hash: String = Sha256::digest(&bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(
+        (Distributor::FORMAT, hash.as_str()),
+        GOLDEN,
+        "if the layout of the state has changed, raise Distributor::FORMAT, so that snapshots of the old layout are passed \
+         over; if only what this scene leads to has changed, leave it; then set GOLDEN to what is on the left"
+    );
+    s.folds_agree();
+}
