@@ -1,483 +1,547 @@
-//! The promises, by name, checked over the log by a reader that shares no code with the cores: it knows the validity rules
-//! of an event from the design alone.
+//! The promises, checked over the log by a reader that shares no code with the cores.
+
+mod claims;
+mod notes;
+mod submissions;
+mod swarm;
+mod tasks;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
+    collections::{BTreeMap, VecDeque},
+    ops::RangeInclusive,
 };
 
 use swarm_events::{
-    AgentId, Body, Input, Recorded, Service, Subject, TaskId,
-    subject::TaskVerb,
-    task::{DependencyType, Then},
+    AgentId, Body, Input, OrgId, Place, Recorded, Service, Subject, SwarmId, TaskId, Timestamp,
+    decider::{REMEMBERED_MAX, REMEMBERED_MS, Remembered},
+    read::{Writer, writer},
+    subject::{CommandVerb, ControlVerb, PARTITIONS},
 };
 use uuid::Uuid;
 
-/// A promise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Invariant {
-    /// Each task ends at most once per generation.
-    OneTerminal,
-    /// Each accepted task ends (checked after healing).
-    EveryTaskEnds,
-    /// A result counts only under an assignment that stands.
-    ResultOfStandingAssignment,
-    /// No assignment while another stands.
-    OneStandingAssignment,
-    /// No agent is given more than its slots and waiting places.
-    SlotsKept,
-    /// Nothing is assigned to an agent that is, at that place in the log, not a healthy member.
-    AssignedToTheLiving,
-    /// No task is assigned before its dependencies allow it.
-    DependenciesRespected,
-    /// Nothing is stored under an older epoch.
-    EpochsRise,
-    /// Every command is answered.
-    CommandsAnswered,
-    /// Owner, standby and cold fold agree.
-    FoldsAgree,
-    /// No handler was started for an assignment that had been withdrawn before its start was stored.
-    NoStartAfterWithdrawal,
+pub use claims::{CLAIMS_KEPT_MAX, Claim, Owner};
+pub(crate) use notes::Notes;
+pub use notes::{Tally, VIOLATIONS_KEPT_MAX};
+
+use crate::{Gap, Invariant, Violation, waits::Waits};
+use claims::Admitted;
+use swarm::{Swarm, Task};
+
+/// Most ended tasks that are forgotten at one message, as the distributor does it.
+const FORGET_TURN_MAX: usize = 1_000;
+
+/// How much was met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages, whatever they are.
+    pub messages: u64,
+    /// Messages that are no events.
+    pub unreadable: u64,
+    /// Tasks that came to be (rejected ones among them; of graphs, those that were accepted).
+    pub accepted: u64,
+    /// Valid ends. A task that a person retried may have several, one in each generation.
+    pub ended: u64,
+    /// Generations that persons' retries opened.
+    pub reopened: u64,
+    /// Ends beyond the first within a generation.
+    pub doubled: u64,
+    /// Starts of an assignment beyond the first.
+    pub started_again: u64,
+    /// Graphs that were decided on.
+    pub graphs: u64,
+    /// Commands, without repeats.
+    pub commands: u64,
 }
 
-/// A broken promise.
-#[derive(Clone, Debug)]
-pub struct Violation {
-    /// Which.
-    pub invariant: Invariant,
-    /// Where in the log.
+/// Something that was begun and is not finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenItem {
+    /// Sequence of what began it.
     pub sequence: u64,
-    /// What.
-    pub detail: String,
+    /// When that was stored.
+    pub since: Timestamp,
+    /// What it is and how it stands.
+    pub what: String,
 }
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} at {}: {}",
-            self.invariant, self.sequence, self.detail
-        )
+
+/// What is not finished yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Open {
+    /// Tasks without an end, oldest first.
+    pub tasks: Vec<OpenItem>,
+    /// Commands without an answer.
+    pub commands: Vec<OpenItem>,
+    /// Graphs without a decision.
+    pub graphs: Vec<OpenItem>,
+}
+impl Open {
+    /// Nothing is open.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.commands.is_empty() && self.graphs.is_empty()
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
-    Waiting,
-    Assigned {
-        assignment: u64,
-        agent: AgentId,
-        incarnation: u64,
-        started: bool,
-    },
-    /// Its attempt ended or was taken away; a decision of the distributor is due.
-    Between,
-    Ended(Terminal),
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Terminal {
-    Completed,
-    Other,
-}
-#[derive(Debug)]
-struct Task {
-    state: State,
-    dependencies: Vec<(TaskId, DependencyType)>,
-    /// It has ended before: a dependency that was met stays met when a person retries the task.
-    ended_once: bool,
-    /// Sequence of its submission.
-    submitted: u64,
-    /// Of a rejected graph: whether its id counts as used depends on how far the graph had come.
-    loose: bool,
-    /// It took the place of such a one.
-    was_loose: bool,
-}
 #[derive(Debug, Default)]
-struct Agent {
-    incarnation: u64,
-    places: usize,
-    member: bool,
-    healthy: bool,
-    holds: BTreeSet<u64>,
+struct Home {
+    now: Timestamp,
+    /// Ended tasks in the order of their ends.
+    ended: VecDeque<(Timestamp, usize, TaskId, u64)>,
+    owners: [Owner; Service::ALL.len()],
 }
 
+#[derive(Debug)]
+struct OpenCommand {
+    sequence: u64,
+    since: Timestamp,
+    verb: CommandVerb,
+    home: usize,
+}
+
+type Key = (OrgId, Option<SwarmId>);
+
 /// Reads the log once, in order, and notes what is broken.
-#[derive(Default)]
+///
+/// It holds what is not finished, and of what is finished as much as the design lets a service remember: ended tasks and
+/// commands for a day, at most 200,000 in a partition.
+#[derive(Debug, Default)]
 pub struct Checker {
-    tasks: BTreeMap<TaskId, Task>,
-    staged: BTreeMap<Uuid, Vec<(TaskId, Task)>>,
-    agents: BTreeMap<AgentId, Agent>,
-    epochs: BTreeMap<(Service, u8), (u64, u64)>,
-    commands: BTreeMap<Uuid, u64>,
-    answered: BTreeSet<Uuid>,
-    /// What was found.
+    homes: Vec<Home>,
+    numbers: BTreeMap<(OrgId, SwarmId), usize>,
+    swarms: Vec<Swarm>,
+    commands: BTreeMap<Uuid, OpenCommand>,
+    commands_seen: BTreeMap<Key, Remembered>,
+    waits: Option<Box<Waits>>,
+    counts: Counts,
+    first: u64,
+    last: (u64, Timestamp),
+    notes: Notes,
+    /// What was found, at most [`VIOLATIONS_KEPT_MAX`] for each promise.
     pub violations: Vec<Violation>,
     /// Valid ends so far.
     pub ended: u64,
 }
 
 impl Checker {
-    /// Tasks that exist.
-    pub fn accepted(&self) -> usize {
-        self.tasks.len()
+    /// A checker that reports only what lies within `range` of the log. It must meet what lies before as well: the state
+    /// at the beginning of the range follows from that.
+    #[must_use]
+    pub fn of_range(range: RangeInclusive<u64>) -> Self {
+        let mut checker = Self::default();
+        checker.notes.range = range;
+        checker
+    }
+
+    /// Measures how long `service` decided nothing while work was waiting for it.
+    #[must_use]
+    pub fn with_gaps(mut self, service: Service) -> Self {
+        self.waits = Some(Box::new(Waits::new(service)));
+        self
     }
 
     /// Meets the next message.
     pub fn meet(&mut self, input: &Input) {
-        let Input::Event(recorded) = input else {
-            return;
+        if self.homes.is_empty() {
+            self.homes
+                .resize_with(usize::from(PARTITIONS), Home::default);
+            self.first = input.sequence();
+        }
+        let sequence = input.sequence();
+        self.last = (sequence, self.last.1.max(input.time()));
+        self.notes.at(sequence);
+        if self.notes.inside {
+            self.counts.messages += 1;
+        }
+        match input {
+            Input::Event(recorded) => {
+                let home = usize::from(recorded.subject.partition().number());
+                self.age(home, recorded);
+                let swarm = recorded
+                    .subject
+                    .place()
+                    .and_then(|p| self.numbers.get(&(p.org, p.swarm)).copied());
+                if self.admitted(home, recorded) {
+                    self.event(home, recorded);
+                }
+                if let Some(mut waits) = self.waits.take() {
+                    waits.met(home, recorded, self.swarm_of(recorded).or(swarm), self);
+                    self.waits = Some(waits);
+                }
+            }
+            Input::Unreadable(_) => {
+                if self.notes.inside {
+                    self.counts.unreadable += 1;
+                }
+                self.notes.void("unreadable");
+            }
+        }
+        self.violations.append(&mut self.notes.violations);
+    }
+
+    fn swarm_of(&self, recorded: &Recorded) -> Option<usize> {
+        let place = recorded.subject.place()?;
+        self.numbers.get(&(place.org, place.swarm)).copied()
+    }
+
+    /// Lets time do its work, at those messages at which the distributor does.
+    fn age(&mut self, home: usize, recorded: &Recorded) {
+        let read = match &recorded.subject {
+            Subject::Swarm(..) | Subject::Agent(..) | Subject::Task(..) => true,
+            Subject::Command(_, verb) => verb.service() == Service::Distributor,
+            Subject::Control(service, _, verb) => {
+                *service == Service::Distributor || *verb == ControlVerb::Claimed
+            }
+            _ => false,
         };
-        if let Body::Claimed(_) = recorded.event.body
-            && let Subject::Control(service, partition, _) = recorded.subject
-        {
-            let last = self
-                .epochs
-                .entry((service, partition.number()))
-                .or_default();
-            *last = (recorded.sequence, 0);
+        if !read {
             return;
         }
-        if let Some(decided) = recorded.event.decided {
-            // Every write of a decision is fenced: one of an older epoch in the log is a broken fence.
-            let service = match &recorded.event.source {
-                swarm_events::envelope::Source::Service(service, _) => *service,
-                _ => return,
-            };
-            let partition = recorded.subject.partition().number();
-            let last = self.epochs.entry((service, partition)).or_default();
-            if decided.epoch != last.0 {
-                let epoch = last.0;
-                self.broken(
-                    Invariant::EpochsRise,
-                    recorded,
-                    format!("{decided:?} after a claim at {epoch}"),
-                );
-                return;
+        let state = &mut self.homes[home];
+        state.now = state.now.max(recorded.time);
+        let horizon = state.now.minus_millis(REMEMBERED_MS);
+        for _ in 0..FORGET_TURN_MAX {
+            match state.ended.front() {
+                Some((at, ..)) if *at < horizon || state.ended.len() > REMEMBERED_MAX => {}
+                _ => break,
             }
-            if decided.ordinal <= last.1 {
-                // A late copy that arrived before the next claim: void, and decided anew.
-                return;
-            }
-            last.1 = decided.ordinal;
-            if let Some(cause) = recorded.event.causation {
-                self.answered.insert(cause);
+            if let Some((_, swarm, id, end)) = state.ended.pop_front()
+                && let Some(swarm) = self.swarms.get_mut(swarm)
+            {
+                swarm.past_horizon(id, end);
             }
         }
-        self.event(recorded);
     }
 
-    fn broken(&mut self, invariant: Invariant, recorded: &Recorded, detail: String) {
-        self.violations.push(Violation {
-            invariant,
-            sequence: recorded.sequence,
-            detail,
-        });
-    }
-
-    fn event(&mut self, recorded: &Recorded) {
-        let id = TaskId(recorded.event.about);
+    /// Whether an event is more than a claim, an observation, or a decision that counts for nobody.
+    fn admitted(&mut self, home: usize, recorded: &Recorded) -> bool {
+        let owners = &mut self.homes[home].owners;
         match (&recorded.subject, &recorded.event.body) {
-            (Subject::Command(..) | Subject::OrgCommand(..), _) => {
-                self.commands
-                    .entry(recorded.event.id.0)
-                    .or_insert(recorded.sequence);
+            (Subject::Control(service, _, _), Body::Claimed(claimed)) => {
+                owners[*service as usize].claim(recorded, claimed, &mut self.notes);
+                return false;
             }
-            (_, Body::AgentJoined(joined)) => {
-                let agent = self
-                    .agents
-                    .entry(AgentId(recorded.event.about))
-                    .or_default();
-                agent.incarnation = joined.incarnation;
-                agent.places = (joined.profile.slots + joined.profile.waiting) as usize;
-                agent.member = true;
-                agent.healthy = true;
+            (Subject::Control(service, _, _), Body::Observed(seen)) => {
+                owners[*service as usize].observed(recorded, seen, &mut self.notes);
+                return false;
             }
-            (_, Body::AgentLeft(swarm_events::agent::Left { incarnation, .. }))
-            | (_, Body::AgentRemoved(swarm_events::agent::Removed { incarnation, .. })) => {
-                if let Some(agent) = self.agents.get_mut(&AgentId(recorded.event.about))
-                    && agent.incarnation == *incarnation
-                {
-                    agent.member = false;
-                }
-            }
-            (_, Body::AgentSuspected(swarm_events::agent::Suspected { incarnation, .. }))
-            | (_, Body::AgentFailed(swarm_events::agent::Failed { incarnation, .. })) => {
-                self.health(AgentId(recorded.event.about), *incarnation, false);
-            }
-            (_, Body::AgentRecovered(recovered)) => {
-                self.health(AgentId(recorded.event.about), recovered.incarnation, true);
-            }
-            (_, Body::TaskSubmitted(submitted)) => {
-                if self.tasks.get(&id).is_some_and(|task| !task.loose) {
-                    return;
-                }
-                let dependencies = submitted
-                    .depends_on
-                    .iter()
-                    .map(|d| (d.task_id, d.dependency_type))
-                    .collect();
-                let task = Task {
-                    state: State::Waiting,
-                    dependencies,
-                    ended_once: false,
-                    submitted: recorded.sequence,
-                    loose: false,
-                    was_loose: self.tasks.contains_key(&id),
-                };
-                match submitted.graph {
-                    None => {
-                        self.tasks.insert(id, task);
-                    }
-                    Some(part) => self.staged.entry(part.id.0).or_default().push((id, task)),
-                }
-            }
-            (_, Body::TaskGraphAccepted(_)) => {
-                for (id, task) in self
-                    .staged
-                    .remove(&recorded.event.about)
-                    .unwrap_or_default()
-                {
-                    // A later one under the same id is refused.
-                    if self
-                        .tasks
-                        .get(&id)
-                        .is_none_or(|other| other.submitted > task.submitted)
-                    {
-                        self.tasks.insert(id, task);
-                    }
-                }
-            }
-            // Its tasks have ended, for this is how they are shown; none of them ever waited.
-            (_, Body::TaskGraphRejected(_)) => {
-                for (id, mut task) in self
-                    .staged
-                    .remove(&recorded.event.about)
-                    .unwrap_or_default()
-                {
-                    task.state = State::Ended(Terminal::Other);
-                    task.ended_once = true;
-                    task.loose = true;
-                    self.tasks.entry(id).or_insert(task);
-                }
-            }
-            // A submission under an id that was taken is no task.
-            (_, Body::TaskRefused(refused)) => {
-                let refused = |task: &mut Task| task.submitted == refused.refused_seq;
-                for task in self.tasks.values_mut().filter(|task| task.was_loose) {
-                    if refused(task) {
-                        (task.state, task.ended_once) = (State::Ended(Terminal::Other), true);
-                        task.loose = true;
-                    }
-                }
-                self.tasks.retain(|_, task| task.loose || !refused(task));
-            }
-            (Subject::Task(_, verb, agent), _) => self.task(recorded, *verb, id, *agent),
+            (Subject::Control(..), _) => return false,
             _ => {}
         }
-    }
-
-    fn health(&mut self, id: AgentId, incarnation: u64, healthy: bool) {
-        if let Some(agent) = self.agents.get_mut(&id)
-            && agent.incarnation == incarnation
-        {
-            agent.healthy = healthy;
-        }
-    }
-
-    fn unmet(&self, id: TaskId) -> Option<String> {
-        for (other, kind) in &self.tasks.get(&id)?.dependencies {
-            let met = match self.tasks.get(other) {
-                Some(Task {
-                    state: State::Ended(Terminal::Completed),
-                    ..
-                }) => true,
-                Some(Task {
-                    ended_once: true, ..
-                }) => *kind == DependencyType::Completion,
-                _ => false,
-            };
-            if !met {
-                return Some(format!("{other} is not {kind:?}"));
+        let (Writer::Service(service), Some(decided)) =
+            (writer(&recorded.subject), recorded.event.decided)
+        else {
+            return true;
+        };
+        match owners[service as usize].decision(service, recorded, decided, &mut self.notes) {
+            Admitted::Void(why) => {
+                self.notes.void(why);
+                return false;
             }
+            Admitted::Yes => {}
         }
-        None
+        if let Some(cause) = recorded.event.causation {
+            self.answered(cause);
+        }
+        true
     }
 
-    fn task(&mut self, recorded: &Recorded, verb: TaskVerb, id: TaskId, agent: Option<AgentId>) {
-        let Some(state) = self.tasks.get(&id).map(|task| task.state.clone()) else {
+    fn answered(&mut self, command: Uuid) {
+        let Some(open) = self.commands.remove(&command) else {
             return;
         };
-        let next = match (&recorded.event.body, &state) {
-            (Body::TaskAssigned(assigned), State::Waiting) => {
-                let Some(agent) = agent else { return };
-                if let Some(why) = self.unmet(id) {
-                    self.broken(Invariant::DependenciesRespected, recorded, why);
+        self.notes.checked(Invariant::CommandsAnswered);
+        if open.verb.service() == Service::Coordinator
+            && let Some(waits) = &mut self.waits
+        {
+            waits.command(open.home, -1, self.last);
+        }
+    }
+
+    fn command(&mut self, home: usize, recorded: &Recorded, key: Key, verb: CommandVerb) {
+        let id = recorded.event.id.0;
+        let seen = self.commands_seen.entry(key).or_default();
+        if seen.get(id).is_some() {
+            self.notes.void("repeat");
+            return;
+        }
+        seen.insert(id, recorded.sequence, recorded.time);
+        if self.commands.contains_key(&id) {
+            return;
+        }
+        self.counts.commands += 1;
+        let open = OpenCommand {
+            sequence: recorded.sequence,
+            since: recorded.time,
+            verb,
+            home,
+        };
+        self.commands.insert(id, open);
+        if verb.service() == Service::Coordinator
+            && let Some(waits) = &mut self.waits
+        {
+            waits.command(home, 1, (recorded.sequence, recorded.time));
+        }
+    }
+
+    fn event(&mut self, home: usize, recorded: &Recorded) {
+        let outcome = match &recorded.subject {
+            Subject::Command(place, verb) => {
+                self.command(home, recorded, (place.org, Some(place.swarm)), *verb);
+                Ok(())
+            }
+            Subject::OrgCommand(_, org, verb) => {
+                self.command(home, recorded, (*org, None), *verb);
+                Ok(())
+            }
+            Subject::Swarm(place, _) => self.swarm_event(*place, recorded),
+            Subject::Agent(place, _, agent) => self.agent_event(*place, *agent, recorded),
+            Subject::Task(place, _, agent) => self.task_event(*place, *agent, recorded),
+            _ => Ok(()),
+        };
+        if let Err(why) = outcome {
+            self.notes.void(why);
+        }
+    }
+
+    fn number(&self, place: Place) -> Result<usize, &'static str> {
+        self.numbers
+            .get(&(place.org, place.swarm))
+            .copied()
+            .ok_or("unknown-swarm")
+    }
+
+    fn swarm_event(&mut self, place: Place, recorded: &Recorded) -> Result<(), &'static str> {
+        match &recorded.event.body {
+            Body::SwarmCreated(_) => {
+                if self.number(place).is_ok() {
+                    return Err("swarm-exists");
                 }
-                let standing = self.agents.entry(agent).or_default();
-                if standing.incarnation != assigned.incarnation
-                    || !standing.member
-                    || !standing.healthy
-                {
-                    // Decided before its owner met the verdict: repaired, not forbidden, unless the cause shows it knew.
-                    standing.holds.insert(recorded.sequence);
-                } else {
-                    standing.holds.insert(recorded.sequence);
-                    if standing.holds.len() > standing.places {
-                        let detail = format!("{} of {}", standing.holds.len(), standing.places);
-                        self.broken(Invariant::SlotsKept, recorded, detail);
+                self.numbers
+                    .insert((place.org, place.swarm), self.swarms.len());
+                self.swarms.push(Swarm::default());
+            }
+            Body::SwarmDeleted(_) => {
+                let number = self.number(place)?;
+                if std::mem::replace(&mut self.swarms[number].deleted, true) {
+                    return Err("swarm-ended");
+                }
+            }
+            Body::SwarmMeasured(measured) => {
+                let number = self.number(place)?;
+                let cause = recorded.event.decided.map_or(0, |d| d.cause_sequence);
+                if let Some(counted) = self.swarms[number].completed_at(cause) {
+                    self.notes.checked(Invariant::ResultOfStandingAssignment);
+                    if measured.completed != counted {
+                        self.notes.broken(
+                            Invariant::ResultOfStandingAssignment,
+                            recorded.sequence,
+                            || {
+                                format!(
+                                    "the distributor counts {} completed tasks at {cause}, where {counted} results were valid",
+                                    measured.completed
+                                )
+                            },
+                        );
                     }
                 }
-                State::Assigned {
-                    assignment: recorded.sequence,
-                    agent,
-                    incarnation: assigned.incarnation,
-                    started: false,
-                }
             }
-            (Body::TaskAssigned(_), State::Assigned { assignment, .. }) => {
-                let detail = format!("{id} is assigned by {assignment}");
-                self.broken(Invariant::OneStandingAssignment, recorded, detail);
-                return;
-            }
-            (Body::TaskAssigned(_), State::Ended(_)) => {
-                self.broken(
-                    Invariant::OneTerminal,
-                    recorded,
-                    format!("{id} is assigned after its end"),
-                );
-                return;
-            }
-            (
-                Body::TaskStarted(started),
-                State::Assigned {
-                    assignment,
-                    agent,
-                    incarnation,
-                    started: false,
-                },
-            ) if started.assignment == *assignment && started.incarnation == *incarnation => {
-                State::Assigned {
-                    assignment: *assignment,
-                    agent: *agent,
-                    incarnation: *incarnation,
-                    started: true,
-                }
-            }
-            (
-                Body::TaskCompleted(c),
-                State::Assigned {
-                    assignment,
-                    agent,
-                    started: true,
-                    ..
-                },
-            ) if c.assignment == *assignment => {
-                self.release(*agent, *assignment);
-                State::Ended(Terminal::Completed)
-            }
-            (
-                Body::TaskAttemptFailed(f),
-                State::Assigned {
-                    assignment,
-                    agent,
-                    started: true,
-                    ..
-                },
-            ) if f.assignment == *assignment => {
-                self.release(*agent, *assignment);
-                State::Between
-            }
-            (
-                Body::TaskWithdrawn(w),
-                State::Assigned {
-                    assignment,
-                    agent,
-                    started,
-                    ..
-                },
-            ) if w.assignment == *assignment && (w.force || !started) => {
-                self.release(*agent, *assignment);
-                match w.then {
-                    Then::Queue | Then::RetryAfterMs(_) => State::Waiting,
-                    Then::End => State::Between,
-                }
-            }
-            (Body::TaskRetried(_), State::Between | State::Ended(Terminal::Other)) => {
-                State::Waiting
-            }
-            (
-                Body::TaskRejected(_) | Body::TaskFailed(_) | Body::TaskCancelled(_),
-                State::Waiting | State::Between,
-            ) => State::Ended(Terminal::Other),
-            (
-                Body::TaskRejected(_) | Body::TaskFailed(_) | Body::TaskCancelled(_),
-                State::Ended(_),
-            ) => {
-                self.broken(
-                    Invariant::OneTerminal,
-                    recorded,
-                    format!("{id}: a second end, {verb}"),
-                );
-                return;
-            }
-            // Late or void: changes nothing.
-            _ => return,
-        };
-        if matches!(next, State::Ended(_)) {
-            self.ended += 1;
+            _ => {}
         }
-        if let Some(task) = self.tasks.get_mut(&id) {
-            task.ended_once |= matches!(next, State::Ended(_));
-            task.state = next;
+        Ok(())
+    }
+
+    fn agent_event(
+        &mut self,
+        place: Place,
+        id: AgentId,
+        recorded: &Recorded,
+    ) -> Result<(), &'static str> {
+        let number = self.number(place)?;
+        let swarm = &mut self.swarms[number];
+        let sequence = recorded.sequence;
+        if let Body::AgentJoined(joined) = &recorded.event.body {
+            return swarm.agents.entry(id).or_default().joined(joined, sequence);
+        }
+        let agent = swarm.agents.get_mut(&id).ok_or("unknown-agent")?;
+        match &recorded.event.body {
+            Body::AgentLeft(e) => agent.gone(e.incarnation, sequence),
+            Body::AgentRemoved(e) => agent.gone(e.incarnation, sequence),
+            Body::AgentSuspected(e) => agent.suspect(e.incarnation, true, sequence),
+            Body::AgentRecovered(e) => agent.suspect(e.incarnation, false, sequence),
+            Body::AgentFailed(e) => agent.fail(e.incarnation, sequence),
+            _ => Ok(()),
         }
     }
 
-    fn release(&mut self, agent: AgentId, assignment: u64) {
-        if let Some(agent) = self.agents.get_mut(&agent) {
-            agent.holds.remove(&assignment);
+    /// Tasks that came to be.
+    pub fn accepted(&self) -> usize {
+        self.counts.accepted as usize
+    }
+    /// How much was met, within the range.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            ended: self.ended,
+            ..self.counts
         }
     }
-
-    /// What must hold once everything is quiet.
-    pub fn finish(&mut self, last: u64) {
-        let open: Vec<String> = self
-            .tasks
+    /// How often each promise was checked and found broken, those never checked included.
+    pub fn tallies(&self) -> impl Iterator<Item = (Invariant, Tally)> {
+        Invariant::ALL
             .iter()
-            .filter(|(_, task)| !matches!(task.state, State::Ended(_)))
-            .map(|(id, task)| format!("{id} {:?}", task.state))
+            .map(|&i| (i, self.notes.tallies.get(&i).copied().unwrap_or_default()))
+    }
+    /// Events that changed nothing, by the name of the precondition that failed.
+    pub fn voids(&self) -> &BTreeMap<&'static str, u64> {
+        &self.notes.voids
+    }
+    /// Who owned what: service and partition with its claims, those without a claim left out.
+    pub fn owners(&self) -> impl Iterator<Item = (Service, u8, &Owner)> {
+        Service::ALL.iter().flat_map(move |&service| {
+            (0u8..).zip(&self.homes).filter_map(move |(p, home)| {
+                let owner = &home.owners[service as usize];
+                (owner.claimed > 0).then_some((service, p, owner))
+            })
+        })
+    }
+    /// First and last sequence met, and the highest store time.
+    pub const fn met(&self) -> (u64, u64, Timestamp) {
+        (self.first, self.last.0, self.last.1)
+    }
+    /// The longest times without a decision while work was waiting, longest first. A wait that still lasts is among them,
+    /// up to the last message met.
+    pub fn gaps(&self) -> Vec<Gap> {
+        self.waits
+            .as_ref()
+            .map(|waits| waits.longest(self.last))
+            .unwrap_or_default()
+    }
+
+    fn open_tasks(&self) -> impl Iterator<Item = (&TaskId, &Task)> {
+        self.swarms.iter().flat_map(|swarm| {
+            swarm.tasks.iter().filter(|(_, task)| {
+                !task.state.ended()
+                    && !task.uncertain
+                    && !matches!(task.state, swarm::State::Staged(_))
+            })
+        })
+    }
+
+    /// What is begun and not finished, oldest first.
+    pub fn open(&self) -> Open {
+        let mut tasks: Vec<OpenItem> = self
+            .open_tasks()
+            .map(|(id, task)| OpenItem {
+                sequence: task.submitted,
+                since: task.submitted_at,
+                what: format!("{id} {:?}", task.state),
+            })
             .collect();
-        if !open.is_empty() {
-            let detail = format!(
-                "{} open, {}",
-                open.len(),
-                open.iter().take(5).cloned().collect::<Vec<_>>().join("; ")
-            );
-            self.violations.push(Violation {
-                invariant: Invariant::EveryTaskEnds,
-                sequence: last,
-                detail,
+        let mut commands: Vec<OpenItem> = self
+            .commands
+            .iter()
+            .map(|(id, open)| OpenItem {
+                sequence: open.sequence,
+                since: open.since,
+                what: format!("{id} {}", open.verb),
+            })
+            .collect();
+        let mut graphs: Vec<OpenItem> = self
+            .swarms
+            .iter()
+            .flat_map(|swarm| &swarm.graphs)
+            .filter(|(_, graph)| graph.certain)
+            .map(|(id, graph)| OpenItem {
+                sequence: graph.first,
+                since: graph.first_at,
+                what: format!("{id} {} of {} parts", graph.parts.len(), graph.of),
+            })
+            .collect();
+        for list in [&mut tasks, &mut commands, &mut graphs] {
+            list.sort_by_key(|item| item.sequence);
+        }
+        Open {
+            tasks,
+            commands,
+            graphs,
+        }
+    }
+
+    /// What must hold once everything is quiet: nothing is open. `last` is the sequence at which that is judged.
+    pub fn finish(&mut self, last: u64) {
+        let open = self.open();
+        self.notes.inside = true;
+        if self.counts.accepted > 0 {
+            self.notes.checked(Invariant::EveryTaskEnds);
+        }
+        if !open.tasks.is_empty() {
+            let first: Vec<&str> = open.tasks.iter().take(5).map(|t| &*t.what).collect();
+            self.notes.broken(Invariant::EveryTaskEnds, last, || {
+                format!("{} open, {}", open.tasks.len(), first.join("; "))
             });
         }
-        for (command, sequence) in &self.commands {
-            if !self.answered.contains(command) {
-                let detail = format!("command {command}");
-                let violation = Violation {
-                    invariant: Invariant::CommandsAnswered,
-                    sequence: *sequence,
-                    detail,
-                };
-                self.violations.push(violation);
-            }
+        for item in &open.graphs {
+            self.notes
+                .broken(Invariant::GraphsDecided, item.sequence, || {
+                    format!("graph {} is not decided on", item.what)
+                });
         }
+        for item in &open.commands {
+            self.notes
+                .broken(Invariant::CommandsAnswered, item.sequence, || {
+                    format!("command {} has no answer", item.what)
+                });
+        }
+        self.violations.append(&mut self.notes.violations);
     }
 
-    /// Whether every accepted task has ended.
+    /// Whether everything that was begun is finished.
     pub fn quiet(&self) -> bool {
-        self.tasks
-            .values()
-            .all(|task| matches!(task.state, State::Ended(_)))
+        self.commands.is_empty()
+            && self.open_tasks().next().is_none()
             && self
-                .commands
-                .keys()
-                .all(|command| self.answered.contains(command))
+                .swarms
+                .iter()
+                .all(|swarm| swarm.graphs.values().all(|graph| !graph.certain))
+    }
+
+    /// What a task requires, whether it is queued, and from when on; `None` if it is not there.
+    pub(crate) fn readiness(
+        &self,
+        swarm: usize,
+        id: TaskId,
+    ) -> Option<(Box<[String]>, bool, Timestamp)> {
+        let state = self.swarms.get(swarm)?;
+        let task = state.tasks.get(&id)?;
+        let ready = task.state == swarm::State::Waiting
+            && !task.uncertain
+            && state.unmet(id, u64::MAX).is_none();
+        Some((task.required.clone(), ready, task.ready_at))
+    }
+
+    /// Whether an agent is free that can take a task of one of these requirements.
+    pub(crate) fn can_serve<'a>(
+        &self,
+        swarm: usize,
+        mut classes: impl Iterator<Item = &'a Box<[String]>>,
+    ) -> bool {
+        let Some(state) = self.swarms.get(swarm) else {
+            return false;
+        };
+        classes.any(|required| {
+            state.agents.values().any(|agent| {
+                agent.free()
+                    && required
+                        .iter()
+                        .all(|word| agent.capabilities.binary_search(word).is_ok())
+            })
+        })
+    }
+
+    /// A task's state has changed, or that of one it waits for.
+    fn touch(&mut self, swarm: usize, id: TaskId) {
+        if let Some(waits) = &mut self.waits {
+            waits.touched.push((swarm, id));
+        }
     }
 }

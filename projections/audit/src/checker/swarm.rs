@@ -1,0 +1,333 @@
+//! What the checker knows of a swarm: its tasks, graphs and agents.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use swarm_events::{
+    AgentId, TaskId, Timestamp, agent::Joined, decider::Remembered, ids::EventId,
+    task::DependencyType,
+};
+use uuid::Uuid;
+
+/// Turns of an agent's life that are kept to judge a decision at its cause: a decision is stored within seconds of it.
+const TURNS_KEPT_MAX: usize = 32;
+/// Withdrawn assignments of an agent that are remembered: far more than one can hold.
+const WITHDRAWN_KEPT_MAX: usize = 4_096;
+/// Completions of a swarm that are kept to tell the count at a decision's cause.
+const COMPLETIONS_KEPT_MAX: usize = 16_384;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Completed,
+    /// Failed or cancelled: a person may retry it.
+    Retryable,
+    Rejected,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) assignment: u64,
+    pub(super) agent: AgentId,
+    pub(super) incarnation: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Part of a graph that is not decided on.
+    Staged(Uuid),
+    /// For dependencies, for its time, or for an agent.
+    Waiting,
+    Assigned(Held),
+    /// With the id of the `started`.
+    Running(Held, EventId),
+    /// Its attempt ended or was taken away; a decision of the distributor is due.
+    Between,
+    Ended(End),
+}
+impl State {
+    pub(super) const fn held(self) -> Option<Held> {
+        match self {
+            Self::Assigned(held) | Self::Running(held, _) => Some(held),
+            _ => None,
+        }
+    }
+    pub(super) const fn ended(self) -> bool {
+        matches!(self, Self::Ended(_))
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Edge {
+    pub(super) task: TaskId,
+    pub(super) kind: DependencyType,
+    /// The other task was there when this one came to be. (It may be forgotten when this one is retried.)
+    pub(super) known: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Task {
+    pub(super) state: State,
+    pub(super) generation: u32,
+    pub(super) edges: Box<[Edge]>,
+    pub(super) required: Box<[String]>,
+    /// Sequence of its submission.
+    pub(super) submitted: u64,
+    pub(super) submitted_at: Timestamp,
+    pub(super) content: u128,
+    /// Sequence of its first end, 0 if none: a dependency that was met stays met when a person retries the task.
+    pub(super) first_end: u64,
+    /// Sequence of its `completed`, 0 if none.
+    pub(super) completed: u64,
+    /// Sequence of its last end.
+    pub(super) end: u64,
+    /// Of a rejected graph: whether its id counts as used depends on how far the graph had come.
+    pub(super) loose: bool,
+    /// It took the place of such a one: whether it exists shows with the first decision on it.
+    pub(super) uncertain: bool,
+    /// Live tasks that depend on it.
+    pub(super) named: u32,
+    /// Past the horizon, and remembered for those that name it.
+    pub(super) overdue: bool,
+    /// Queued again at this time.
+    pub(super) ready_at: Timestamp,
+}
+
+#[derive(Debug)]
+pub(super) struct Graph {
+    pub(super) of: u32,
+    /// Task and sequence by index.
+    pub(super) parts: BTreeMap<u32, (TaskId, u64)>,
+    /// Everything that was staged with it.
+    pub(super) staged: Vec<TaskId>,
+    pub(super) first: u64,
+    pub(super) first_at: Timestamp,
+    /// One of its parts is surely more than a repeat.
+    pub(super) certain: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    sequence: u64,
+    incarnation: u64,
+    living: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Agent {
+    pub(super) incarnation: u64,
+    pub(super) places: usize,
+    pub(super) capabilities: Box<[String]>,
+    member: bool,
+    suspected: bool,
+    failed: bool,
+    pub(super) holds: BTreeSet<u64>,
+    pub(super) withdrawn: BTreeSet<u64>,
+    turns: VecDeque<Turn>,
+    forgot_turns: bool,
+}
+
+impl Agent {
+    pub(super) const fn living(&self) -> bool {
+        self.member && !self.suspected && !self.failed
+    }
+    pub(super) fn free(&self) -> bool {
+        self.living() && self.holds.len() < self.places
+    }
+    fn turn(&mut self, sequence: u64) {
+        if self.turns.len() == TURNS_KEPT_MAX {
+            self.turns.pop_front();
+            self.forgot_turns = true;
+        }
+        self.turns.push_back(Turn {
+            sequence,
+            incarnation: self.incarnation,
+            living: self.living(),
+        });
+    }
+
+    pub(super) fn joined(&mut self, joined: &Joined, sequence: u64) -> Result<(), &'static str> {
+        if joined.incarnation <= self.incarnation {
+            return Err("old-incarnation");
+        }
+        self.incarnation = joined.incarnation;
+        self.places = (joined.profile.slots.saturating_add(joined.profile.waiting)) as usize;
+        let mut capabilities = joined.profile.capabilities.clone();
+        capabilities.sort_unstable();
+        self.capabilities = capabilities.into();
+        (self.member, self.suspected, self.failed) = (true, false, false);
+        self.turn(sequence);
+        Ok(())
+    }
+
+    fn judged(&self, incarnation: u64) -> Result<(), &'static str> {
+        if incarnation != self.incarnation {
+            return Err("other-incarnation");
+        }
+        if self.member {
+            Ok(())
+        } else {
+            Err("not-a-member")
+        }
+    }
+    pub(super) fn gone(&mut self, incarnation: u64, sequence: u64) -> Result<(), &'static str> {
+        self.judged(incarnation)?;
+        self.member = false;
+        self.turn(sequence);
+        Ok(())
+    }
+    pub(super) fn suspect(
+        &mut self,
+        incarnation: u64,
+        suspected: bool,
+        sequence: u64,
+    ) -> Result<(), &'static str> {
+        self.judged(incarnation)?;
+        if self.failed {
+            // To work again it must join anew.
+            return Err("failed");
+        }
+        self.suspected = suspected;
+        self.turn(sequence);
+        Ok(())
+    }
+    pub(super) fn fail(&mut self, incarnation: u64, sequence: u64) -> Result<(), &'static str> {
+        self.judged(incarnation)?;
+        self.failed = true;
+        self.turn(sequence);
+        Ok(())
+    }
+
+    /// What is wrong with giving work to `incarnation` for someone who had met everything up to `cause`.
+    pub(super) fn unfit(&self, incarnation: u64, cause: u64) -> Option<String> {
+        match self.turns.iter().rev().find(|t| t.sequence <= cause) {
+            None if self.forgot_turns => None,
+            None => Some("had not joined".to_owned()),
+            Some(turn) if turn.incarnation != incarnation => {
+                Some(format!("was incarnation {}", turn.incarnation))
+            }
+            Some(turn) if !turn.living => {
+                Some(format!("was no healthy member since {}", turn.sequence))
+            }
+            Some(_) => None,
+        }
+    }
+
+    pub(super) fn withdraw(&mut self, assignment: u64) {
+        self.holds.remove(&assignment);
+        if self.withdrawn.len() == WITHDRAWN_KEPT_MAX {
+            self.withdrawn.pop_first();
+        }
+        self.withdrawn.insert(assignment);
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Swarm {
+    pub(super) deleted: bool,
+    pub(super) tasks: BTreeMap<TaskId, Task>,
+    /// Submissions under an id that a staged task has: which of the two exists shows later.
+    pub(super) rivals: BTreeMap<TaskId, Task>,
+    /// Tasks that no decision has confirmed yet, by the sequence of their submission.
+    pub(super) fresh: BTreeMap<u64, TaskId>,
+    pub(super) graphs: BTreeMap<Uuid, Graph>,
+    pub(super) closed: Remembered,
+    pub(super) agents: BTreeMap<AgentId, Agent>,
+    /// Who waits for a task, for as long as that has not ended.
+    pub(super) dependents: BTreeMap<TaskId, Vec<TaskId>>,
+    completed: u64,
+    completions: VecDeque<u64>,
+}
+
+impl Swarm {
+    /// Why a task must not be assigned by one who had met everything up to `cause`.
+    pub(super) fn unmet(&self, id: TaskId, cause: u64) -> Option<String> {
+        let task = self.tasks.get(&id)?;
+        for edge in &task.edges {
+            let met = match self.tasks.get(&edge.task) {
+                None => edge.known,
+                Some(other) => {
+                    let since = if edge.kind == DependencyType::Completion {
+                        other.first_end
+                    } else {
+                        other.completed
+                    };
+                    since != 0 && since <= cause
+                }
+            };
+            if !met {
+                return Some(format!(
+                    "{id} waits for {:?} of {}, which had not come at {cause}",
+                    edge.kind, edge.task
+                ));
+            }
+        }
+        None
+    }
+
+    /// Links a task that comes to be to those that it names.
+    pub(super) fn link(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get(&id) else {
+            return;
+        };
+        if task.edges.is_empty() {
+            return;
+        }
+        let mut edges = task.edges.clone();
+        for edge in &mut edges {
+            if let Some(other) = self.tasks.get_mut(&edge.task) {
+                other.named += 1;
+                edge.known = true;
+                if !other.state.ended() {
+                    self.dependents.entry(edge.task).or_default().push(id);
+                }
+            }
+        }
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.edges = edges;
+        }
+    }
+
+    /// It names nobody any more: it has ended, or never was.
+    pub(super) fn unlink(&mut self, edges: &[Edge]) {
+        for edge in edges {
+            if let Some(other) = self.tasks.get_mut(&edge.task) {
+                other.named = other.named.saturating_sub(1);
+                if other.overdue && other.named == 0 {
+                    self.tasks.remove(&edge.task);
+                }
+            }
+        }
+    }
+
+    /// Forgets a task that ended at `end`, unless it has lived again or someone names it.
+    pub(super) fn past_horizon(&mut self, id: TaskId, end: u64) {
+        let Some(task) = self
+            .tasks
+            .get_mut(&id)
+            .filter(|task| task.end == end && task.state.ended())
+        else {
+            return;
+        };
+        if task.named > 0 {
+            task.overdue = true;
+        } else {
+            self.tasks.remove(&id);
+        }
+    }
+
+    pub(super) fn note_completed(&mut self, sequence: u64) {
+        self.completed += 1;
+        if self.completions.len() == COMPLETIONS_KEPT_MAX {
+            self.completions.pop_front();
+        }
+        self.completions.push_back(sequence);
+    }
+
+    /// How many tasks had completed up to `cause`; `None` if that is too long ago to tell.
+    pub(super) fn completed_at(&self, cause: u64) -> Option<u64> {
+        let after = self.completions.len() - self.completions.partition_point(|&s| s <= cause);
+        if after == COMPLETIONS_KEPT_MAX {
+            return None;
+        }
+        Some(self.completed - after as u64)
+    }
+}

@@ -1,0 +1,416 @@
+//! What happens to a task that exists.
+
+use swarm_events::{
+    AgentId, Body, Recorded, TaskId,
+    task::{Assigned, Carried, RESULT_BYTES_MAX, Retried, Started, Then, Withdrawn},
+};
+
+use super::{
+    Checker,
+    swarm::{End, Held, State},
+};
+use crate::Invariant;
+
+type Outcome<T = ()> = Result<T, &'static str>;
+
+impl Checker {
+    pub(super) fn about_task(
+        &mut self,
+        number: usize,
+        agent: Option<AgentId>,
+        recorded: &Recorded,
+    ) -> Outcome {
+        let id = TaskId(recorded.event.about);
+        let by_agent = |e: Option<AgentId>| e.ok_or("unknown-agent");
+        match &recorded.event.body {
+            Body::TaskStarted(e) => return self.started(number, by_agent(agent)?, id, recorded, e),
+            Body::TaskProgressed(e) => {
+                let state = self.state(number, id)?;
+                return self.runs(number, by_agent(agent)?, state, e.assignment, e.incarnation);
+            }
+            Body::TaskCompleted(e) => {
+                let state = self.state(number, id)?;
+                self.runs(number, by_agent(agent)?, state, e.assignment, e.incarnation)?;
+                if !matches!(&e.result, Carried::Inline(r) if r.len() > RESULT_BYTES_MAX) {
+                    self.release(number, state);
+                    self.ends(number, id, End::Completed, recorded);
+                }
+                return Ok(());
+            }
+            Body::TaskAttemptFailed(e) => {
+                let state = self.state(number, id)?;
+                self.runs(number, by_agent(agent)?, state, e.assignment, e.incarnation)?;
+                self.release(number, state);
+                self.set(number, id, State::Between);
+                return Ok(());
+            }
+            _ => {}
+        }
+        // A decision on it: whatever was doubtful about its existence is so no more.
+        self.confirm(number, id);
+        let state = self.state(number, id)?;
+        match &recorded.event.body {
+            Body::TaskAssigned(e) => {
+                self.assigned(number, by_agent(agent)?, id, state, recorded, e)
+            }
+            Body::TaskWithdrawn(e) => {
+                self.withdrawn(number, by_agent(agent)?, id, state, recorded, e)
+            }
+            Body::TaskRetried(e) => self.retried(number, id, state, recorded, e),
+            Body::TaskRejected(_) => {
+                self.end_decided(number, id, state, None, End::Rejected, recorded)
+            }
+            Body::TaskFailed(e) => {
+                let generation = Some(e.generation);
+                self.end_decided(number, id, state, generation, End::Retryable, recorded)
+            }
+            Body::TaskCancelled(e) => {
+                let generation = Some(e.generation);
+                self.end_decided(number, id, state, generation, End::Retryable, recorded)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn state(&self, number: usize, id: TaskId) -> Outcome<State> {
+        let task = self.swarms[number].tasks.get(&id);
+        Ok(task.ok_or("unknown-task")?.state)
+    }
+
+    fn confirm(&mut self, number: usize, id: TaskId) {
+        let swarm = &mut self.swarms[number];
+        if let Some(task) = swarm.tasks.get(&id)
+            && matches!(task.state, State::Staged(_))
+            && let Some(rival) = swarm.rivals.remove(&id)
+        {
+            // The staged part was never taken in; the one that came alone was.
+            swarm.fresh.insert(rival.submitted, id);
+            swarm.tasks.insert(id, rival);
+        }
+        let Some(task) = swarm.tasks.get_mut(&id) else {
+            return;
+        };
+        let (submitted, uncertain) = (task.submitted, task.uncertain);
+        (task.uncertain, task.loose) = (false, task.loose && !uncertain);
+        swarm.fresh.remove(&submitted);
+        if uncertain {
+            self.begins(number, id);
+        }
+    }
+
+    fn set(&mut self, number: usize, id: TaskId, state: State) {
+        if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
+            task.state = state;
+        }
+        self.touch(number, id);
+    }
+
+    fn release(&mut self, number: usize, state: State) {
+        if let Some(held) = state.held()
+            && let Some(agent) = self.swarms[number].agents.get_mut(&held.agent)
+        {
+            agent.holds.remove(&held.assignment);
+        }
+    }
+
+    fn ends(&mut self, number: usize, id: TaskId, end: End, recorded: &Recorded) {
+        self.notes.checked(Invariant::OneTerminal);
+        let sequence = recorded.sequence;
+        let swarm = &mut self.swarms[number];
+        let Some(task) = swarm.tasks.get_mut(&id) else {
+            return;
+        };
+        if task.first_end == 0 {
+            task.first_end = sequence;
+        }
+        task.end = sequence;
+        if end == End::Completed {
+            task.completed = sequence;
+        }
+        let edges = task.edges.clone();
+        swarm.unlink(&edges);
+        if end == End::Completed {
+            swarm.note_completed(sequence);
+        }
+        let dependents = swarm.dependents.remove(&id).unwrap_or_default();
+        if self.notes.inside {
+            self.ended += 1;
+        }
+        let home = &mut self.homes[usize::from(recorded.subject.partition().number())];
+        home.ended.push_back((home.now, number, id, sequence));
+        self.set(number, id, State::Ended(end));
+        for dependent in dependents {
+            self.touch(number, dependent);
+        }
+    }
+
+    fn assigned(
+        &mut self,
+        number: usize,
+        agent_id: AgentId,
+        id: TaskId,
+        state: State,
+        recorded: &Recorded,
+        assigned: &Assigned,
+    ) -> Outcome {
+        let sequence = recorded.sequence;
+        let cause = recorded.event.decided.map_or(0, |d| d.cause_sequence);
+        self.notes.checked(Invariant::OneStandingAssignment);
+        if let Some(held) = state.held() {
+            self.notes
+                .broken(Invariant::OneStandingAssignment, sequence, || {
+                    format!("{id} is assigned by {}", held.assignment)
+                });
+            return Err("assigned");
+        }
+        if state.ended() {
+            self.notes.broken(Invariant::OneTerminal, sequence, || {
+                format!("{id} is assigned after its end")
+            });
+            return Err("ended");
+        }
+        if state != State::Waiting {
+            return Err("not-queued");
+        }
+        let swarm = &self.swarms[number];
+        let generation = swarm.tasks.get(&id).map(|task| task.generation);
+        if generation != Some(assigned.generation) {
+            return Err("other-generation");
+        }
+        if swarm.tasks.get(&id).is_some_and(|t| !t.edges.is_empty()) {
+            self.notes.checked(Invariant::DependenciesRespected);
+            if let Some(why) = swarm.unmet(id, cause) {
+                self.notes
+                    .broken(Invariant::DependenciesRespected, sequence, || why);
+            }
+        }
+        self.notes.checked(Invariant::AssignedToTheLiving);
+        let unfit = match swarm.agents.get(&agent_id) {
+            None => Some("never joined".to_owned()),
+            Some(agent) => agent.unfit(assigned.incarnation, cause),
+        };
+        if let Some(why) = unfit {
+            self.notes
+                .broken(Invariant::AssignedToTheLiving, sequence, || {
+                    format!(
+                        "{id} is given to incarnation {} of agent {agent_id}, which at {cause} {why}",
+                        assigned.incarnation
+                    )
+                });
+        }
+        let Some(agent) = self.swarms[number].agents.get_mut(&agent_id) else {
+            return Err("unknown-agent");
+        };
+        agent.holds.insert(sequence);
+        // Given to one that has gone or come back since: taken away again, and counted by nobody.
+        if agent.living() && agent.incarnation == assigned.incarnation {
+            self.notes.checked(Invariant::SlotsKept);
+            let (holds, places) = (agent.holds.len(), agent.places);
+            if holds > places {
+                self.notes.broken(Invariant::SlotsKept, sequence, || {
+                    format!("agent {agent_id} holds {holds}, and has {places} places")
+                });
+            }
+        }
+        let held = Held {
+            assignment: sequence,
+            agent: agent_id,
+            incarnation: assigned.incarnation,
+        };
+        self.set(number, id, State::Assigned(held));
+        Ok(())
+    }
+
+    /// Whether this assignment stands and this is its agent's present incarnation.
+    fn stands(
+        &self,
+        number: usize,
+        agent: AgentId,
+        state: State,
+        assignment: u64,
+        incarnation: u64,
+    ) -> Outcome<Held> {
+        let held = state.held().ok_or("late")?;
+        if held.assignment != assignment || held.agent != agent {
+            return Err("late");
+        }
+        let present = self.swarms[number]
+            .agents
+            .get(&agent)
+            .map(|a| a.incarnation);
+        if held.incarnation != incarnation || present != Some(incarnation) {
+            return Err("old-incarnation");
+        }
+        Ok(held)
+    }
+
+    fn runs(
+        &self,
+        number: usize,
+        agent: AgentId,
+        state: State,
+        assignment: u64,
+        incarnation: u64,
+    ) -> Outcome {
+        self.stands(number, agent, state, assignment, incarnation)?;
+        match state {
+            State::Running(..) => Ok(()),
+            _ => Err("not-started"),
+        }
+    }
+
+    fn started(
+        &mut self,
+        number: usize,
+        agent_id: AgentId,
+        id: TaskId,
+        recorded: &Recorded,
+        started: &Started,
+    ) -> Outcome {
+        let sequence = recorded.sequence;
+        self.notes.checked(Invariant::NoStartAfterWithdrawal);
+        let withdrawn = self.swarms[number]
+            .agents
+            .get(&agent_id)
+            .is_some_and(|agent| agent.withdrawn.contains(&started.assignment));
+        if withdrawn {
+            self.notes
+                .broken(Invariant::NoStartAfterWithdrawal, sequence, || {
+                    format!(
+                        "agent {agent_id} starts {id} by {}, which has been withdrawn",
+                        started.assignment
+                    )
+                });
+            return Err("late");
+        }
+        let state = self.state(number, id)?;
+        let held = self.stands(
+            number,
+            agent_id,
+            state,
+            started.assignment,
+            started.incarnation,
+        )?;
+        self.notes.checked(Invariant::OneStart);
+        if let State::Running(_, first) = state {
+            // A repeat of the message is nothing.
+            if first != recorded.event.id {
+                self.counts.started_again += u64::from(self.notes.inside);
+                self.notes.broken(Invariant::OneStart, sequence, || {
+                    format!("agent {agent_id} starts {id} by {} again", held.assignment)
+                });
+            }
+            return Err("started-already");
+        }
+        self.set(number, id, State::Running(held, recorded.event.id));
+        Ok(())
+    }
+
+    fn withdrawn(
+        &mut self,
+        number: usize,
+        agent_id: AgentId,
+        id: TaskId,
+        state: State,
+        recorded: &Recorded,
+        withdrawn: &Withdrawn,
+    ) -> Outcome {
+        match state.held() {
+            Some(held) if held.assignment == withdrawn.assignment && held.agent == agent_id => {}
+            _ => return Err("no-such-assignment"),
+        }
+        if matches!(state, State::Running(..)) && !withdrawn.force {
+            return Err("started");
+        }
+        if let Some(agent) = self.swarms[number].agents.get_mut(&agent_id) {
+            agent.withdraw(withdrawn.assignment);
+        }
+        match withdrawn.then {
+            Then::Queue => self.waits_again(number, id, 0, recorded),
+            Then::RetryAfterMs(delay) => self.waits_again(number, id, delay, recorded),
+            Then::End => self.set(number, id, State::Between),
+        }
+        Ok(())
+    }
+
+    fn waits_again(&mut self, number: usize, id: TaskId, delay: u64, recorded: &Recorded) {
+        let now = self.homes[usize::from(recorded.subject.partition().number())].now;
+        if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
+            task.ready_at = now.plus_millis(delay);
+        }
+        self.set(number, id, State::Waiting);
+    }
+
+    fn retried(
+        &mut self,
+        number: usize,
+        id: TaskId,
+        state: State,
+        recorded: &Recorded,
+        retried: &Retried,
+    ) -> Outcome {
+        let generation = self.swarms[number]
+            .tasks
+            .get(&id)
+            .map_or(0, |task| task.generation);
+        if retried.error.is_some() {
+            // It answers a failed attempt.
+            self.notes.checked(Invariant::ResultOfStandingAssignment);
+            if state != State::Between {
+                self.notes.broken(
+                    Invariant::ResultOfStandingAssignment,
+                    recorded.sequence,
+                    || format!("{id} is retried for a failed attempt that did not count"),
+                );
+            }
+        }
+        match state {
+            State::Between if retried.generation == generation => {}
+            State::Ended(End::Retryable)
+                if generation.checked_add(1) == Some(retried.generation) =>
+            {
+                if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
+                    task.generation = retried.generation;
+                }
+                self.swarms[number].link(id);
+                self.counts.reopened += u64::from(self.notes.inside);
+            }
+            State::Between | State::Ended(_) => return Err("other-generation"),
+            _ => return Err("no-failed-attempt"),
+        }
+        self.waits_again(number, id, retried.delay_ms, recorded);
+        Ok(())
+    }
+
+    fn end_decided(
+        &mut self,
+        number: usize,
+        id: TaskId,
+        state: State,
+        generation: Option<u32>,
+        end: End,
+        recorded: &Recorded,
+    ) -> Outcome {
+        match state {
+            State::Waiting | State::Between => {
+                let present = self.swarms[number].tasks.get(&id).map(|t| t.generation);
+                if generation.is_some() && generation != present {
+                    return Err("other-generation");
+                }
+                self.ends(number, id, end, recorded);
+                Ok(())
+            }
+            State::Ended(_) => {
+                self.counts.doubled += u64::from(self.notes.inside);
+                let kind = recorded.event.body.type_name();
+                self.notes
+                    .broken(Invariant::OneTerminal, recorded.sequence, || {
+                        format!("{id}: a second end, {kind}")
+                    });
+                Err("ended")
+            }
+            State::Staged(_) => Err("staged"),
+            _ => Err("assigned"),
+        }
+    }
+}

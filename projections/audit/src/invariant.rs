@@ -1,0 +1,126 @@
+//! The registry: every promise by a name that does not change.
+
+use std::fmt;
+
+/// What can judge a promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judge {
+    /// The log alone, by [`crate::Checker`].
+    Log,
+    /// Who has several folds at hand: the simulation.
+    Folds,
+    /// Who has the tables at hand: `swarm audit --read-model`.
+    Tables,
+}
+
+macro_rules! invariants {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $judge:ident, $design:literal, $meaning:literal;)+) => {
+        /// A promise.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Invariant { $(#[doc = $meaning] $variant),+ }
+        impl Invariant {
+            /// All of them, in the order in which a report lists them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// Its name: stable, in kebab-case.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+            /// What it promises, in one line.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning),+ }
+            }
+            /// The part of the design that it stands for.
+            pub const fn design(self) -> &'static str {
+                match self { $(Self::$variant => $design),+ }
+            }
+            /// What it can be judged by.
+            pub const fn judge(self) -> Judge {
+                match self { $(Self::$variant => Judge::$judge),+ }
+            }
+        }
+    };
+}
+
+invariants! {
+    OneTerminal = "one-terminal-state", Log, "tasks: finish",
+        "A task has one valid end in each generation, and nothing is decided on it after that.";
+    EveryTaskEnds = "every-task-ends", Log, "promise 1",
+        "Every accepted task ends (judged of a log that has come to rest).";
+    ResultOfStandingAssignment = "result-of-standing-assignment", Log, "tasks: finish",
+        "A result counts only under an assignment that stands: the distributor has counted and answered no other.";
+    OneStandingAssignment = "one-standing-assignment", Log, "deciding: order",
+        "No task is assigned while an assignment of it stands.";
+    SlotsKept = "slots-kept", Log, "tasks: bounded queues of agents",
+        "No agent holds more than its slots and waiting places.";
+    AssignedToTheLiving = "assigned-to-the-living", Log, "deciding: validity",
+        "Nothing is assigned to an incarnation that was, at the decision's causeseq, no healthy member.";
+    NoStartAfterWithdrawal = "no-start-after-withdrawal", Log, "tasks: start",
+        "No start of an assignment is stored after its withdrawal.";
+    OneStart = "one-start-per-assignment", Log, "tasks: start",
+        "An agent starts an assignment once.";
+    DependenciesRespected = "dependencies-respected", Log, "tasks: dependencies",
+        "No task is assigned before, at the decision's causeseq, what it depends on had ended as it asks.";
+    GraphsDecided = "graphs-decided", Log, "tasks: dependencies",
+        "A graph is decided on once, accepted only when all its parts had been met, and not left undecided.";
+    EpochsRise = "epochs-rise", Log, "deciding: partitions and replicas",
+        "Each claim follows the one that it names, and no decision is stored under another claim than the last.";
+    OrdinalsRise = "ordinals-rise", Log, "deciding: validity",
+        "Within an epoch an ordinal stands for one decision, under the id that derives from it.";
+    OneOwnerPerEpoch = "one-owner-per-epoch", Log, "deciding: partitions and replicas",
+        "Every decision under an epoch is by the instance that claimed it.";
+    CommandsAnswered = "commands-answered", Log, "deciding: open marks",
+        "Every command is answered by an event that names it (judged of a log that has come to rest).";
+    CutOffsWellFormed = "cut-offs-well-formed", Log, "deciding: partitions and replicas",
+        "An observation that a replica was cut off begins before it ends, is not from the future, and does not go back.";
+    FoldsAgree = "folds-agree", Folds, "deciding: order",
+        "Owner, standby, snapshot plus tail and cold fold have the same state at every sequence.";
+    ReadModelEqualsFold = "read-model-equals-fold", Tables, "read models",
+        "The tables hold, at their committed sequence, exactly the rows that the log gives.";
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub invariant: Invariant,
+    /// Where in the log.
+    pub sequence: u64,
+    /// What.
+    pub detail: String,
+}
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} at {}: {}",
+            self.invariant, self.sequence, self.detail
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_in_kebab_case() {
+        let names: BTreeSet<_> = Invariant::ALL.iter().map(|i| i.name()).collect();
+        assert_eq!(names.len(), Invariant::ALL.len());
+        for invariant in Invariant::ALL {
+            let name = invariant.name();
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'),
+                "{name}"
+            );
+            assert!(invariant.meaning().ends_with('.'), "{name}");
+        }
+    }
+}
