@@ -244,6 +244,8 @@ impl Swarm {
         for edge in &task.edges {
             let met = match self.tasks.get(&edge.task) {
                 None => edge.known,
+                // The one before it under this id has ended, and may be the one that is meant.
+                Some(other) if other.uncertain => true,
                 Some(other) => {
                     let since = if edge.kind == DependencyType::Completion {
                         other.first_end
