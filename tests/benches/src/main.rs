@@ -1,6 +1,8 @@
 //! `./dev bench NAME`: what Swarm does in a second, and what it takes for that. Nothing here is part of a product.
 
 mod core;
+mod failover;
+mod installation;
 mod machine;
 mod pipeline;
 
@@ -18,6 +20,12 @@ struct Cli {
 enum Bench {
     /// Tasks per second and time to assignment, end to end, beside a bare JetStream pipeline on the same servers
     Pipeline(pipeline::Options),
+    /// Time without decisions when the replica that decides is killed, stopped or told to go
+    Takeover(failover::TakeoverOptions),
+    /// Share of probes that are answered in time while everything is broken by a fixed script
+    Availability(failover::AvailabilityOptions),
+    /// What a further replica of the distributor takes off the others
+    Replicas(failover::SharesOptions),
     /// Decisions per second and bytes per queued task of the pure distributor core
     Core(core::Options),
 }
@@ -25,6 +33,9 @@ enum Bench {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().bench {
         Bench::Pipeline(options) => pipeline::run(&options),
+        Bench::Takeover(options) => failover::takeover(&options),
+        Bench::Availability(options) => failover::availability(&options),
+        Bench::Replicas(options) => failover::shares(&options),
         Bench::Core(options) => core::run(&options),
     }
 }

@@ -2,10 +2,9 @@
 
 mod bare;
 mod history;
-mod installation;
-mod load;
+pub mod load;
 mod memory;
-mod swarm;
+pub mod swarm;
 mod timeline;
 mod writer;
 
@@ -14,19 +13,20 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, ensure};
 use swarm_events::AgentId;
 use swarm_servers::Durability;
 use uuid::Uuid;
 
 use self::{
     bare::Bare,
-    installation::{Installation, word},
     load::{Load, Pace},
     swarm::{Agents, Swarm},
     timeline::Figures,
 };
-use crate::machine;
+use crate::{
+    installation::{self, Access, Installation, word},
+    machine,
+};
 
 /// The paced run: as many tasks a second.
 const PACED_RATE: u32 = 500;
@@ -114,7 +114,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 async fn measure(options: &Options) -> anyhow::Result<()> {
-    let (root, binary) = places(options)?;
+    let (root, binary) = installation::places(options.dir.as_deref(), options.swarm.as_deref())?;
+    if options.forms.iter().any(|form| *form != Form::Bare) {
+        installation::ensure_built(&binary)?;
+    }
     let (fsync_p50, fsync_p99) = machine::fsync_times(&root)?;
     println!("machine     {}", machine::describe());
     println!(
@@ -152,7 +155,7 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
             Mode::Speed => Durability::Speed,
             Mode::Always => Durability::Always,
         };
-        let installation = Installation::start(&root, durability).await?;
+        let installation = Installation::start(&root, durability, Access::Open).await?;
         if index == 0 {
             println!("servers     {}", installation.versions().await?);
         }
@@ -171,7 +174,7 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
         installation.stop().await;
     }
     if options.forms.contains(&Form::Memory) {
-        let mut installation = Installation::start(&root, Durability::Speed).await?;
+        let mut installation = Installation::start(&root, Durability::Speed, Access::Open).await?;
         installation.start_services(&binary).await?;
         let bytes = memory::bytes_per_task(&installation, options.queued).await?;
         println!(
@@ -185,25 +188,6 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
         installation.stop().await;
     }
     Ok(())
-}
-
-/// The folder to measure in, and the binary to measure.
-fn places(options: &Options) -> anyhow::Result<(PathBuf, PathBuf)> {
-    let me = std::env::current_exe()?;
-    let beside = me.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-    let root = options.dir.clone().unwrap_or_else(|| beside.clone());
-    std::fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
-    let binary = options
-        .swarm
-        .clone()
-        .unwrap_or_else(|| beside.join("swarm"));
-    let needed = options.forms.iter().any(|form| *form != Form::Bare);
-    ensure!(
-        !needed || binary.is_file(),
-        "{} is not there: build it first (cargo build --release -p swarm), or name another with --swarm",
-        binary.display()
-    );
-    Ok((root, binary))
 }
 
 async fn mode_figures(
@@ -276,7 +260,9 @@ async fn mode_figures(
     let started = began.elapsed();
     let configuration = serde_json::json!({ "max_agents": 10_000, "max_workers": 10_000 });
     let swarm = Swarm::create(&installation, place, configuration).await?;
-    let agents = Agents::start(&installation, &swarm, &ids, options.slots, options.waiting).await?;
+    let crew: Vec<_> = ids.iter().map(|id| (place, *id)).collect();
+    let (slots, waiting) = (options.slots, options.waiting);
+    let agents = Agents::start(&installation, &swarm.log, &crew, slots, waiting).await?;
     let mut completed = 0;
     let from = swarm.put_through(&agents, warm_up).await?;
     swarm.figures(from, warm_up.tasks).await?;

@@ -7,11 +7,10 @@ use swarm_log::{Log, Tailed};
 use tokio::time::{Duration, timeout};
 
 use super::{
-    installation::Installation,
     load::{Gate, Load, Pace},
     swarm::{Swarm, new_place},
 };
-use crate::machine::resident_bytes;
+use crate::{installation::Installation, machine::resident_bytes};
 
 /// The distributor measures an active swarm once a second.
 const MEASURED_PATIENCE: Duration = Duration::from_secs(60);

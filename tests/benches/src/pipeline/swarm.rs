@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    installation::{Installation, of_log},
     load::{Gate, Load, Pace},
     timeline::{Figures, Step, Timeline},
 };
+use crate::installation::{Installation, of_log};
 
 /// Threads that run the agents: they have a runtime of their own.
 pub const AGENT_THREADS: &str = "agents";
@@ -102,38 +102,7 @@ impl Swarm {
     /// # Errors
     /// The log refuses one.
     pub async fn submit(&self, gate: &Gate, load: Load) -> anyhow::Result<()> {
-        let payload = payload()?;
-        let (due, mut waiting) = mpsc::unbounded_channel();
-        let pace = async {
-            gate.pace(load, |_| {
-                let _ = due.send(()); // received below, to the end
-            })
-            .await;
-            drop(due);
-        };
-        let publish = async {
-            let mut appends = JoinSet::new();
-            let mut ready = Vec::new();
-            while waiting.recv_many(&mut ready, SUBMIT_TOGETHER).await > 0 {
-                let messages = ready
-                    .drain(..)
-                    .map(|()| submission(self.place, &payload))
-                    .collect::<anyhow::Result<Vec<_>>>()?;
-                appends.spawn(self.log.append(messages));
-                while let Some(stored) = appends.try_join_next() {
-                    for outcome in stored? {
-                        outcome?;
-                    }
-                }
-            }
-            while let Some(stored) = appends.join_next().await {
-                for outcome in stored? {
-                    outcome?;
-                }
-            }
-            anyhow::Ok(())
-        };
-        tokio::join!(pace, publish).1
+        submit(&self.log, &[self.place], gate, load).await
     }
 
     /// The figures of `tasks` tasks, by the log from sequence `from` on: waits for their results there.
@@ -213,6 +182,52 @@ impl Swarm {
     }
 }
 
+/// Submits `load` at its pace, to the swarms at `places` in turn, and waits until all of it is stored.
+///
+/// # Errors
+/// The log refuses one.
+pub async fn submit(
+    log: &JetStreamLog,
+    places: &[Place],
+    gate: &Gate,
+    load: Load,
+) -> anyhow::Result<()> {
+    let payload = payload()?;
+    let (due, mut waiting) = mpsc::unbounded_channel();
+    let pace = async {
+        gate.pace(load, |_| {
+            let _ = due.send(()); // received below, to the end
+        })
+        .await;
+        drop(due);
+    };
+    let publish = async {
+        let mut appends = JoinSet::new();
+        let mut ready = Vec::new();
+        let mut places = places.iter().cycle();
+        while waiting.recv_many(&mut ready, SUBMIT_TOGETHER).await > 0 {
+            let messages = ready
+                .drain(..)
+                .zip(&mut places)
+                .map(|((), place)| submission(*place, TaskId(Uuid::now_v7()), &payload))
+                .collect::<anyhow::Result<Vec<_>>>()?;
+            appends.spawn(log.append(messages));
+            while let Some(stored) = appends.try_join_next() {
+                for outcome in stored? {
+                    outcome?;
+                }
+            }
+        }
+        while let Some(stored) = appends.join_next().await {
+            for outcome in stored? {
+                outcome?;
+            }
+        }
+        anyhow::Ok(())
+    };
+    tokio::join!(pace, publish).1
+}
+
 /// Agents of one process on one connection, with threads of their own.
 pub struct Agents {
     runtime: Option<Runtime>,
@@ -221,18 +236,18 @@ pub struct Agents {
 }
 
 impl Agents {
-    /// Starts an agent for each id and waits until the log says that all have joined.
+    /// Starts an agent for each of `crew` and waits until the log says that all have joined.
     ///
     /// # Errors
     /// One of them is refused.
     pub async fn start(
         installation: &Installation,
-        swarm: &Swarm,
-        ids: &[AgentId],
+        log: &JetStreamLog,
+        crew: &[(Place, AgentId)],
         slots: u32,
         waiting: u32,
     ) -> anyhow::Result<Self> {
-        let from = swarm.log.info().await?.last_sequence + 1;
+        let from = log.info().await?.last_sequence + 1;
         let none = Load {
             tasks: 0,
             pace: Pace::Open(0),
@@ -250,20 +265,17 @@ impl Agents {
         };
         let mut settings = LinkSettings::new(installation.nats_url());
         settings.durability = of_log(installation.durability);
-        let (place, ids, stop, gate) = (
-            swarm.place,
-            ids.to_vec(),
-            agents.stop.clone(),
-            agents.gate.clone(),
-        );
-        let many = ids.len();
+        settings.creds = installation.admin()?;
+        let (stop, gate) = (agents.stop.clone(), agents.gate.clone());
+        let many = crew.len();
+        let crew = crew.to_vec();
         let Some(runtime) = &agents.runtime else {
             bail!("the agents' runtime is gone");
         };
         let running = runtime.spawn(async move {
             let link = Link::open(&settings, "bench agents").await?;
             let mut running = JoinSet::new();
-            for id in ids {
+            for (place, id) in crew {
                 let agent = Agent::builder(settings.clone(), place.org, place.swarm)
                     .id(id)
                     .slots(slots)
@@ -278,8 +290,8 @@ impl Agents {
             anyhow::Ok(())
         });
         let joined = async {
-            let filter = format!("swarm.evt.{place}.agent.{}.*", AgentVerb::Joined);
-            let mut tail = swarm.log.tail(vec![filter], from);
+            let filter = format!("swarm.evt.*.*.*.agent.{}.*", AgentVerb::Joined);
+            let mut tail = log.tail(vec![filter], from);
             for count in 0..many {
                 if next(&mut tail).await?.is_none() {
                     bail!("only {count} of {many} agents joined");
@@ -294,7 +306,8 @@ impl Agents {
         Ok(agents)
     }
 
-    fn hold(&self, gate: Gate) {
+    /// Has `gate` told of every result from now on.
+    pub fn hold(&self, gate: Gate) {
         *self.gate.lock().unwrap_or_else(PoisonError::into_inner) = gate;
     }
 
@@ -325,13 +338,13 @@ impl Handler for NoOp {
 }
 
 /// The payload of every task.
-fn payload() -> anyhow::Result<Json> {
+pub fn payload() -> anyhow::Result<Json> {
     let text = "p".repeat(PAYLOAD_BYTES - "{\"text\":\"\"}".len());
     Ok(Json::from_value(&serde_json::json!({ "text": text }))?)
 }
 
-fn submission(place: Place, payload: &Json) -> anyhow::Result<Message> {
-    let task = TaskId(Uuid::now_v7());
+/// The submission of a task that does nothing.
+pub fn submission(place: Place, task: TaskId, payload: &Json) -> anyhow::Result<Message> {
     let subject = Subject::Task(place, TaskVerb::Submitted, None);
     let submitted = Submitted {
         task_type: "noop".to_owned(),
@@ -350,7 +363,8 @@ fn submission(place: Place, payload: &Json) -> anyhow::Result<Message> {
     message(EventId(task.0), &subject, task.0, submitted.into())
 }
 
-fn message(id: EventId, subject: &Subject, about: Uuid, body: Body) -> anyhow::Result<Message> {
+/// A message as a client sends it.
+pub fn message(id: EventId, subject: &Subject, about: Uuid, body: Body) -> anyhow::Result<Message> {
     let micros = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
     let time = Timestamp::from_micros(i64::try_from(micros)?);
     let source = Source::Client("/bench".to_owned());
@@ -364,7 +378,7 @@ fn message(id: EventId, subject: &Subject, about: Uuid, body: Body) -> anyhow::R
 }
 
 /// Sends a command and waits for the first event that names it, which must not be a refusal.
-async fn command(
+pub async fn command(
     log: &JetStreamLog,
     subject: &Subject,
     about: Uuid,
