@@ -54,7 +54,13 @@ pub struct Settings {
     pub log: Option<String>,
     /// `text` or `json` (`log_format`).
     pub log_json: bool,
+    /// The replica's name, the same whenever its process is started again, so that the new process replaces the old one at
+    /// once instead of after the old one's silence (`replica_name`; none: each process is a replica of its own).
+    pub replica_name: Option<String>,
 }
+
+/// Longest replica name: host names, which orchestrators use for it, have at most 63 characters.
+pub const REPLICA_NAME_CHARS_MAX: usize = 63;
 
 /// Most bytes of the event stream unless set otherwise: 64 GiB, what a small disk can spare.
 pub const LOG_BYTES_MAX_DEFAULT: i64 = 64 << 30;
@@ -74,6 +80,7 @@ impl Default for Settings {
             log_bytes_max: LOG_BYTES_MAX_DEFAULT,
             log: None,
             log_json: false,
+            replica_name: None,
         }
     }
 }
@@ -237,6 +244,17 @@ impl Settings {
                 "json" => self.log_json = true,
                 _ => bad("give text or json"),
             },
+            "replica_name" => {
+                let fits = (1..=REPLICA_NAME_CHARS_MAX).contains(&value.len())
+                    && value
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+                if fits {
+                    self.replica_name = Some(value.to_owned());
+                } else {
+                    bad("give 1 to 63 letters, digits, dashes, underscores or dots");
+                }
+            }
             _ => problems.push(format!("{origin}: there is no such setting")),
         }
     }
@@ -272,6 +290,25 @@ mod tests {
             ),
             (5, Some("warn"), "http://a")
         );
+    }
+
+    #[test]
+    fn a_replica_name_has_at_most_63_plain_characters() {
+        let load = |name: &str| {
+            Settings::load(&Sources {
+                env: pairs(&[("SWARM_REPLICA_NAME", name)]),
+                ..Sources::default()
+            })
+        };
+        let longest = "x".repeat(REPLICA_NAME_CHARS_MAX);
+        for name in ["distributor-2", "a.b_C", &longest] {
+            let settings = load(name).expect("good");
+            assert_eq!(settings.replica_name.as_deref(), Some(name));
+        }
+        assert_eq!(Settings::default().replica_name, None);
+        for name in ["", "a b", "ä", &format!("{longest}x")] {
+            assert!(load(name).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -30,23 +30,29 @@ const NAME_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked for.
 const NAME_LOOK: Duration = Duration::from_millis(100);
 
-/// A client of the gateway.
+/// A client of the gateways, of which any will do.
 #[derive(Clone)]
 pub struct Api {
     http: reqwest::Client,
-    base: String,
+    bases: Arc<[String]>,
+    /// The one that answered last.
+    current: Arc<AtomicUsize>,
     key: String,
     /// The highest stream sequence that one of its writes has reached.
     written: Arc<AtomicU64>,
 }
 
 impl Api {
-    /// A client of the gateway that `target` names.
+    /// A client of the gateways that `target` names.
     pub fn new(target: &Target) -> Outcome<Self> {
-        let base = target
-            .api_url
-            .as_deref()
-            .ok_or_else(|| target.missing("gateway", "--api-url", "SWARM_API_URL"))?;
+        if target.api_urls.is_empty() {
+            return Err(target.missing("gateway", "--api-url", "SWARM_API_URL"));
+        }
+        let bases = target
+            .api_urls
+            .iter()
+            .map(|url| url.trim_end_matches('/').to_owned())
+            .collect();
         let key = target
             .api_key
             .clone()
@@ -57,20 +63,21 @@ impl Api {
             .map_err(|error| Failure::failed(format!("no HTTP client: {error}")))?;
         Ok(Self {
             http,
-            base: base.trim_end_matches('/').to_owned(),
+            bases,
+            current: Arc::default(),
             key,
             written: Arc::default(),
         })
     }
 
-    /// Where the gateway is.
+    /// Where the gateway is that answered last.
     pub fn base(&self) -> &str {
-        &self.base
+        &self.bases[self.current.load(Ordering::Relaxed) % self.bases.len()]
     }
 
     /// `GET path`, as JSON.
     pub async fn get(&self, path: &str, query: &[(&str, String)]) -> Outcome<Value> {
-        self.send(self.request(Method::GET, path).query(query))
+        self.send(Method::GET, path, |request| request.query(query))
             .await
     }
     /// `POST path` with a JSON body.
@@ -80,19 +87,23 @@ impl Api {
         body: &Value,
         idempotency_key: Option<&str>,
     ) -> Outcome<Value> {
-        let mut request = self.request(Method::POST, path).json(body);
-        if let Some(key) = idempotency_key {
-            request = request.header("Idempotency-Key", key);
-        }
-        self.send(request).await
+        self.send(Method::POST, path, |request| {
+            let request = request.json(body);
+            match idempotency_key {
+                Some(key) => request.header("Idempotency-Key", key),
+                None => request,
+            }
+        })
+        .await
     }
     /// `PUT path` with a JSON body.
     pub async fn put(&self, path: &str, body: &Value) -> Outcome<Value> {
-        self.send(self.request(Method::PUT, path).json(body)).await
+        self.send(Method::PUT, path, |request| request.json(body))
+            .await
     }
     /// `DELETE path`.
     pub async fn delete(&self, path: &str) -> Outcome<Value> {
-        self.send(self.request(Method::DELETE, path)).await
+        self.send(Method::DELETE, path, |request| request).await
     }
 
     /// Waits until the lists show what was written, so that the next command sees it. Not for long: with PostgreSQL down
@@ -140,18 +151,19 @@ impl Api {
         path: &str,
         last_event_id: Option<u64>,
     ) -> Outcome<reqwest::Response> {
-        let mut request = self
-            .http
-            .request(Method::GET, format!("{}{path}", self.base))
-            .bearer_auth(&self.key)
-            .header(header::ACCEPT, "text/event-stream");
-        if let Some(id) = last_event_id {
-            request = request.header("Last-Event-ID", id.to_string());
-        }
-        let response = request
-            .send()
-            .await
-            .map_err(|error| self.unreachable(&error))?;
+        let response = self
+            .at_any(true, |base| {
+                let mut request = self
+                    .http
+                    .request(Method::GET, format!("{base}{path}"))
+                    .bearer_auth(&self.key)
+                    .header(header::ACCEPT, "text/event-stream");
+                if let Some(id) = last_event_id {
+                    request = request.header("Last-Event-ID", id.to_string());
+                }
+                request.send()
+            })
+            .await?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -188,27 +200,33 @@ impl Api {
         }
     }
 
-    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http
-            .request(method, format!("{}{path}", self.base))
-            .bearer_auth(&self.key)
-            .timeout(REQUEST_TIMEOUT)
-    }
-
-    async fn send(&self, request: reqwest::RequestBuilder) -> Outcome<Value> {
-        let response = request
-            .send()
-            .await
-            .map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
-        let sequence = response.headers().get(SEQUENCE_HEADER);
-        if let Some(sequence) = sequence.and_then(|value| value.to_str().ok()?.parse().ok()) {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        with: impl Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Outcome<Value> {
+        let (status, sequence, text) = self
+            .at_any(method == Method::GET, |base| {
+                let request = self
+                    .http
+                    .request(method.clone(), format!("{base}{path}"))
+                    .bearer_auth(&self.key)
+                    .timeout(REQUEST_TIMEOUT);
+                let request = with(request);
+                async move {
+                    let response = request.send().await?;
+                    let sequence = response
+                        .headers()
+                        .get(SEQUENCE_HEADER)
+                        .and_then(|value| value.to_str().ok()?.parse().ok());
+                    Ok((response.status(), sequence, response.text().await?))
+                }
+            })
+            .await?;
+        if let Some(sequence) = sequence {
             self.written.fetch_max(sequence, Ordering::Relaxed);
         }
-        let text = response
-            .text()
-            .await
-            .map_err(|error| self.unreachable(&error))?;
         if !status.is_success() {
             return Err(problem(status, &text));
         }
@@ -218,14 +236,41 @@ impl Api {
         serde_json::from_str(&text).map_err(|error| {
             Failure::failed(format!(
                 "{} answered with something else than JSON: {error}",
-                self.base
+                self.base()
             ))
         })
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+    /// Asks the gateway that answered last, then the others. A request that may have arrived is sent again only if it is
+    /// `safe`.
+    async fn at_any<T, F: Future<Output = reqwest::Result<T>>>(
+        &self,
+        safe: bool,
+        ask: impl Fn(&str) -> F,
+    ) -> Outcome<T> {
+        let first = self.current.load(Ordering::Relaxed);
+        let mut step = 0;
+        loop {
+            let index = (first + step) % self.bases.len();
+            let error = match ask(&self.bases[index]).await {
+                Ok(answer) => {
+                    self.current.store(index, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            step += 1;
+            // One that does not answer in time has had its time; the caller's patience is over too.
+            let elsewhere = error.is_connect() || (safe && !error.is_timeout());
+            if !elsewhere || step == self.bases.len() {
+                return Err(self.unreachable(&self.bases[index], &error));
+            }
+        }
+    }
+
+    fn unreachable(&self, base: &str, error: &reqwest::Error) -> Failure {
         if error.is_timeout() {
-            return Failure::timeout(format!("{} did not answer in time", self.base));
+            return Failure::timeout(format!("{base} did not answer in time"));
         }
         let mut causes = error.to_string();
         let mut cause = std::error::Error::source(error);
@@ -233,9 +278,12 @@ impl Api {
             causes = next.to_string();
             cause = next.source();
         }
+        let gateway = match self.bases.len() {
+            1 => format!("the gateway at {base}"),
+            bases => format!("any of {bases} gateways, the last at {base}"),
+        };
         Failure::failed(format!(
-            "cannot reach the gateway at {}: {causes}. Does it run? `swarm status` tells, `swarm up` starts it",
-            self.base
+            "cannot reach {gateway}: {causes}. Does it run? `swarm status` tells, `swarm up` starts it"
         ))
     }
 }
@@ -274,6 +322,88 @@ mod tests {
         let failure = problem(StatusCode::UNPROCESSABLE_ENTITY, body);
         assert_eq!(failure.message, "priority: must be 1 to 10 (leave it out)");
         assert_eq!(failure.code, Code::Failed);
+    }
+
+    /// A gateway that answers every request with its name and counts them.
+    async fn gateway(name: &'static str) -> (String, Arc<AtomicUsize>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                let mut request = [0u8; 4096];
+                let _ = stream.read(&mut request).await;
+                // One that is called `broken` takes the request and says nothing.
+                if name != "broken" {
+                    let body = format!("{{\"name\":\"{name}\"}}");
+                    let head = format!(
+                        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                        body.len()
+                    );
+                    let _ = stream.write_all((head + &body).as_bytes()).await;
+                }
+            }
+        });
+        (url, asked)
+    }
+
+    fn api(urls: &[&str]) -> Api {
+        Api::new(&Target {
+            api_urls: urls.iter().map(|url| (*url).to_owned()).collect(),
+            api_key: Some("k".to_owned()),
+            ..Target::default()
+        })
+        .expect("made")
+    }
+
+    /// An address where nobody listens.
+    fn nobody() -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        format!("http://{}", listener.local_addr().expect("bound"))
+    }
+
+    #[tokio::test]
+    async fn given_a_gateway_that_refuses_the_connection_then_the_next_one_is_asked_and_stays() {
+        let (url, asked) = gateway("second").await;
+        let api = api(&[&nobody(), &url]);
+        let posted = api.post("/x", &Value::Null, None).await.expect("answered");
+        assert_eq!(posted["name"], "second");
+        assert_eq!(api.base(), url);
+        api.get("/x", &[]).await.expect("answered");
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn given_a_request_that_may_have_arrived_then_only_a_read_is_sent_elsewhere() {
+        let (broken, taken) = gateway("broken").await;
+        let (url, asked) = gateway("second").await;
+        let writes = api(&[&broken, &url]);
+        assert!(writes.post("/x", &Value::Null, None).await.is_err());
+        assert_eq!(
+            asked.load(Ordering::SeqCst),
+            0,
+            "a write might be done twice"
+        );
+        assert!(taken.load(Ordering::SeqCst) > 0);
+        let read = api(&[&broken, &url])
+            .get("/x", &[])
+            .await
+            .expect("answered");
+        assert_eq!(read["name"], "second");
+    }
+
+    #[tokio::test]
+    async fn given_no_gateway_then_the_message_counts_them() {
+        let failure = api(&[&nobody(), &nobody()])
+            .get("/x", &[])
+            .await
+            .expect_err("nobody");
+        assert!(failure.message.contains("any of 2 gateways"), "{failure}");
     }
 
     #[test]

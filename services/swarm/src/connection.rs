@@ -34,7 +34,7 @@ pub struct ServerArgs {
         help_heading = "Server"
     )]
     pub data: Option<PathBuf>,
-    /// Address of the gateway, such as http://127.0.0.1:7700
+    /// Address of the gateway, such as http://127.0.0.1:7700; of several gateways separated by commas
     #[arg(
         long,
         global = true,
@@ -87,11 +87,14 @@ pub struct ServerArgs {
 /// `connection.json`, of mode 0600 because it holds a key and a password.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionFile {
-    /// Address of the gateway.
+    /// Address of the first gateway.
     pub api_url: String,
+    /// Addresses of all gateways, the first one included; any of them answers alike.
+    #[serde(default)]
+    pub api_urls: Vec<String>,
     /// The first admin's key.
     pub api_key: String,
-    /// Address of nats-server.
+    /// Address of nats-server; of a cluster's, separated by commas.
     pub nats_url: String,
     /// File with the credentials of the command line's user on the bus.
     pub nats_creds: Option<PathBuf>,
@@ -189,7 +192,19 @@ impl ServerArgs {
             .filter(|_| !other_server)
             .and_then(|file| file.nats_creds.clone());
         Target {
-            api_url: self.api_url.clone().or_else(|| from_file(|f| &f.api_url)),
+            api_urls: match (&self.api_url, &file) {
+                (Some(given), _) => given
+                    .split(',')
+                    .map(|url| url.trim().to_owned())
+                    .filter(|url| !url.is_empty())
+                    .collect(),
+                // A file of an earlier version names one.
+                (None, Some(file)) if file.api_urls.is_empty() => {
+                    from_file(|f| &f.api_url).into_iter().collect()
+                }
+                (None, Some(file)) => file.api_urls.clone(),
+                (None, None) => Vec::new(),
+            },
             api_key: self.api_key.clone().or_else(|| from_file(|f| &f.api_key)),
             nats_url: self.nats_url.clone().or_else(|| from_file(|f| &f.nats_url)),
             nats_creds: self.nats_creds.clone().or(creds),
@@ -204,12 +219,12 @@ impl ServerArgs {
 }
 
 /// What is known of the server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Target {
     /// The data folder.
     pub data: PathBuf,
-    /// Address of the gateway.
-    pub api_url: Option<String>,
+    /// Addresses of the gateways; none if none is known.
+    pub api_urls: Vec<String>,
     /// API key.
     pub api_key: Option<String>,
     /// Address of nats-server.
@@ -261,6 +276,10 @@ mod tests {
     fn file() -> ConnectionFile {
         ConnectionFile {
             api_url: "http://127.0.0.1:7700".into(),
+            api_urls: vec![
+                "http://127.0.0.1:7700".into(),
+                "http://127.0.0.1:7701".into(),
+            ],
             api_key: "k".into(),
             nats_url: "nats://127.0.0.1:7422".into(),
             nats_creds: Some("/d/operator.creds".into()),
@@ -278,9 +297,29 @@ mod tests {
             ..ServerArgs::default()
         };
         let target = args.over("/d".into(), Some(file()));
-        assert_eq!(target.api_url.as_deref(), Some("http://elsewhere"));
+        assert_eq!(target.api_urls, ["http://elsewhere"]);
         assert_eq!(target.api_key.as_deref(), Some("k"));
         assert_eq!(target.nats_creds, Some("/d/operator.creds".into()));
+    }
+
+    #[test]
+    fn all_gateways_are_known() {
+        let urls = |args: ServerArgs, file| args.over("/d".into(), file).api_urls;
+        assert_eq!(urls(ServerArgs::default(), Some(file())), file().api_urls);
+        let of_before = ConnectionFile {
+            api_urls: Vec::new(),
+            ..file()
+        };
+        assert_eq!(
+            urls(ServerArgs::default(), Some(of_before)),
+            ["http://127.0.0.1:7700"]
+        );
+        let args = ServerArgs {
+            api_url: Some("http://a, http://b".into()),
+            ..ServerArgs::default()
+        };
+        assert_eq!(urls(args, Some(file())), ["http://a", "http://b"]);
+        assert!(urls(ServerArgs::default(), None).is_empty());
     }
 
     #[test]

@@ -2,14 +2,17 @@
 
 mod agents;
 mod follow;
+mod kills;
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::Context;
 use serde_json::{Value, json};
+use swarm_events::Place;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use self::{agents::Agents, follow::Followed};
+use self::{agents::Agents, follow::Followed, kills::Kills};
 use crate::{
     api::Api,
     connection::{ServerArgs, Target},
@@ -27,15 +30,22 @@ pub struct Args {
     /// Agent processes; one of them is killed
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(2..=64))]
     pub agents: u16,
+    /// Processes of each service in the demo's installation
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "running", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub replicas: u16,
+    /// Kill this process too while tasks run (`distributor`, `nats-server`, …; `all`: each in turn), and show what it cost
+    #[arg(long, value_name = "NAME")]
+    pub kill: Vec<String>,
     /// Leave everything running at the end
     #[arg(long)]
     pub keep: bool,
     /// Use the running installation that --data (or the environment) names, instead of one of its own
     #[arg(long)]
     pub running: bool,
-    /// Each task takes at least this long, so that the kill meets one in the middle
-    #[arg(long, value_name = "DURATION", default_value = "40ms", value_parser = progress::parse_duration)]
-    pub pace: Duration,
+    /// Each task takes at least this long, so that a kill meets one in the middle [default: 40ms, with --kill as long as
+    /// tasks must run until the last kill]
+    #[arg(long, value_name = "DURATION", value_parser = progress::parse_duration)]
+    pub pace: Option<Duration>,
     /// Longest time for the whole job
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = progress::parse_duration)]
     pub timeout: Duration,
@@ -43,6 +53,8 @@ pub struct Args {
 
 /// How long agents may take to be listed as idle.
 const AGENTS_PATIENCE: Duration = Duration::from_secs(60);
+/// How long each task takes unless it is said otherwise.
+const PACE: Duration = Duration::from_millis(40);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -145,7 +157,8 @@ async fn stage(args: &Args, server: &ServerArgs, folder: &std::path::Path) -> Ou
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711))?;
         let spinner = progress::spinner("starting an installation of its own");
         let up = agents::own_program(folder)?
-            .args(["up", "--detach", "--any-ports"])
+            .args(["up", "--detach", "--any-ports", "--replicas"])
+            .arg(args.replicas.to_string())
             .stdin(Stdio::null())
             .output()
             .await?;
@@ -213,7 +226,11 @@ async fn play(args: &Args, found: &input::Input, stage: &Stage, agents: &mut Age
         .context("the swarm has no id")?
         .to_owned();
     say(&format!("swarm {name} {swarm}"));
-    agents.start(args.agents, &swarm, args.pace)?;
+    let names = kills::names(&args.kill, &stage.target.data)?;
+    let pace = args
+        .pace
+        .unwrap_or_else(|| kills::pace(PACE, names.len(), args.agents, graph.tasks));
+    agents.start(args.agents, &swarm, pace)?;
     until_idle(api, &swarm, agents, args.agents.into()).await?;
 
     let began = Instant::now();
@@ -232,7 +249,7 @@ async fn play(args: &Args, found: &input::Input, stage: &Stage, agents: &mut Age
         },
         graph.folders.len()
     ));
-    let followed = follow::until_ended(stage, &swarm, &ids, agents, args.timeout).await?;
+    let (followed, kills) = follow_and_kill(args, stage, &swarm, &ids, agents, &names).await?;
     let took = began.elapsed();
 
     let report = ids.get("report").context("the report has no id")?;
@@ -245,7 +262,42 @@ async fn play(args: &Args, found: &input::Input, stage: &Stage, agents: &mut Age
     let mut problems = compare(&graph, &copied, &report)?;
     problems.extend(followed.problems(&ids));
     problems.extend(read_model(api, &swarm, &ids, &followed).await?);
-    verdict(&problems, &followed, graph.tasks, took)
+    verdict(&problems, &followed, &kills, graph.tasks, took)
+}
+
+/// Follows the tasks to their end. An agent is killed first, then what else is to be.
+async fn follow_and_kill(
+    args: &Args,
+    stage: &Stage,
+    swarm: &str,
+    ids: &std::collections::BTreeMap<String, String>,
+    agents: &mut Agents,
+    names: &[String],
+) -> Outcome<(Followed, Kills)> {
+    let (first, over) = (CancellationToken::new(), CancellationToken::new());
+    let org = follow::org_of(stage, swarm).await?;
+    let place = Place::new(org, swarm.parse().context("the swarm's id is none")?);
+    let plan = follow::Plan {
+        kill_at_percent: if names.is_empty() {
+            follow::KILL_AT_PERCENT
+        } else {
+            follow::KILL_EARLY_AT_PERCENT
+        },
+        killed: first.clone(),
+        patience: args.timeout,
+    };
+    let follow = async {
+        let _over = over.clone().drop_guard();
+        follow::until_ended(stage, place, ids, agents, plan).await
+    };
+    let kill = async {
+        tokio::select! {
+            () = first.cancelled() => {}
+            () = over.cancelled() => return Ok(Kills::default()),
+        }
+        kills::in_turn(stage, place, names, over.clone()).await
+    };
+    tokio::try_join!(follow, kill)
 }
 
 async fn until_idle(api: &Api, swarm: &str, agents: &mut Agents, wanted: usize) -> Outcome {
@@ -345,7 +397,13 @@ async fn read_model(
     Ok(problems)
 }
 
-fn verdict(problems: &[String], followed: &Followed, tasks: usize, took: Duration) -> Outcome {
+fn verdict(
+    problems: &[String],
+    followed: &Followed,
+    kills: &Kills,
+    tasks: usize,
+    took: Duration,
+) -> Outcome {
     if !problems.is_empty() {
         return Err(Failure::failed(format!(
             "THE RESULT IS WRONG:\n  {}",
@@ -364,6 +422,23 @@ fn verdict(problems: &[String], followed: &Followed, tasks: usize, took: Duratio
             kill.task,
             kill.elsewhere.unwrap_or_default().as_secs_f64()
         ));
+    }
+    if !kills.killed.is_empty() {
+        let usual = kills.usual;
+        say(&format!(
+            "Longest times without an assignment and without an end of a task: {:.2} s and {:.2} s before the first of these kills, then",
+            usual.assigned.as_secs_f64(),
+            usual.ended.as_secs_f64()
+        ));
+        for killed in &kills.killed {
+            say(&format!(
+                "  {:<16} {:>6.2} s {:>6.2} s  (process {})",
+                killed.name,
+                killed.gaps.assigned.as_secs_f64(),
+                killed.gaps.ended.as_secs_f64(),
+                killed.pid
+            ));
+        }
     }
     say("The report's totals equal a direct sequential computation.");
     Ok(())

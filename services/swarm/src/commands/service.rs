@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::Read, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use swarm_events::InstanceId;
+use swarm_events::{InstanceId, Timestamp};
 use swarm_gateway::BootstrapError;
 use swarm_log::{
     LogError,
@@ -102,12 +102,11 @@ async fn serve(
         ServiceName::Projector => {
             let status = ProjectorStatus::default();
             let shown = status.clone();
+            let who = who(instance, &settings);
             let readiness: Readiness = Arc::new(move || {
                 let state = shown.get();
-                (
-                    state.is_ready(),
-                    serde_json::to_value(&state).unwrap_or_default(),
-                )
+                let figures = serde_json::to_value(&state).unwrap_or_default();
+                (state.is_ready(), with(&who, figures))
             });
             probe(&settings, readiness, &stop).await?;
             swarm_projections::projector::run(
@@ -128,9 +127,21 @@ async fn serve(
             swarm_gateway::run(log, &settings.database_url, settings.api_addr, stop).await?;
         }
         ServiceName::Coordinator | ServiceName::Distributor | ServiceName::Health => {
-            let loop_settings = LoopSettings::all(instance);
+            // The server's own notices find a lost replica or agent at once; without them its silence does.
+            let notices = |who: &str| {
+                let creds = settings.nats_sys_creds.clone()?;
+                // The instance is not the last word: only the end of the connection that it works over is its end.
+                let name = format!("swarm {} {instance} {who}", service.as_str());
+                let mut notices = ConnectSettings::new(&settings.nats_url, name);
+                notices.creds = Some(Credentials::File(creds));
+                Some(notices)
+            };
+            let mut loop_settings = LoopSettings::all(instance);
+            loop_settings.name.clone_from(&settings.replica_name);
+            loop_settings.notices = notices("replica notices");
             let status = loop_settings.status.clone();
-            let readiness: Readiness = Arc::new(move || (status.ready(), figures(&status)));
+            let who = who(instance, &settings);
+            let readiness: Readiness = Arc::new(move || (status.ready(), figures(&who, &status)));
             probe(&settings, readiness, &stop).await?;
             match service {
                 ServiceName::Coordinator => {
@@ -140,15 +151,7 @@ async fn serve(
                     swarm_distributor::run(log, loop_settings, stop).await?
                 }
                 _ => {
-                    // The server's own notices find a lost agent at once; without them its silence does.
-                    let notices = settings.nats_sys_creds.clone().map(|creds| {
-                        let mut notices = ConnectSettings::new(
-                            &settings.nats_url,
-                            format!("swarm health notices {instance}"),
-                        );
-                        notices.creds = Some(Credentials::File(creds));
-                        notices
-                    });
+                    let notices = notices("agent notices");
                     swarm_health::run_with_notices(log, loop_settings, notices, stop).await?;
                 }
             }
@@ -220,12 +223,32 @@ async fn probe(
     Ok(())
 }
 
-fn figures(status: &LoopStatus) -> serde_json::Value {
+/// Which process this is, for its probe: the instance, its name as a replica, and when it started.
+fn who(instance: InstanceId, settings: &Settings) -> serde_json::Value {
+    let started_at = Timestamp::from(chrono::Utc::now());
     serde_json::json!({
-        "sequence": status.sequence(), "owned": status.owned(), "wanted": status.wanted(),
-        "decisions": status.decisions(), "voids": status.voids(), "doubts": status.doubts(),
-        "interrupted": status.interrupted(),
+        "instance": instance, "name": settings.replica_name, "started_at": started_at,
     })
+}
+
+fn figures(who: &serde_json::Value, status: &LoopStatus) -> serde_json::Value {
+    with(
+        who,
+        serde_json::json!({
+            "sequence": status.sequence(), "owned": status.owned(), "wanted": status.wanted(),
+            "decisions": status.decisions(), "voids": status.voids(), "doubts": status.doubts(),
+            "unfoldable": status.unfoldable(), "interrupted": status.interrupted(),
+        }),
+    )
+}
+
+/// One object of two.
+fn with(who: &serde_json::Value, figures: serde_json::Value) -> serde_json::Value {
+    let mut all = who.as_object().cloned().unwrap_or_default();
+    if let serde_json::Value::Object(figures) = figures {
+        all.extend(figures);
+    }
+    serde_json::Value::Object(all)
 }
 
 /// A thread, not a task: reading stdin blocks, and nothing else may wait for it.

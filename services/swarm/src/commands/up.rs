@@ -17,6 +17,7 @@ use crate::{
     exit::{Code, Failure, Outcome},
     installation::{
         DataDir, Holder, Lock, child,
+        servers::{CLUSTER_SERVERS, NatsPorts},
         supervisor::{Plan, Supervisor},
     },
     output, progress,
@@ -31,7 +32,13 @@ pub struct Args {
     /// Where the gateway listens [default: 127.0.0.1:7700]
     #[arg(long, value_name = "ADDRESS", env = "SWARM_API_ADDR")]
     pub api_addr: Option<SocketAddr>,
-    /// Port of nats-server
+    /// Processes of each service; a further one takes over when one dies, and takes its share of the load before
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=REPLICAS_MAX))]
+    pub replicas: u16,
+    /// Three nats-servers that hold everything three times, of which one may be lost
+    #[arg(long)]
+    pub cluster: bool,
+    /// Port of nats-server; a cluster's others have the second and the fourth port after it
     #[arg(
         long,
         value_name = "PORT",
@@ -39,7 +46,7 @@ pub struct Args {
         default_value_t = 7422
     )]
     pub nats_port: u16,
-    /// WebSocket port of nats-server
+    /// WebSocket port of nats-server; a cluster's others have the next two
     #[arg(
         long,
         value_name = "PORT",
@@ -47,7 +54,7 @@ pub struct Args {
         default_value_t = 7480
     )]
     pub nats_ws_port: u16,
-    /// Monitoring port of nats-server
+    /// Monitoring port of nats-server; a cluster's others have the second and the fourth port after it
     #[arg(
         long,
         value_name = "PORT",
@@ -55,6 +62,14 @@ pub struct Args {
         default_value_t = 7423
     )]
     pub nats_monitor_port: u16,
+    /// Port on which the first server of a cluster hears the others; those have the next two
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "SWARM_NATS_ROUTE_PORT",
+        default_value_t = 7428
+    )]
+    pub nats_route_port: u16,
     /// Port of PostgreSQL
     #[arg(
         long,
@@ -64,7 +79,7 @@ pub struct Args {
     )]
     pub postgres_port: u16,
     /// Whatever ports are free, for everything
-    #[arg(long, conflicts_with_all = ["api_addr", "nats_port", "nats_ws_port", "nats_monitor_port", "postgres_port"])]
+    #[arg(long, conflicts_with_all = ["api_addr", "nats_port", "nats_ws_port", "nats_monitor_port", "nats_route_port", "postgres_port"])]
     pub any_ports: bool,
     /// `always`: on the disk before it is acknowledged; `speed`: a power cut can lose the last two minutes
     #[arg(long, value_name = "MODE")]
@@ -77,8 +92,12 @@ pub struct Args {
     announce: bool,
 }
 
+/// Most processes of each service on one machine: more share nothing that a machine has.
+const REPLICAS_MAX: i64 = 16;
+
 /// Variables of this command that are no settings of services.
-const OWN_VARIABLES: [&str; 4] = [
+const OWN_VARIABLES: [&str; 5] = [
+    "SWARM_NATS_ROUTE_PORT",
     "SWARM_NATS_PORT",
     "SWARM_NATS_WS_PORT",
     "SWARM_NATS_MONITOR_PORT",
@@ -191,15 +210,34 @@ fn plan(args: &Args, server: &ServerArgs) -> Outcome<Plan> {
     if args.any_ports {
         settings.api_addr.set_port(0);
     }
+    let foreign_nats = server.nats_url.is_some() || settings.nats_url != defaults.nats_url;
+    if args.cluster {
+        if foreign_nats {
+            return Err(Failure::usage(
+                "--cluster starts nats-servers, and the address of others is set (nats_url): leave one of them out",
+            ));
+        }
+        let servers = usize::from(CLUSTER_SERVERS);
+        if settings.replicas > servers {
+            return Err(Failure::usage(format!(
+                "replicas = {}: a cluster of {servers} holds everything {servers} times",
+                settings.replicas
+            )));
+        }
+        settings.replicas = servers;
+    }
     Ok(Plan {
-        foreign_nats: server.nats_url.is_some() || settings.nats_url != defaults.nats_url,
+        foreign_nats,
         foreign_database: server.database_url.is_some()
             || settings.database_url != defaults.database_url,
-        nats_ports: (
-            any(args.nats_port),
-            any(args.nats_ws_port),
-            any(args.nats_monitor_port),
-        ),
+        nats_ports: NatsPorts {
+            client: any(args.nats_port),
+            ws: any(args.nats_ws_port),
+            monitor: any(args.nats_monitor_port),
+            route: any(args.nats_route_port),
+        },
+        cluster: args.cluster,
+        replicas: args.replicas,
         postgres_port: any(args.postgres_port),
         settings_file: file,
         settings,
@@ -221,9 +259,9 @@ fn runs_already(data: &DataDir, holder: &Holder) -> Failure {
 fn greeting(connection: &ConnectionFile, data: &DataDir) -> String {
     format!(
         "Swarm is ready.\n  API         {}\n  admin key   {}\n  nats-server {}\n  PostgreSQL  {}\n  data folder {}",
-        connection.api_url,
+        connection.api_urls.join(", "),
         connection.api_key,
-        connection.nats_url,
+        connection.nats_url.replace(',', ", "),
         without_password(&connection.database_url),
         data.path().display()
     )

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ServiceName, supervisor::Shared};
+use super::{Member, shared::Shared};
 
 /// First pause before a service is started again: a killed service is back at once.
 const RESTART_MIN: Duration = Duration::from_millis(100);
@@ -35,8 +35,8 @@ const ENV_KEPT: [&str; 3] = ["SWARM_LOG", "SWARM_LOG_FORMAT", "SWARM_CACHE"];
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// The service.
-    pub service: ServiceName,
+    /// Which replica of which service.
+    pub member: Member,
     /// This program.
     pub program: PathBuf,
     /// Further arguments.
@@ -54,7 +54,7 @@ impl Spec {
         let mut command = Command::new(&self.program);
         command
             .arg("service")
-            .arg(self.service.as_str())
+            .arg(self.member.service.as_str())
             .arg("--until-stdin-closes")
             .args(&self.args);
         for (name, _) in std::env::vars_os() {
@@ -84,7 +84,8 @@ impl Spec {
 
 /// Keeps a service running until `stop`.
 pub async fn keep(spec: Spec, shared: Arc<Shared>, stop: CancellationToken) {
-    let name = spec.service.as_str();
+    let name = spec.member.name();
+    let name = name.as_str();
     let mut pause = RESTART_MIN;
     loop {
         let began = Instant::now();

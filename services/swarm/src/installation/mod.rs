@@ -4,6 +4,8 @@ pub mod child;
 pub mod credentials;
 pub mod ports;
 pub mod probe;
+pub mod servers;
+mod shared;
 pub mod supervisor;
 
 use std::{
@@ -51,6 +53,38 @@ impl ServiceName {
     }
 }
 
+/// One process of a service, of which there can be several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// What it is.
+    pub service: ServiceName,
+    /// Counted from 1.
+    pub number: u16,
+}
+impl Member {
+    /// As it stands in `connection.json` and file names, and what a service calls itself to the others: the first one has
+    /// its service's name, the second is `distributor-2`.
+    pub fn name(self) -> String {
+        numbered(self.service.as_str(), self.number)
+    }
+}
+
+/// `replicas` of each service, in the order in which they are started and shown.
+pub fn members(replicas: u16) -> impl Iterator<Item = Member> + Clone {
+    SERVICES.into_iter().flat_map(move |service| {
+        (1..=replicas.max(1)).map(move |number| Member { service, number })
+    })
+}
+
+/// The first of a kind has the bare name; a number follows that of each further one.
+pub fn numbered(name: &str, number: u16) -> String {
+    if number <= 1 {
+        name.to_owned()
+    } else {
+        format!("{name}-{number}")
+    }
+}
+
 /// The folder that holds an installation.
 #[derive(Clone, Debug)]
 pub struct DataDir(PathBuf);
@@ -84,9 +118,13 @@ impl DataDir {
     pub fn keys(&self) -> PathBuf {
         self.0.join("keys")
     }
-    /// nats-server's part.
+    /// The part of a single nats-server.
     pub fn nats(&self) -> PathBuf {
         self.0.join("nats")
+    }
+    /// The part of a cluster: a folder for each of its servers.
+    pub fn nats_cluster(&self) -> PathBuf {
+        self.0.join("nats-cluster")
     }
     /// PostgreSQL's part.
     pub fn postgres(&self) -> PathBuf {
@@ -184,6 +222,14 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn the_first_replica_has_the_name_of_its_service() {
+        let names: Vec<String> = members(2).map(Member::name).collect();
+        assert_eq!(names[..3], ["coordinator", "coordinator-2", "distributor"]);
+        assert_eq!(names.len(), 2 * SERVICES.len());
+        assert_eq!(members(1).count(), SERVICES.len());
+    }
 
     #[test]
     fn a_folder_has_one_holder_and_tells_who_it_is() {

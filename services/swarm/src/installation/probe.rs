@@ -18,9 +18,14 @@ pub struct Readiness {
 
 /// `GET <base>/readyz`
 pub async fn readyz(base: &str) -> Readiness {
+    ask(base, "/readyz").await
+}
+
+/// `GET <base><path>`
+pub async fn ask(base: &str, path: &str) -> Readiness {
     let ask = async {
         let response = reqwest::Client::new()
-            .get(format!("{base}/readyz"))
+            .get(format!("{base}{path}"))
             .timeout(PATIENCE)
             .send()
             .await?;

@@ -1,12 +1,6 @@
 //! `swarm up`: starts the servers and the services, keeps them running, stops them.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use swarm_gateway::{BootstrapError, admin_key, bootstrap};
@@ -15,8 +9,8 @@ use swarm_log::{
     definitions::Provision,
     jetstream::{Durability as LogDurability, JetStreamLog, LogSettings},
 };
-use swarm_runtime::settings::{Durability, Settings};
-use swarm_servers::{Authority, NatsServer, NatsSettings, PgSettings, Postgres, ServerError};
+use swarm_runtime::settings::Settings;
+use swarm_servers::Authority;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -24,9 +18,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DataDir, SERVICES, ServiceName,
+    DataDir, Member, ServiceName,
     child::{self, Spec},
-    credentials, log_tail, ports, probe,
+    credentials, log_tail, members, ports, probe,
+    servers::{self, NatsPorts},
+    shared::Shared,
 };
 use crate::{connection::ConnectionFile, exit::Failure};
 
@@ -42,11 +38,6 @@ pub const ORGANIZATION: &str = "default";
 const KEY_PATIENCE: Duration = Duration::from_secs(10);
 /// Lines of a service's log in the message when it cannot start.
 const LOG_LINES: usize = 8;
-/// First and longest pause before a server that died is started again.
-const SERVER_RESTART_MIN: Duration = Duration::from_millis(200);
-/// See [`SERVER_RESTART_MIN`].
-const SERVER_RESTART_MAX: Duration = Duration::from_secs(10);
-
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -58,94 +49,67 @@ pub struct Plan {
     pub foreign_nats: bool,
     /// PostgreSQL is somebody else's, at `settings.database_url`.
     pub foreign_database: bool,
-    /// Ports of our nats-server: clients, WebSocket, monitoring; 0 for any.
-    pub nats_ports: (u16, u16, u16),
+    /// Ports of our nats-server, or of the first of a cluster.
+    pub nats_ports: NatsPorts,
+    /// Three nats-servers instead of one.
+    pub cluster: bool,
+    /// Processes of each service.
+    pub replicas: u16,
     /// Port of our PostgreSQL; 0 for any.
     pub postgres_port: u16,
     /// The settings file, for the services.
     pub settings_file: Option<PathBuf>,
 }
 
-/// What the tasks that keep processes running share: `connection.json`, and who died how often.
-pub struct Shared {
-    data: DataDir,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    connection: ConnectionFile,
-    deaths: BTreeMap<String, u32>,
-    /// Written at every change from here on: before, the file of the last run stays as it is.
-    published: bool,
-}
-
-impl Shared {
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut state);
-        if state.published
-            && let Err(error) = state.connection.write(self.data.path())
-        {
-            tracing::error!("{error:#}");
-        }
-    }
-    /// `name` runs as `pid`.
-    pub fn started(&self, name: &str, pid: u32) {
-        self.change(|state| {
-            state.connection.pids.insert(name.to_owned(), pid);
-        });
-    }
-    /// `name` has ended without being told to.
-    pub fn died(&self, name: &str) {
-        self.change(|state| {
-            state.connection.pids.remove(name);
-            *state.deaths.entry(name.to_owned()).or_default() += 1;
-        });
-    }
-    /// `name` has ended as it was told to.
-    pub fn ended(&self, name: &str) {
-        self.change(|state| {
-            state.connection.pids.remove(name);
-        });
-    }
-    fn deaths(&self, name: &str) -> u32 {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.deaths.get(name).copied().unwrap_or(0)
-    }
-    /// `connection.json` as it stands.
-    pub fn connection(&self) -> ConnectionFile {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .connection
-            .clone()
-    }
+/// Services that are told to end at the same time.
+struct Stage {
+    services: JoinSet<()>,
+    stop: CancellationToken,
 }
 
 /// A running installation.
 pub struct Supervisor {
     plan: Plan,
     shared: Arc<Shared>,
-    services: JoinSet<()>,
+    /// In the order in which they end.
+    stages: [Stage; STAGES],
     servers: JoinSet<()>,
-    stop_services: CancellationToken,
     stop_servers: CancellationToken,
+}
+
+/// How many [`stage`]s there are.
+const STAGES: usize = 3;
+
+/// When a service ends: first those that take new work in, then those that decide, then the one that writes down what they
+/// decided.
+const fn stage(service: ServiceName) -> usize {
+    match service {
+        ServiceName::Gateway => 0,
+        ServiceName::Coordinator | ServiceName::Distributor | ServiceName::Health => 1,
+        ServiceName::Projector => 2,
+    }
+}
+
+/// Addresses that every service is told.
+struct Addresses<'a> {
+    nats: &'a str,
+    database: &'a str,
+    /// Of each gateway, the first one first.
+    apis: &'a [SocketAddr],
 }
 
 impl Supervisor {
     /// A supervisor that has started nothing yet.
     pub fn new(plan: Plan) -> Self {
-        let shared = Shared {
-            data: plan.data.clone(),
-            state: Mutex::default(),
-        };
+        let shared = Shared::new(plan.data.clone());
         Self {
             plan,
             shared: Arc::new(shared),
-            services: JoinSet::new(),
+            stages: std::array::from_fn(|_| Stage {
+                services: JoinSet::new(),
+                stop: CancellationToken::new(),
+            }),
             servers: JoinSet::new(),
-            stop_services: CancellationToken::new(),
             stop_servers: CancellationToken::new(),
         }
     }
@@ -157,10 +121,7 @@ impl Supervisor {
             true => None,
             false => Some(Authority::load_or_create(&self.plan.data.keys())?),
         };
-        let (nats, database) = tokio::join!(self.nats(authority.as_ref()), self.database());
-        // Whichever of the two came up is kept, so that `stop` stops it in good order.
-        let (nats, database) = (self.keep_nats(nats), self.keep_database(database));
-        let (nats_url, database_url) = (nats?, database?);
+        let (nats_url, database_url) = self.start_servers(authority.as_ref()).await?;
         let admin = match &authority {
             Some(authority) => {
                 Some(authority.mint("provisioning", &swarm_servers::Permissions::all())?)
@@ -173,30 +134,31 @@ impl Supervisor {
             Some(authority) => Some(credentials::of_operator(authority)?),
             None => self.plan.settings.nats_creds.clone(),
         };
-        let api_addr = self.api_addr()?;
+        let apis = self.api_addrs()?;
+        let api_urls: Vec<String> = apis.iter().map(|addr| format!("http://{addr}")).collect();
         self.shared.change(|state| {
-            state.connection.api_url = format!("http://{api_addr}");
+            state.connection.api_url.clone_from(&api_urls[0]);
+            state.connection.api_urls = api_urls;
             state.connection.nats_url.clone_from(&nats_url);
             state.connection.nats_creds.clone_from(&operator);
             state.connection.database_url.clone_from(&database_url);
             state.connection.api_key.clone_from(&before.api_key);
             state.connection.org_id = before.org_id;
         });
-        for service in SERVICES {
-            let spec = self.spec(
-                service,
-                &nats_url,
-                &database_url,
-                api_addr,
-                authority.as_ref(),
-            )?;
-            self.services.spawn(child::keep(
-                spec,
-                self.shared.clone(),
-                self.stop_services.clone(),
-            ));
+        let addresses = Addresses {
+            nats: &nats_url,
+            database: &database_url,
+            apis: &apis,
+        };
+        let members = members(self.plan.replicas);
+        for member in members.clone() {
+            let spec = self.spec(member, &addresses, authority.as_ref())?;
+            let stage = &mut self.stages[stage(member.service)];
+            stage
+                .services
+                .spawn(child::keep(spec, self.shared.clone(), stage.stop.clone()));
         }
-        self.until_ready(&SERVICES).await?;
+        self.until_ready(members).await?;
         self.organization(&nats_url, operator).await?;
         self.shared.change(|state| state.published = true);
         Ok(self.shared.connection())
@@ -204,96 +166,46 @@ impl Supervisor {
 
     /// Stops everything in good order: services first, then the servers that they write to.
     pub async fn stop(mut self) {
-        self.stop_services.cancel();
-        while self.services.join_next().await.is_some() {}
+        for stage in &mut self.stages {
+            stage.stop.cancel();
+            while stage.services.join_next().await.is_some() {}
+        }
         self.stop_servers.cancel();
         while self.servers.join_next().await.is_some() {}
     }
 
-    async fn nats(&self, authority: Option<&Authority>) -> Result<Option<NatsServer>, ServerError> {
-        let Some(authority) = authority else {
-            return Ok(None);
-        };
-        let mut settings = NatsSettings::new(self.plan.data.nats());
-        (settings.port, settings.ws_port, settings.monitor_port) = self.plan.nats_ports;
-        settings.durability = match self.plan.settings.durability {
-            Durability::Always => swarm_servers::Durability::Always,
-            Durability::Speed => swarm_servers::Durability::Speed,
-        };
-        settings.auth = Some(authority.clone());
-        // The server's own default shrinks with the free disk, and a server whose limit lies below what its streams have
-        // reserved does not open them.
-        settings.max_file_store = disk_bytes(self.plan.data.path());
-        NatsServer::start(settings).await.map(Some)
-    }
-
-    async fn database(&self) -> Result<Option<Postgres>, ServerError> {
-        if self.plan.foreign_database {
-            return Ok(None);
-        }
-        let mut settings = PgSettings::new(self.plan.data.postgres());
-        settings.port = self.plan.postgres_port;
-        Postgres::start(settings).await.map(Some)
-    }
-
-    fn keep_nats(
+    /// Starts what is not somebody else's; answers with the addresses of nats-server and PostgreSQL.
+    async fn start_servers(
         &mut self,
-        server: Result<Option<NatsServer>, ServerError>,
-    ) -> Result<String, Failure> {
-        let Some(mut server) = server? else {
-            return Ok(self.plan.settings.nats_url.clone());
-        };
-        let (url, shared, stop) = (server.url(), self.shared.clone(), self.stop_servers.clone());
-        shared.started("nats-server", server.pid());
-        self.servers.spawn(async move {
-            loop {
-                tokio::select! {
-                    status = server.wait() => tracing::warn!(%status, "nats-server has ended and is started again"),
-                    () = stop.cancelled() => break,
+        authority: Option<&Authority>,
+    ) -> Result<(String, String), Failure> {
+        let plan = &self.plan;
+        let (nats, database) = tokio::join!(
+            async {
+                match authority {
+                    Some(authority) => Some(servers::nats(plan, authority).await),
+                    None => None,
                 }
-                shared.died("nats-server");
-                let mut pause = SERVER_RESTART_MIN;
-                while let Err(error) = server.restart().await {
-                    tracing::error!(%error, "nats-server cannot be started");
-                    tokio::select! { () = sleep(pause) => {}, () = stop.cancelled() => break }
-                    pause = (pause * 2).min(SERVER_RESTART_MAX);
+            },
+            async {
+                match plan.foreign_database {
+                    false => Some(servers::database(plan).await),
+                    true => None,
                 }
-                shared.started("nats-server", server.pid());
             }
-            server.stop().await;
-            shared.ended("nats-server");
-        });
-        Ok(url)
-    }
-
-    fn keep_database(
-        &mut self,
-        server: Result<Option<Postgres>, ServerError>,
-    ) -> Result<String, Failure> {
-        let Some(mut server) = server? else {
-            return Ok(self.plan.settings.database_url.clone());
-        };
-        let (url, shared, stop) = (server.url(), self.shared.clone(), self.stop_servers.clone());
-        shared.started("postgres", server.pid());
-        self.servers.spawn(async move {
-            loop {
-                tokio::select! {
-                    status = server.wait() => tracing::warn!(%status, "PostgreSQL has ended and is started again"),
-                    () = stop.cancelled() => break,
-                }
-                shared.died("postgres");
-                let mut pause = SERVER_RESTART_MIN;
-                while let Err(error) = server.restart().await {
-                    tracing::error!(%error, "PostgreSQL cannot be started");
-                    tokio::select! { () = sleep(pause) => {}, () = stop.cancelled() => break }
-                    pause = (pause * 2).min(SERVER_RESTART_MAX);
-                }
-                shared.started("postgres", server.pid());
-            }
-            server.stop().await;
-            shared.ended("postgres");
-        });
-        Ok(url)
+        );
+        let nats_url = nats
+            .as_ref()
+            .map_or_else(|| plan.settings.nats_url.clone(), |nats| nats.url());
+        let database_url = database
+            .as_ref()
+            .map_or_else(|| plan.settings.database_url.clone(), |one| one.url());
+        // Whichever of the two came up is kept, so that `stop` stops it in good order.
+        let (tasks, shared, stop) = (&mut self.servers, &self.shared, &self.stop_servers);
+        let nats = nats.map_or(Ok(()), |nats| nats.keep(tasks, shared, stop));
+        let database = database.map_or(Ok(()), |database| database.keep(tasks, shared, stop));
+        nats.and(database)?;
+        Ok((nats_url, database_url))
     }
 
     async fn provision(&self, nats_url: &str, creds: Option<Credentials>) -> Result<(), Failure> {
@@ -333,103 +245,110 @@ impl Supervisor {
         }
     }
 
-    fn api_addr(&self) -> Result<SocketAddr, Failure> {
+    /// Where each gateway listens: the first one as it was asked for, the others on the next ports that are free.
+    fn api_addrs(&self) -> Result<Vec<SocketAddr>, Failure> {
         let wanted = self.plan.settings.api_addr;
+        let none = || Failure::failed("no port is free for a gateway");
+        let mut addrs = Vec::new();
         if wanted.port() == 0 {
-            return ports::free(wanted.ip())
-                .ok_or_else(|| Failure::failed("no port is free for the gateway"));
-        }
-        match std::net::TcpListener::bind(wanted) {
-            Ok(_) => Ok(wanted),
-            Err(error) => Err(Failure::failed(format!(
+            addrs.push(ports::free(wanted.ip()).ok_or_else(none)?);
+        } else if let Err(error) = std::net::TcpListener::bind(wanted) {
+            return Err(Failure::failed(format!(
                 "the gateway cannot listen on {wanted}: {error}; stop the other program, or choose another address with --api-addr"
-            ))),
+            )));
+        } else {
+            addrs.push(wanted);
         }
+        for step in 1..self.plan.replicas.max(1) {
+            let next = wanted
+                .port()
+                .checked_add(step)
+                .filter(|_| wanted.port() != 0)
+                .map(|port| SocketAddr::new(wanted.ip(), port))
+                .filter(|addr| std::net::TcpListener::bind(addr).is_ok());
+            let free = || ports::free(wanted.ip());
+            addrs.push(next.or_else(free).ok_or_else(none)?);
+        }
+        Ok(addrs)
     }
 
     fn spec(
         &self,
-        service: ServiceName,
-        nats_url: &str,
-        database_url: &str,
-        api_addr: SocketAddr,
+        member: Member,
+        addresses: &Addresses<'_>,
         authority: Option<&Authority>,
     ) -> Result<Spec, Failure> {
-        let settings = &self.plan.settings;
+        let (settings, name) = (&self.plan.settings, member.name());
+        let own = usize::from(member.number.saturating_sub(1));
+        let api = match member.service {
+            ServiceName::Gateway => addresses.apis[own],
+            _ => addresses.apis[0],
+        };
         let mut env = BTreeMap::from([
-            ("SWARM_NATS_URL", nats_url.to_owned()),
-            ("SWARM_DATABASE_URL", database_url.to_owned()),
-            ("SWARM_API_ADDR", api_addr.to_string()),
-            ("SWARM_API_URL", format!("http://{api_addr}")),
+            ("SWARM_NATS_URL", addresses.nats.to_owned()),
+            ("SWARM_DATABASE_URL", addresses.database.to_owned()),
+            ("SWARM_API_ADDR", api.to_string()),
+            ("SWARM_API_URL", format!("http://{api}")),
             ("SWARM_DURABILITY", settings.durability.as_str().to_owned()),
             ("SWARM_REPLICAS", settings.replicas.to_string()),
+            // The process that replaces a dead one is known as the same replica.
+            ("SWARM_REPLICA_NAME", name.clone()),
         ]);
         let creds = match authority {
-            Some(authority) => Some(credentials::of_service(authority, service)?),
+            Some(authority) => Some(credentials::of_service(authority, member.service)?),
             None => settings.nats_creds.clone(),
         };
         if let Some(creds) = creds {
             env.insert("SWARM_NATS_CREDS", creds.display().to_string());
         }
-        // Only health hears the server's own notices.
-        let system = match (service, authority) {
-            (ServiceName::Health, Some(authority)) => Some(authority.write_system_creds()?),
-            (ServiceName::Health, None) => settings.nats_sys_creds.clone(),
+        // Those who decide hear the server's own notices: health of its agents, all of them of the other replicas.
+        let system = match (stage(member.service), authority) {
+            (1, Some(authority)) => Some(authority.write_system_creds()?),
+            (1, None) => settings.nats_sys_creds.clone(),
             _ => None,
         };
         if let Some(system) = system {
             env.insert("SWARM_NATS_SYS_CREDS", system.display().to_string());
         }
-        let probe = if service == ServiceName::Gateway {
-            format!("http://{api_addr}")
+        let probe = if member.service == ServiceName::Gateway {
+            format!("http://{api}")
         } else {
             let addr = ports::free(settings.probe_addr.ip()).ok_or_else(|| {
-                Failure::failed(format!(
-                    "no port is free for the probes of {}",
-                    service.as_str()
-                ))
+                Failure::failed(format!("no port is free for the probes of {name}"))
             })?;
             env.insert("SWARM_PROBE_ADDR", addr.to_string());
             format!("http://{addr}")
         };
         self.shared.change(|state| {
-            state
-                .connection
-                .probes
-                .insert(service.as_str().to_owned(), probe);
+            state.connection.probes.insert(name.clone(), probe);
         });
         let mut args = Vec::new();
         if let Some(file) = &self.plan.settings_file {
             args.extend(["--settings".to_owned(), file.display().to_string()]);
         }
         Ok(Spec {
-            service,
+            member,
             program: std::env::current_exe().context("this program's own path is unknown")?,
             args,
             env,
-            log: self.plan.data.log_of(service.as_str()),
+            log: self.plan.data.log_of(&name),
         })
     }
 
-    async fn until_ready(&self, services: &[ServiceName]) -> Result<(), Failure> {
+    async fn until_ready(&self, members: impl Iterator<Item = Member>) -> Result<(), Failure> {
         let deadline = Instant::now() + READY_PATIENCE;
-        for service in services {
-            let name = service.as_str();
-            let probe = self
-                .shared
-                .connection()
-                .probes
-                .get(name)
-                .cloned()
-                .unwrap_or_default();
-            let log = self.plan.data.log_of(name);
+        for member in members {
+            let name = member.name();
+            let probes = self.shared.connection().probes;
+            let probe = probes.get(&name).cloned().unwrap_or_default();
+            let log = self.plan.data.log_of(&name);
             loop {
                 let answer = probe::readyz(&probe).await;
                 // Another program on the same port would answer too.
-                if answer.ready && self.shared.connection().pids.contains_key(name) {
+                if answer.ready && self.shared.connection().pids.contains_key(&name) {
                     break;
                 }
-                if self.shared.deaths(name) >= START_TRIES {
+                if self.shared.deaths(&name) >= START_TRIES {
                     return Err(Failure::failed(format!(
                         "{name} cannot start; the end of {} says:\n{}",
                         log.display(),
@@ -494,12 +413,6 @@ async fn key_holds(api_url: &str, key: &str) -> Result<bool, Failure> {
         .await
         .map_err(|error| Failure::failed(format!("the gateway does not answer: {error}")))?;
     Ok(response.status() != reqwest::StatusCode::UNAUTHORIZED)
-}
-
-/// Size of the disk, which stays the same from start to start.
-fn disk_bytes(path: &std::path::Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(path).ok()?;
-    disk.f_blocks.checked_mul(disk.f_frsize)
 }
 
 fn free_bytes(path: &std::path::Path) -> Option<u64> {

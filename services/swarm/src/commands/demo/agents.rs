@@ -80,13 +80,11 @@ impl Agents {
             let file =
                 File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
             let mut command = own_program(&self.target.data)?;
-            for (flag, value) in [
-                ("--nats-url", &self.target.nats_url),
-                ("--api-url", &self.target.api_url),
-            ] {
-                if let Some(value) = value {
-                    command.arg(flag).arg(value);
-                }
+            if let Some(url) = &self.target.nats_url {
+                command.arg("--nats-url").arg(url);
+            }
+            if !self.target.api_urls.is_empty() {
+                command.arg("--api-url").arg(self.target.api_urls.join(","));
             }
             if let Some(creds) = &self.target.nats_creds {
                 command.arg("--nats-creds").arg(creds);

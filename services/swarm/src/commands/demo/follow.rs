@@ -8,9 +8,10 @@ use std::{
 use anyhow::Context;
 use rustix::process::Signal;
 use serde_json::Value;
-use swarm_events::{AgentId, OrgId, Place, Subject, SwarmId, subject::TaskVerb};
+use swarm_events::{AgentId, OrgId, Place, Subject, subject::TaskVerb};
 use swarm_log::{Log, jetstream::JetStreamLog};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::{Stage, agents::Agents, say};
 use crate::{
@@ -20,7 +21,9 @@ use crate::{
 };
 
 /// The kill comes when this share of the tasks has ended, in percent.
-const KILL_AT_PERCENT: usize = 30;
+pub const KILL_AT_PERCENT: usize = 30;
+/// The same when other kills follow, which need running tasks too.
+pub const KILL_EARLY_AT_PERCENT: usize = 3;
 /// A frozen agent's last words are in the log after this long, if it had spoken before it was frozen.
 const SETTLE: Duration = Duration::from_millis(150);
 
@@ -135,17 +138,28 @@ impl Followed {
     }
 }
 
+/// How the tasks are followed.
+pub struct Plan {
+    /// When an agent is killed.
+    pub kill_at_percent: usize,
+    /// Told once one was killed.
+    pub killed: CancellationToken,
+    /// Longest time for all tasks.
+    pub patience: Duration,
+}
+
 /// Follows the tasks until all have ended.
 pub async fn until_ended(
     stage: &Stage,
-    swarm: &str,
+    place: Place,
     ids: &BTreeMap<String, String>,
     agents: &mut Agents,
-    patience: Duration,
+    plan: Plan,
 ) -> Outcome<Followed> {
+    let swarm = place.swarm;
     let log = stage.target.log("demo").await?;
     let ours: BTreeSet<&String> = ids.values().collect();
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + plan.patience;
     let bar = progress::bar(ids.len() as u64, "tasks");
     let mut followed = Followed::default();
     let mut events = sse::follow(
@@ -169,9 +183,13 @@ pub async fn until_ended(
         };
         let started = followed.meet(&data).filter(|(_, task)| ours.contains(task));
         bar.set_position(followed.ended() as u64);
-        let due = followed.kill.is_none() && followed.ended() * 100 >= ids.len() * KILL_AT_PERCENT;
+        let due =
+            followed.kill.is_none() && followed.ended() * 100 >= ids.len() * plan.kill_at_percent;
         if due && let Some((agent, task)) = started {
-            followed.kill = kill(stage, swarm, &log, agents, agent, task).await?;
+            followed.kill = kill(stage, place, &log, agents, agent, task).await?;
+            if followed.kill.is_some() {
+                plan.killed.cancel();
+            }
         }
     }
     bar.finish_and_clear();
@@ -181,7 +199,7 @@ pub async fn until_ended(
 /// Freezes the agent, looks whether it still runs the task, and kills it if so. `None`: it was done with it.
 async fn kill(
     stage: &Stage,
-    swarm: &str,
+    place: Place,
     log: &JetStreamLog,
     agents: &mut Agents,
     agent_id: String,
@@ -189,7 +207,7 @@ async fn kill(
 ) -> Outcome<Option<Kill>> {
     let listed = stage
         .api
-        .list(&format!("/v1/swarms/{swarm}/agents"), &[], None)
+        .list(&format!("/v1/swarms/{}/agents", place.swarm), &[], None)
         .await?;
     let name = listed
         .iter()
@@ -200,7 +218,7 @@ async fn kill(
     };
     signal(pid, Signal::STOP);
     tokio::time::sleep(SETTLE).await;
-    if has_finished(stage, swarm, log, &agent_id, &task).await? {
+    if has_finished(place, log, &agent_id, &task).await? {
         signal(pid, Signal::CONT);
         return Ok(None);
     }
@@ -219,28 +237,19 @@ async fn kill(
     }))
 }
 
+/// The organization of the swarm.
+pub async fn org_of(stage: &Stage, swarm: &str) -> Outcome<OrgId> {
+    if let Some(org) = stage.target.org_id {
+        return Ok(org);
+    }
+    let shown = stage.api.get(&format!("/v1/swarms/{swarm}"), &[]).await?;
+    let org = shown["organization_id"].as_str().unwrap_or_default();
+    Ok(org.parse().context("the swarm names no organization")?)
+}
+
 /// Whether the log holds the agent's result of the task as the last thing that it finished.
-async fn has_finished(
-    stage: &Stage,
-    swarm: &str,
-    log: &JetStreamLog,
-    agent: &str,
-    task: &str,
-) -> Outcome<bool> {
-    let org: OrgId = match stage.target.org_id {
-        Some(org) => org,
-        None => {
-            let shown = stage.api.get(&format!("/v1/swarms/{swarm}"), &[]).await?;
-            shown["organization_id"]
-                .as_str()
-                .unwrap_or_default()
-                .parse()
-                .context("the swarm names no organization")?
-        }
-    };
-    let swarm: SwarmId = swarm.parse().context("the swarm's id is none")?;
+async fn has_finished(place: Place, log: &JetStreamLog, agent: &str, task: &str) -> Outcome<bool> {
     let agent: AgentId = agent.parse().context("the agent's id is none")?;
-    let place = Place::new(org, swarm);
     for verb in [TaskVerb::Completed, TaskVerb::AttemptFailed] {
         let subject = Subject::Task(place, verb, Some(agent)).to_string();
         if let Some(message) = log.last_of(&subject).await? {
