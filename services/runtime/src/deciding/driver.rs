@@ -3,6 +3,8 @@
 mod beside;
 mod settle;
 
+pub use beside::SNAPSHOT_INLINE_BYTES_MAX;
+
 use std::{
     future::{Future, pending},
     sync::Arc,
@@ -39,7 +41,7 @@ use super::{
     replica::{Action, Replica},
     status::LoopStatus,
 };
-use crate::snapshots::SnapshotError;
+use crate::snapshots::{self, SnapshotError};
 
 /// The impure side of a deciding service.
 pub trait Shell<D: Decider>: Send + 'static {
@@ -78,6 +80,8 @@ pub struct LoopSettings {
     /// How to reach nats-server's system account, whose notices tell of closed connections. Without it a dead replica is
     /// found by its silence alone.
     pub notices: Option<ConnectSettings>,
+    /// A partition's snapshot is due this many stream events after its last one.
+    pub snapshot_every: u64,
     /// Where it shows its figures.
     pub status: Arc<LoopStatus>,
 }
@@ -89,6 +93,7 @@ impl LoopSettings {
             name: None,
             partitions: Partition::all().collect(),
             notices: None,
+            snapshot_every: snapshots::EVERY,
             status: Arc::default(),
         }
     }
@@ -236,7 +241,8 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
             settings.name,
             wall_clock(),
             settings.partitions,
-        );
+        )
+        .with_snapshots_every(settings.snapshot_every);
         Self {
             log,
             shell,

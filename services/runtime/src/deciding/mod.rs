@@ -13,7 +13,7 @@ pub mod members;
 pub mod replica;
 mod status;
 
-pub use driver::{LoopError, LoopSettings, NoShell, Shell, run};
+pub use driver::{LoopError, LoopSettings, NoShell, SNAPSHOT_INLINE_BYTES_MAX, Shell, run};
 pub use encode::{control_message, decision_message, epoch_fence};
 pub use members::{Announcement, Held, Role};
 pub use status::LoopStatus;

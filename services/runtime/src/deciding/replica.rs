@@ -5,6 +5,10 @@
 //! it to the end. It reaches its end in a *join*: a snapshot and the log behind it, folded beside the loop. Then it is
 //! claimed, and the fence ends what its owner before still writes.
 
+mod joins;
+mod presence;
+mod roles;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use swarm_events::{
@@ -18,7 +22,7 @@ use swarm_events::{
 
 use super::{
     machine::{Machine, Met, Mode, Need},
-    members::{Announcement, FOLDERS, Held, Members, News, RENEW_EVERY, Role},
+    members::{Announcement, Members},
 };
 use crate::snapshots;
 
@@ -29,6 +33,9 @@ pub const SNAPSHOT_PAUSE: Duration = Duration::from_millis(50);
 /// A replica that lost a partition to another does not claim it back before this: two that judge differently would take it
 /// from each other without end.
 pub const RECLAIM_AFTER: Duration = Duration::from_secs(1);
+/// What a replica has just folded it does not claim before it has heard a renewal of everybody who is there: by their last
+/// one they may not have folded it yet.
+pub const SETTLE: Duration = Duration::from_millis(600);
 /// A replica that leaves waits so long for others to take over.
 pub const LEAVE_MAX: Duration = Duration::from_secs(3);
 /// Changes of one's partitions are announced no more often than this, beside the renewals.
@@ -71,7 +78,8 @@ pub struct Joined<D> {
 struct Slot<D: Decider> {
     machine: Machine<D>,
     since: Timestamp,
-    lost_at: Option<Duration>,
+    /// It is not claimed before this, unless nobody else is there.
+    not_before: Duration,
     /// Sequence and bytes of its last snapshot.
     snapshot: (u64, u64),
 }
@@ -107,8 +115,11 @@ pub struct Replica<D: Decider> {
     assess: bool,
     /// When it is to be assessed again by itself.
     assess_at: Option<Duration>,
+    snapshot_every: u64,
     snapshot_not_before: Duration,
     snapshotting: bool,
+    /// The last look found one due: there may be more.
+    more_snapshots: bool,
     interrupted: Option<(Duration, Timestamp)>,
     observations: Vec<Observed>,
 }
@@ -144,11 +155,20 @@ impl<D: Decider> Replica<D> {
             changed: true,
             assess: true,
             assess_at: None,
+            snapshot_every: snapshots::EVERY,
             snapshot_not_before: Duration::ZERO,
             snapshotting: false,
+            more_snapshots: false,
             interrupted: None,
             observations: Vec::new(),
         }
+    }
+
+    /// Takes snapshots this many stream events apart.
+    #[must_use]
+    pub const fn with_snapshots_every(mut self, events: u64) -> Self {
+        self.snapshot_every = events;
+        self
     }
 
     /// The process.
@@ -206,82 +226,6 @@ impl<D: Decider> Replica<D> {
         &self.members
     }
 
-    // ----- presence
-
-    /// A presence key was read.
-    pub fn heard(&mut self, said: Announcement, written: Timestamp, now: Duration) {
-        if said.service != D::SERVICE.as_str() {
-            return;
-        }
-        let news = self.members.heard(said, written, now);
-        self.news(news);
-        self.assess = true;
-    }
-    /// Every key that is there has been read.
-    pub fn complete(&mut self, now: Duration) {
-        self.complete = true;
-        self.members.complete(now);
-        let news = self.members.check(now);
-        self.news(news);
-        self.assess = true;
-    }
-    /// A presence key is gone.
-    pub fn removed(&mut self, instance: InstanceId) {
-        self.members.removed(instance);
-        self.assess = true;
-    }
-    /// The own renewal was acknowledged.
-    pub fn renewed(&mut self, now: Duration) {
-        self.members.renewed(now);
-    }
-    /// nats-server says that a member's connection closed.
-    pub fn noticed(&mut self, instance: InstanceId, now: Duration) {
-        self.members.noticed(instance, now);
-    }
-
-    fn news(&mut self, news: impl IntoIterator<Item = News>) {
-        for news in news {
-            self.assess = true;
-            // One of the living says it for all.
-            if !self.members.is_first() || self.observations.len() == OBSERVATIONS_MAX {
-                continue;
-            }
-            match news {
-                News::Died {
-                    instance,
-                    since,
-                    replaced: false,
-                } => self.observations.push(Observed::CutOff {
-                    instance,
-                    since,
-                    until: None,
-                }),
-                News::Died { replaced: true, .. } => {}
-                News::Returned {
-                    instance,
-                    since,
-                    until,
-                } => self.observations.push(Observed::CutOff {
-                    instance,
-                    since,
-                    until: Some(until),
-                }),
-            }
-        }
-    }
-
-    /// Hands everything over and ends ([`Action::End`]).
-    pub fn leave(&mut self, now: Duration) {
-        if self.leaving.is_none() {
-            self.leaving = Some(now);
-            self.members.leave();
-            self.changed = true;
-            self.assess = true;
-        }
-    }
-
-    // ----- the log
-
     /// The log is not heard. `wall` is by this process's clock.
     pub fn interrupted(&mut self, now: Duration, wall: Timestamp) {
         self.interrupted.get_or_insert((now, wall));
@@ -328,8 +272,8 @@ impl<D: Decider> Replica<D> {
         let (verdict, met) = slot.machine.fold(input, now);
         match met {
             Met::Nothing => {}
-            Met::Owned => slot.lost_at = None,
-            Met::Lost => slot.lost_at = Some(now),
+            Met::Owned => {}
+            Met::Lost => slot.not_before = now + RECLAIM_AFTER,
         }
         if met != Met::Nothing {
             slot.since = input.time();
@@ -381,324 +325,6 @@ impl<D: Decider> Replica<D> {
         if let Some(machine) = self.machine_mut(partition) {
             machine.set_aside(sequence, problem, now);
             self.touched(partition);
-        }
-    }
-
-    // ----- joins and snapshots
-
-    /// Partitions that were asked for are folded up to `upto`. Answers with the sequence behind which the log is to be read
-    /// from now on, if that is not where it is read already.
-    pub fn joined(&mut self, joined: Vec<Joined<D>>, upto: u64, now: Duration) -> Option<u64> {
-        self.joining = None;
-        let first = !self.follows();
-        for Joined { state, snapshot } in joined {
-            let partition = state.head().partition;
-            if self.unfoldable.contains(&partition) || self.slots[index(partition)].is_some() {
-                continue;
-            }
-            let since = state.head().now;
-            self.log_time = self.log_time.max(since);
-            let machine = Machine::from_state(state, self.instance);
-            self.slots[index(partition)] = Some(Slot {
-                machine,
-                since,
-                lost_at: None,
-                snapshot,
-            });
-        }
-        self.changed = true;
-        self.assess = true;
-        self.assess(now);
-        if first || upto < self.position {
-            self.position = upto;
-            return Some(upto);
-        }
-        None
-    }
-    /// A join failed; it is tried again.
-    pub fn join_failed(&mut self, now: Duration) {
-        self.joining = None;
-        self.join_not_before = now + JOIN_RETRY;
-        self.assess = true;
-    }
-    /// A snapshot was taken, or could not be: with its sequence and bytes.
-    pub fn snapshotted(&mut self, partition: Partition, taken: Option<(u64, u64)>, now: Duration) {
-        self.snapshotting = false;
-        self.snapshot_not_before = now + SNAPSHOT_PAUSE;
-        if let (Some(slot), Some(taken)) = (self.slots[index(partition)].as_mut(), taken) {
-            slot.snapshot = taken;
-        } else if taken.is_none() {
-            self.snapshot_not_before = now + RENEW_EVERY * 4;
-        }
-    }
-
-    fn snapshot_due(&mut self, now: Duration) -> Option<Partition> {
-        if self.snapshotting || now < self.snapshot_not_before {
-            return None;
-        }
-        self.snapshot_not_before = now + SNAPSHOT_PAUSE;
-        self.folded().find(|partition| {
-            let Some(slot) = &self.slots[index(*partition)] else {
-                return false;
-            };
-            let (at, bytes) = slot.snapshot;
-            let every = snapshots::EVERY * (1 + bytes / SNAPSHOT_BYTES_STEP);
-            self.position.saturating_sub(at) >= every
-                && slot.machine.state().head().sequence > at
-                && self.takes_snapshots(*partition, slot)
-        })
-    }
-    /// The standby, which has nothing else to do; without one, the owner.
-    fn takes_snapshots(&self, partition: Partition, slot: &Slot<D>) -> bool {
-        match slot.machine.mode() {
-            Mode::Standby => true,
-            Mode::Claiming => false,
-            Mode::Owner { .. } => !self
-                .members
-                .order(partition)
-                .iter()
-                .any(|id| self.members.has_folded(*id, partition)),
-        }
-    }
-
-    // ----- who does what
-
-    /// The first live member in order that has folded `partition`.
-    fn owner_of(&self, partition: Partition) -> Option<InstanceId> {
-        self.members.order(partition).iter().copied().find(|id| {
-            if *id == self.instance {
-                self.slots[index(partition)].is_some()
-            } else {
-                self.members.has_folded(*id, partition)
-            }
-        })
-    }
-
-    fn assess(&mut self, now: Duration) {
-        self.assess = false;
-        self.assess_at = None;
-        if !self.complete {
-            return;
-        }
-        let stuck = self
-            .universe
-            .iter()
-            .copied()
-            .filter(|p| {
-                self.unfoldable.contains(p) || self.machine(*p).is_some_and(Machine::is_stuck)
-            })
-            .collect();
-        self.members.set_stuck(stuck);
-        let mut join = BTreeSet::new();
-        for at in 0..self.universe.len() {
-            let partition = self.universe[at];
-            let order = self.members.order(partition);
-            let folders = &order[..order.len().min(FOLDERS)];
-            let wanted = folders.contains(&self.instance);
-            let others_fold = folders
-                .iter()
-                .all(|id| *id == self.instance || self.members.has_folded(*id, partition));
-            let owner = self.owner_of(partition);
-            let alone = folders.is_empty();
-            let Some(slot) = self.slots[index(partition)].as_mut() else {
-                if wanted && !self.unfoldable.contains(&partition) {
-                    join.insert(partition);
-                }
-                continue;
-            };
-            match slot.machine.mode() {
-                Mode::Standby if owner == Some(self.instance) => {
-                    let due = slot.lost_at.map_or(now, |at| at + RECLAIM_AFTER);
-                    if due > now {
-                        self.assess_at = Some(self.assess_at.map_or(due, |at| at.min(due)));
-                        continue;
-                    }
-                    let reason = if slot.machine.state().head().epoch(D::SERVICE).epoch == 0 {
-                        "start"
-                    } else {
-                        "takeover"
-                    };
-                    slot.machine.claim(now, reason);
-                }
-                Mode::Standby if !wanted && others_fold && !alone => {
-                    self.slots[index(partition)] = None;
-                    self.changed = true;
-                }
-                // It has lost it before it was met: the one that is preferred claims.
-                Mode::Claiming if self.leaving.is_some() => slot.machine.stand_by(),
-                _ => {}
-            }
-            self.touched(partition);
-        }
-        if self.joining.is_none() && !join.is_empty() {
-            if now >= self.join_not_before {
-                self.joining = Some(join);
-                self.join_asked = true;
-            } else {
-                let due = self.join_not_before;
-                self.assess_at = Some(self.assess_at.map_or(due, |at| at.min(due)));
-            }
-        }
-    }
-
-    /// What must be done now. Called after each input; most often nothing.
-    pub fn poll(&mut self, now: Duration) -> Vec<Action> {
-        let mut actions = Vec::new();
-        if self.ended {
-            return actions;
-        }
-        if self.members.next_check(now).is_some_and(|due| due <= now) {
-            let news = self.members.check(now);
-            self.news(news);
-        }
-        if self.assess || self.assess_at.is_some_and(|at| at <= now) {
-            self.assess(now);
-        }
-        if let (true, Some(join)) = (self.join_asked, &self.joining) {
-            self.join_asked = false;
-            actions.push(Action::Join(join.iter().copied().collect()));
-        }
-        if self.next_due.is_some_and(|due| due <= now) {
-            self.poll_machines(now, &mut actions);
-        }
-        self.observe(&mut actions);
-        if let Some(partition) = self.snapshot_due(now) {
-            self.snapshotting = true;
-            actions.push(Action::Snapshot(partition));
-        }
-        if self.announce_due(now) <= now {
-            self.announced = Some(now);
-            self.changed = false;
-            self.counter += 1;
-            actions.push(Action::Announce(Box::new(self.announcement())));
-            if let Some(dead) = self.members.forgettable(now) {
-                self.members.removed(dead);
-                actions.push(Action::Remove(dead));
-            }
-        }
-        if self.has_left(now) {
-            self.ended = true;
-            actions.push(Action::Remove(self.instance));
-            actions.push(Action::End);
-        }
-        actions
-    }
-
-    fn poll_machines(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        self.next_due = None;
-        for at in 0..self.universe.len() {
-            let partition = self.universe[at];
-            let is_due = self.due[index(partition)].is_some_and(|due| due <= now);
-            if let (true, Some(slot)) = (is_due, self.slots[index(partition)].as_mut())
-                && let Some(need) = slot.machine.poll(now)
-            {
-                actions.push(Action::Append(partition, need));
-            }
-            self.touched(partition);
-        }
-    }
-
-    fn observe(&mut self, actions: &mut Vec<Action>) {
-        if self.observations.is_empty() {
-            return;
-        }
-        let owned = self.universe.iter().copied().find(|p| {
-            self.machine(*p)
-                .is_some_and(|m| matches!(m.mode(), Mode::Owner { .. }))
-        });
-        if let Some(partition) = owned {
-            for observed in self.observations.drain(..) {
-                actions.push(Action::Observe(partition, observed));
-            }
-        }
-    }
-
-    /// Everything is handed over, or there is nobody to hand it over to.
-    fn has_left(&self, now: Duration) -> bool {
-        let Some(since) = self.leaving else {
-            return false;
-        };
-        // Others must have had the chance to hear of it.
-        self.announced.is_some_and(|at| at >= since)
-            && !self.changed
-            && (now.saturating_sub(since) >= LEAVE_MAX
-                || self.universe.iter().all(|p| {
-                    let owns = self
-                        .machine(*p)
-                        .is_some_and(|m| !matches!(m.mode(), Mode::Standby));
-                    !owns || self.owner_of(*p).is_none()
-                }))
-    }
-
-    fn announce_due(&self, now: Duration) -> Duration {
-        match self.announced {
-            None => now,
-            Some(at) if self.changed => at + ANNOUNCE_PAUSE,
-            Some(at) => at + RENEW_EVERY,
-        }
-    }
-
-    /// Monotonic time at which [`Replica::poll`] wants to be called.
-    pub fn next_poll(&self, now: Duration) -> Duration {
-        if self.assess || self.join_asked {
-            return now;
-        }
-        let mut next = self.announce_due(now);
-        let left = self.leaving.map(|since| since + LEAVE_MAX);
-        for due in [
-            self.next_due,
-            self.members.next_check(now),
-            self.assess_at,
-            left,
-        ]
-        .into_iter()
-        .flatten()
-        {
-            next = next.min(due);
-        }
-        next
-    }
-
-    fn announcement(&self) -> Announcement {
-        let partitions = self
-            .folded()
-            .filter_map(|partition| {
-                let slot = self.slots[index(partition)].as_ref()?;
-                let role = match slot.machine.mode() {
-                    Mode::Owner { .. } => Role::Owner,
-                    Mode::Standby | Mode::Claiming => Role::Standby,
-                };
-                let epoch = slot.machine.state().head().epoch(D::SERVICE).epoch;
-                Some((
-                    partition,
-                    Held {
-                        role,
-                        epoch,
-                        since: slot.since,
-                    },
-                ))
-            })
-            .collect();
-        let stuck = self
-            .universe
-            .iter()
-            .copied()
-            .filter(|p| {
-                self.unfoldable.contains(p) || self.machine(*p).is_some_and(Machine::is_stuck)
-            })
-            .collect();
-        Announcement {
-            service: D::SERVICE.as_str().to_owned(),
-            instance: self.instance,
-            name: self.name.clone(),
-            started_at: self.started_at,
-            counter: self.counter,
-            leaving: self.leaving.is_some(),
-            sequence: self.position,
-            log_time: self.log_time,
-            partitions,
-            stuck,
-            cut_off_since: self.interrupted.map(|(_, since)| since),
         }
     }
 }
