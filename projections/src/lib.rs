@@ -4,6 +4,7 @@
 //!   it is not.
 //! - [`projector`] keeps them in step with the log; [`rebuild`] drops them, for the projector to make them anew.
 //! - [`queries`] reads them: typed rows with the column names of the schema, paged by opaque cursors.
+//! - [`verify`] holds the tables against the log.
 //! - [`progress`] tells a reader how far the tables have come, so that it can wait for a sequence that it wrote.
 
 mod batch;
@@ -23,6 +24,7 @@ mod results;
 mod route;
 mod session;
 pub mod status;
+pub mod verify;
 mod write;
 
 pub use fold::Newer;

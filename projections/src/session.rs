@@ -26,7 +26,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// And what is committed stays committed, whatever the server's default: readers have been told that it is there, and a
 /// checkpoint that goes back costs a fold of the whole log.
-const SETTINGS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
+pub(crate) const SETTINGS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
      SET synchronous_commit = on; SET client_min_messages = warning; SET TIME ZONE 'UTC'";
 
 /// Up to where the tables are.

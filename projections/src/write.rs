@@ -113,7 +113,21 @@ pub(crate) async fn write(session: &mut Session, batch: &Batch) -> Result<(), Wr
     for day in &new_days {
         make_partition(&mut transaction, *day).await?;
     }
-    let to = &mut transaction;
+    put_rows(&mut transaction, batch).await?;
+    sqlx::query("SELECT pg_notify($1, $2)")
+        .bind(CHANNEL)
+        .bind(batch.to.to_string())
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    session.checkpoint.sequence = batch.to;
+    session.checkpoint.log_time = batch.log_time;
+    session.days.extend(new_days);
+    Ok(())
+}
+
+/// Puts the rows of a batch into the tables.
+pub(crate) async fn put_rows(to: &mut PgTransaction<'_>, batch: &Batch) -> Result<(), sqlx::Error> {
     rows(to, &EVENTS, batch.events.len(), |q| batch.events.bind(q)).await?;
     rows(to, &ORGS, batch.orgs.len(), |q| batch.orgs.bind(q)).await?;
     rows(to, &USERS, batch.users.len(), |q| batch.users.bind(q)).await?;
@@ -129,17 +143,7 @@ pub(crate) async fn write(session: &mut Session, batch: &Batch) -> Result<(), Wr
         batch.dependencies.bind(q)
     })
     .await?;
-    rows(to, &TASKS, batch.tasks.len(), |q| batch.tasks.bind(q)).await?;
-    sqlx::query("SELECT pg_notify($1, $2)")
-        .bind(CHANNEL)
-        .bind(batch.to.to_string())
-        .execute(&mut **to)
-        .await?;
-    transaction.commit().await?;
-    session.checkpoint.sequence = batch.to;
-    session.checkpoint.log_time = batch.log_time;
-    session.days.extend(new_days);
-    Ok(())
+    rows(to, &TASKS, batch.tasks.len(), |q| batch.tasks.bind(q)).await
 }
 
 async fn rows<'q>(

@@ -142,6 +142,12 @@ impl Checker {
 
     /// Meets the next message.
     pub fn meet(&mut self, input: &Input) {
+        let reported = self.notes.range.contains(&input.sequence());
+        self.meet_reported(input, reported);
+    }
+
+    /// Meets the next message, for those whose range is none of sequences: what it breaks is reported if `reported`.
+    pub fn meet_reported(&mut self, input: &Input, reported: bool) {
         if self.homes.is_empty() {
             self.homes
                 .resize_with(usize::from(PARTITIONS), Home::default);
@@ -149,7 +155,7 @@ impl Checker {
         }
         let sequence = input.sequence();
         self.last = (sequence, self.last.1.max(input.time()));
-        self.notes.at(sequence);
+        self.notes.inside = reported;
         if self.notes.inside {
             self.counts.messages += 1;
         }

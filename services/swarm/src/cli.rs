@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        agent, completions, create, delete, demo, demo_worker, doctor, down, events, health, list,
-        projection, replay, service, show, status, task, up, update,
+        agent, audit, completions, create, delete, demo, demo_worker, doctor, down, events, health,
+        list, projection, replay, service, show, status, task, up, update,
     },
     connection::ServerArgs,
     exit::Outcome,
@@ -74,6 +74,8 @@ pub enum Command {
     Events(events::Args),
     /// Print the log's history, one JSON object per line
     Replay(replay::Args),
+    /// Check the promises over the log: exit code 1 if one is broken
+    Audit(audit::Args),
     /// Read models
     #[command(subcommand)]
     Projection(projection::Command),
@@ -110,6 +112,7 @@ impl Cli {
             Command::Health(args) => health::run(args, &server, output).await,
             Command::Events(args) => events::run(args, &server, output).await,
             Command::Replay(args) => replay::run(args, &server).await,
+            Command::Audit(args) => audit::run(args, &server, output).await,
             Command::Projection(command) => projection::run(command, &server).await,
             Command::Demo(args) => demo::run(args, &server).await,
             Command::DemoWorker(args) => demo_worker::run(args),
@@ -158,6 +161,10 @@ mod tests {
             "swarm health s",
             "swarm events s --from 7 --limit 3",
             "swarm replay --from 1 --to 9 --swarm 0190f7a0-0000-7000-8000-000000000001 --type task.completed",
+            "swarm audit",
+            "swarm audit --list",
+            "swarm audit --from 5 --to 9 --settled --read-model --gaps distributor -o json",
+            "swarm audit --since 2026-01-01T00:00:00Z --until 2026-01-02T00:00:00+01:00",
             "swarm projection rebuild",
             "swarm demo --agents 3 --keep",
             "swarm completions bash",
@@ -189,6 +196,9 @@ mod tests {
             "swarm agent run --swarm s",
             "swarm create s -o yaml",
             "swarm replay --from x",
+            "swarm audit --gaps nobody",
+            "swarm audit --since yesterday",
+            "swarm audit --from 5 --since 2026-01-01T00:00:00Z",
         ] {
             let error = parse(line).expect_err(line);
             let code = error.exit_code();

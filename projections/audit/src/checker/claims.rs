@@ -51,7 +51,8 @@ pub struct Owner {
     epoch: u64,
     ordinal: u64,
     recent: VecDeque<(u64, Uuid, u64)>,
-    cut_off: VecDeque<(InstanceId, Timestamp)>,
+    /// By whom it was told of which, since when.
+    cut_off: VecDeque<((InstanceId, InstanceId), Timestamp)>,
 }
 
 /// What a decision is to a fold.
@@ -189,7 +190,12 @@ impl Owner {
             return;
         };
         notes.checked(Invariant::CutOffsWellFormed);
-        let last = self.cut_off.iter().find(|(id, _)| id == instance).copied();
+        // Two of them may tell what they saw in another order than it happened: one may have been paused in between.
+        let Source::Service(_, by) = recorded.event.source else {
+            return;
+        };
+        let key = (*instance, by);
+        let last = self.cut_off.iter().find(|(told, _)| *told == key).copied();
         let ahead = recorded.time.plus_millis(CLOCKS_DIFFER_MS_MAX);
         let wrong = if until.is_some_and(|until| until < *since) {
             Some("it ends before it begins".to_owned())
@@ -204,10 +210,10 @@ impl Owner {
                 format!("{instance} is said to be cut off since {since}: {wrong}")
             });
         }
-        self.cut_off.retain(|(id, _)| id != instance);
+        self.cut_off.retain(|(told, _)| *told != key);
         if self.cut_off.len() == CUT_OFF_KEPT_MAX {
             self.cut_off.pop_front();
         }
-        self.cut_off.push_back((*instance, *since));
+        self.cut_off.push_back((key, *since));
     }
 }

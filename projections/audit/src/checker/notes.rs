@@ -37,9 +37,6 @@ impl Default for Notes {
     }
 }
 impl Notes {
-    pub(crate) fn at(&mut self, sequence: u64) {
-        self.inside = self.range.contains(&sequence);
-    }
     pub(crate) fn checked(&mut self, invariant: Invariant) {
         if self.inside {
             self.tallies.entry(invariant).or_default().checked += 1;

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub mod agent;
+pub mod audit;
 pub mod completions;
 pub mod create;
 pub mod delete;
