@@ -15,12 +15,12 @@ use crate::{
     },
 };
 
-/// Stream of the last heartbeats.
-const HEARTBEATS: &str = "swarm_heartbeats";
 /// Bucket of the services' presence keys.
 const PRESENCE: &str = "swarm_presence";
-/// Bucket of snapshots and large inputs.
+/// Bucket of large payloads, inputs and results.
 const OBJECTS: &str = "swarm_objects";
+/// Bucket of snapshots, which agents neither read nor write.
+const SNAPSHOTS: &str = "swarm_snapshots";
 /// Replies. One prefix for all: what is asked over the bus is the log, which all of these may read.
 const INBOX: &str = "_INBOX.>";
 /// What the server republishes of the log.
@@ -64,17 +64,19 @@ impl User {
             Self::Operator => written_by(|writer| matches!(writer, Writer::Client | Writer::Agent)),
             Self::Agent(place, agent) => agent_writes(place, agent),
         };
-        publish.extend(stream_reading(STREAM));
-        publish.extend(object_reading());
-        if !matches!(self, Self::Agent(..)) {
-            publish.extend(stream_reading(HEARTBEATS));
-            publish.extend(stream_reading(&format!("KV_{PRESENCE}")));
+        if matches!(self, Self::Agent(..)) {
+            publish.extend(stream_reading(STREAM));
+            publish.extend(stream_reading(&format!("OBJ_{OBJECTS}")));
+        } else {
+            // Heartbeats, presence and snapshots too: all that there is. Named one by one, the rights would not fit into the
+            // line in which a client brings them.
+            publish.extend(stream_reading("*"));
         }
         // One's own only: who is not there must not be announced by another.
         publish.extend(self.presence().map(|own| format!("$KV.{PRESENCE}.{own}.>")));
         // Snapshots, and inputs that are too large for their event.
         if matches!(self, Self::Service(_) | Self::Projector | Self::Gateway) {
-            publish.extend(object_writing());
+            publish.extend([OBJECTS, SNAPSHOTS].into_iter().flat_map(object_writing));
         }
         // A result that is too large for its event.
         if matches!(self, Self::Agent(..) | Self::Operator) {
@@ -191,15 +193,11 @@ fn stream_reading(stream: &str) -> Vec<String> {
     ]
 }
 
-fn object_reading() -> Vec<String> {
-    stream_reading(&format!("OBJ_{OBJECTS}"))
-}
-
 /// Replacing or deleting an object purges its old chunks.
-fn object_writing() -> Vec<String> {
+fn object_writing(bucket: &str) -> Vec<String> {
     vec![
-        format!("$O.{OBJECTS}.>"),
-        format!("$JS.API.STREAM.PURGE.OBJ_{OBJECTS}"),
+        format!("$O.{bucket}.>"),
+        format!("$JS.API.STREAM.PURGE.OBJ_{bucket}"),
     ]
 }
 
@@ -275,6 +273,42 @@ mod tests {
             Subject::Command(there, CommandVerb::Join),
         ] {
             assert!(!may_publish(user, &subject), "{subject}");
+        }
+    }
+
+    #[test]
+    fn agents_have_nothing_to_do_with_snapshots() {
+        let agent = User::Agent(somewhere(1), AgentId(Uuid::from_u128(3)));
+        let named = |user: User| {
+            let Permissions { publish, subscribe } = user.permissions();
+            let all = publish.into_iter().chain(subscribe);
+            all.filter(|subject| subject.contains(SNAPSHOTS) || subject.starts_with("$O.>"))
+                .count()
+        };
+        assert_eq!(named(agent), 0);
+        assert_ne!(named(User::Gateway), 0);
+        let publish = agent.permissions().publish;
+        assert!(
+            !publish
+                .iter()
+                .any(|f| covers(f, "$JS.API.STREAM.INFO.OBJ_swarm_snapshots"))
+        );
+    }
+
+    #[test]
+    fn rights_fit_into_the_line_that_brings_them() {
+        // nats-server's `max_control_line` of 4,096 bytes holds the token, in which three bytes take four, its signature and
+        // the options of the client.
+        const RIGHTS_BYTES_MAX: usize = 2_600;
+        for user in SERVICES.map(User::Service).into_iter().chain([
+            User::Projector,
+            User::Gateway,
+            User::Operator,
+            User::Agent(somewhere(1), AgentId(Uuid::from_u128(3))),
+        ]) {
+            let Permissions { publish, subscribe } = user.permissions();
+            let bytes: usize = publish.iter().chain(&subscribe).map(|s| s.len() + 3).sum();
+            assert!(bytes <= RIGHTS_BYTES_MAX, "{user:?}: {bytes}");
         }
     }
 

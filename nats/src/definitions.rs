@@ -28,8 +28,13 @@ pub const HEARTBEATS_SUBJECT: &str = "swarm.hb.>";
 
 /// KV bucket of the services' presence keys.
 pub const PRESENCE_BUCKET: &str = "swarm_presence";
-/// Object store of snapshots and large inputs.
+/// Object store of large payloads, inputs and results. Agents write to it too.
 pub const OBJECTS_BUCKET: &str = "swarm_objects";
+/// Object store of snapshots, which agents can neither read nor write: a forged one would be a forged state, and the rights
+/// of the bus end at buckets (the names of objects are encoded in their subjects).
+pub const SNAPSHOTS_BUCKET: &str = "swarm_snapshots";
+/// Objects whose names begin with this are kept in [`SNAPSHOTS_BUCKET`].
+pub const SNAPSHOT_PREFIX: &str = "snapshot.";
 
 /// The oldest nats-server that will do: earlier ones have a wrong check inside atomic batches.
 pub const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 14, 4);
@@ -71,7 +76,7 @@ pub struct Provision {
     pub replicas: usize,
     /// Upper bound of [`EVENTS_STREAM`] in bytes, -1 for none. Below the disk's size: a full disk wedges a single node.
     pub max_bytes: i64,
-    /// Upper bound of [`OBJECTS_BUCKET`] in bytes, -1 for none.
+    /// Upper bound of [`OBJECTS_BUCKET`], and of [`SNAPSHOTS_BUCKET`], in bytes, -1 for none.
     pub objects_max_bytes: i64,
 }
 
@@ -91,7 +96,8 @@ pub fn streams(provision: &Provision) -> Vec<Config> {
         events(provision),
         heartbeats(provision),
         presence(provision),
-        objects(provision),
+        objects(OBJECTS_BUCKET, "Swarm: large inputs and results", provision),
+        objects(SNAPSHOTS_BUCKET, "Swarm: snapshots", provision),
     ]
 }
 
@@ -168,13 +174,19 @@ pub fn presence(provision: &Provision) -> Config {
     }
 }
 
-/// The object store: snapshots can be thrown away, so purge and delete are allowed here.
-pub fn objects(provision: &Provision) -> Config {
+/// The bucket in which the object `name` is kept.
+pub fn bucket_of(name: &str) -> &'static str {
+    if name.starts_with(SNAPSHOT_PREFIX) {
+        SNAPSHOTS_BUCKET
+    } else {
+        OBJECTS_BUCKET
+    }
+}
+
+/// An object store: what is in it can be thrown away or outlives its use, so purge and delete are allowed here.
+pub fn objects(bucket: &str, description: &str, provision: &Provision) -> Config {
     Config {
-        subjects: vec![
-            format!("$O.{OBJECTS_BUCKET}.C.>"),
-            format!("$O.{OBJECTS_BUCKET}.M.>"),
-        ],
+        subjects: vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")],
         storage: StorageType::File,
         discard: DiscardPolicy::New,
         max_bytes: provision.objects_max_bytes,
@@ -182,11 +194,7 @@ pub fn objects(provision: &Provision) -> Config {
         allow_rollup: true,
         // Whatever the replicas: on a cluster a direct get may be answered by a follower that lags behind.
         allow_direct: false,
-        ..base(
-            &format!("OBJ_{OBJECTS_BUCKET}"),
-            "Swarm: snapshots and large inputs",
-            provision,
-        )
+        ..base(&format!("OBJ_{bucket}"), description, provision)
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
     AppendError, Appended, BATCH_MESSAGES_MAX, Log, LogError, LogInfo, Message, PresenceNews,
     StoredMessage, Tailed,
     connect::Connection,
-    definitions::{EVENTS_STREAM, OBJECTS_BUCKET},
+    definitions::{EVENTS_STREAM, OBJECTS_BUCKET, SNAPSHOT_PREFIX, SNAPSHOTS_BUCKET, bucket_of},
     provision::check_server,
 };
 
@@ -124,10 +124,19 @@ struct Inner {
     context: Context,
     stream: Stream,
     cluster: bool,
-    objects: async_nats::jetstream::object_store::ObjectStore,
+    stores: objects::Stores,
     /// Unbounded, since `append` must take its place in the order without waiting. Callers bound it by awaiting outcomes.
     jobs: mpsc::UnboundedSender<writer::Job>,
     counters: Arc<Counters>,
+}
+
+impl Inner {
+    async fn store(
+        &self,
+        bucket: &str,
+    ) -> Result<&async_nats::jetstream::object_store::ObjectStore, LogError> {
+        self.stores.open(&self.context, bucket).await
+    }
 }
 
 impl JetStreamLog {
@@ -155,14 +164,11 @@ impl JetStreamLog {
                         "stream {EVENTS_STREAM} cannot be read: {error}"
                     )),
                 })?;
-        let objects = context
-            .get_object_store(OBJECTS_BUCKET)
+        let stores = objects::Stores::default();
+        stores
+            .open(&context, OBJECTS_BUCKET)
             .await
-            .map_err(|error| {
-                LogError::Incompatible(format!(
-                    "object store {OBJECTS_BUCKET} cannot be opened: {error}"
-                ))
-            })?;
+            .map_err(|error| LogError::Incompatible(error.to_string()))?;
         let counters = Arc::new(Counters::default());
         let cluster = settings.replicas > 1;
         let jobs = writer::start(connection, settings, counters.clone()).await?;
@@ -172,7 +178,7 @@ impl JetStreamLog {
                 context,
                 stream,
                 cluster,
-                objects,
+                stores,
                 jobs,
                 counters,
             }),
@@ -308,19 +314,28 @@ impl Log for JetStreamLog {
     }
 
     async fn put_object(&self, name: &str, bytes: Bytes) -> Result<(), LogError> {
-        objects::put(&self.inner.objects, name, bytes).await
+        objects::put(self.inner.store(bucket_of(name)).await?, name, bytes).await
     }
 
     async fn get_object(&self, name: &str) -> Result<Option<Bytes>, LogError> {
-        objects::get(&self.inner.objects, name).await
+        objects::get(self.inner.store(bucket_of(name)).await?, name).await
     }
 
     async fn list_objects(&self, prefix: &str) -> Result<Vec<String>, LogError> {
-        objects::list(&self.inner.context, &self.inner.objects, prefix).await
+        let mut names = Vec::new();
+        for bucket in [OBJECTS_BUCKET, SNAPSHOTS_BUCKET] {
+            let may_hold = bucket == bucket_of(prefix) || SNAPSHOT_PREFIX.starts_with(prefix);
+            if may_hold {
+                let store = self.inner.store(bucket).await?;
+                names.extend(objects::list(&self.inner.context, (bucket, store), prefix).await?);
+            }
+        }
+        names.sort();
+        Ok(names)
     }
 
     async fn delete_object(&self, name: &str) -> Result<(), LogError> {
-        objects::delete(&self.inner.objects, name).await
+        objects::delete(self.inner.store(bucket_of(name)).await?, name).await
     }
 
     async fn put_presence(&self, key: &str, value: Bytes) -> Result<(), LogError> {

@@ -104,6 +104,14 @@ impl Authority {
         Ok(path)
     }
 
+    /// The password that the servers of a cluster ask each other for. A secret, and the same wherever the operator's key is.
+    pub fn cluster_password(&self) -> String {
+        let mut digest = Sha256::new();
+        digest.update(b"swarm: routes of the cluster\n");
+        digest.update(self.operator.as_bytes());
+        hex::encode(digest.finalize())
+    }
+
     /// What nats-server has to be told: the part of its configuration that names the operator
     /// and the accounts. Holds no secret.
     pub fn server_config(&self) -> Result<String, ServerError> {

@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::authority::write_secret;
 use crate::process::{Launch, Process, end_leftover, lock};
 use crate::{Authority, ServerError, find_nats, ports};
 
@@ -21,6 +22,9 @@ const CLUSTER: &str = include_str!("../../config/cluster.conf");
 
 /// A server with a large store reads all of it before it is ready.
 const READY_PATIENCE: Duration = Duration::from_secs(120);
+/// A server of a cluster is healthy when the others are there and it has caught up with them, which a large log and slow
+/// disks draw out. Ending it earlier would begin that anew.
+const CLUSTER_READY_PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// What a stop may take before it becomes a kill; with `always` nothing acknowledged is lost.
 const STOP_GRACE: Duration = Duration::from_secs(20);
 /// How often another "any port" is tried when somebody took the first.
@@ -28,6 +32,8 @@ const PORT_TRIES: u32 = 5;
 /// Go's garbage collector works harder near this; without it the server grows under load
 /// until the machine has no more. At least this much, for a useful cache of blocks.
 const MEMORY_LIMIT_MIN: u64 = 512 << 20;
+/// The name under which the servers of a cluster join each other.
+const ROUTE_USER: &str = "swarm";
 
 /// What an acknowledged write has survived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,7 +51,8 @@ pub enum Durability {
 pub struct ClusterSettings {
     /// This server's port for the others.
     pub port: u16,
-    /// `nats://host:port` of all three servers.
+    /// `nats://host:port` of all three servers. With [`NatsSettings::auth`] they ask each other for
+    /// [`Authority::cluster_password`], which is put in here.
     pub routes: Vec<String>,
 }
 
@@ -72,7 +79,8 @@ pub struct NatsSettings {
     pub auth: Option<Authority>,
     /// The most bytes in all streams; None: three quarters of the free disk.
     pub max_file_store: Option<u64>,
-    /// GOMEMLIMIT in bytes; None: a quarter of the machine's memory.
+    /// GOMEMLIMIT in bytes; None: a quarter of the machine's memory, shared with the servers of
+    /// its cluster that run on the same host.
     pub memory_limit: Option<u64>,
     /// Set for a server of a cluster.
     pub cluster: Option<ClusterSettings>,
@@ -108,6 +116,9 @@ pub struct NatsServer {
 
 impl NatsServer {
     /// Starts a server and waits until it is healthy, streams included.
+    ///
+    /// The servers of a cluster are started at the same time (`join_all`): one alone is not healthy before another is
+    /// there. Each has its own `data_dir`, `name` and ports, and the same `routes`.
     pub async fn start(settings: NatsSettings) -> Result<Self, ServerError> {
         let mut server = Self::launch(settings).await?;
         server.until_healthy().await?;
@@ -171,8 +182,12 @@ impl NatsServer {
 
     pub(crate) async fn until_healthy(&mut self) -> Result<(), ServerError> {
         let (host, port) = (self.settings.host.clone(), self.settings.monitor_port);
+        let patience = match self.settings.cluster {
+            None => READY_PATIENCE,
+            Some(_) => CLUSTER_READY_PATIENCE,
+        };
         self.process
-            .until_ready(READY_PATIENCE, || healthy(host.clone(), port))
+            .until_ready(patience, || healthy(host.clone(), port))
             .await
     }
 
@@ -219,6 +234,16 @@ impl NatsServer {
         self.process.kill();
     }
 
+    /// SIGSTOP: it keeps its connections and answers nothing, as on a machine that hangs or is cut off. For tests.
+    pub fn pause(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// SIGCONT: ends [`NatsServer::pause`].
+    pub fn resume(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
     /// Stops it in good order if it still runs, and starts it again on the same ports and data.
     pub async fn restart(&mut self) -> Result<(), ServerError> {
         self.process.stop(STOP_GRACE).await;
@@ -253,8 +278,10 @@ impl NatsSettings {
 
     fn spawn(&self) -> Result<Process, ServerError> {
         let config = self.config_file();
-        fs::write(&config, self.render()?).map_err(ServerError::io("write", &config))?;
-        let memory = self.memory_limit.unwrap_or_else(default_memory_limit);
+        write_secret(&config, &self.render()?)?;
+        let memory = self
+            .memory_limit
+            .unwrap_or_else(|| default_memory_limit(self.servers_here()));
         Process::spawn(Launch {
             server: "nats-server",
             program: self.bin.clone().unwrap_or_default(),
@@ -265,6 +292,14 @@ impl NatsSettings {
             pid_file: self.pid_file(),
             stop_signal: Signal::TERM,
         })
+    }
+
+    /// Servers of the cluster on this host, by their routes; 1 outside a cluster.
+    fn servers_here(&self) -> u64 {
+        let here = format!("//{}:", self.host);
+        let routes = self.cluster.iter().flat_map(|cluster| &cluster.routes);
+        let count = routes.filter(|route| route.contains(&here)).count();
+        u64::try_from(count.max(1)).unwrap_or(1)
     }
 
     /// The checked-in configuration with its names filled in.
@@ -293,8 +328,21 @@ impl NatsSettings {
             ("$SWARM_NATS_PORT", Some(self.port.to_string())),
         ];
         if let Some(cluster) = &self.cluster {
+            let password = self.auth.as_ref().map(Authority::cluster_password);
+            let routes: Vec<String> = cluster
+                .routes
+                .iter()
+                .map(|route| with_password(route, password.as_deref()))
+                .collect();
+            values.push(("$SWARM_NATS_ROUTES", Some(format!("{routes:?}"))));
+            values.push((
+                "$SWARM_NATS_CLUSTER_AUTHORIZATION",
+                password.map(|password| {
+                    format!("{{ user: {ROUTE_USER:?}, password: {password:?}, timeout: 5 }}")
+                }),
+            ));
+            // After the name that begins with it.
             values.push(("$SWARM_NATS_CLUSTER", Some(address(cluster.port))));
-            values.push(("$SWARM_NATS_ROUTES", Some(format!("{:?}", cluster.routes))));
         }
         let template = if self.cluster.is_some() {
             CLUSTER
@@ -335,14 +383,26 @@ fn prepare(data_dir: &Path) -> Result<(), ServerError> {
         .map_err(ServerError::io("create", data_dir))
 }
 
-/// A quarter of the machine's memory.
-fn default_memory_limit() -> u64 {
+/// `nats://host:port` with the name and password of the cluster's servers.
+fn with_password(route: &str, password: Option<&str>) -> String {
+    match (route.split_once("://"), password) {
+        (Some((scheme, address)), Some(password)) if !address.contains('@') => {
+            format!("{scheme}://{ROUTE_USER}:{password}@{address}")
+        }
+        _ => route.to_owned(),
+    }
+}
+
+/// A quarter of the machine's memory for `servers` of them together.
+fn default_memory_limit(servers: u64) -> u64 {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kilobytes = meminfo
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:"))
         .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kilobytes.map_or(2 << 30, |all| (all * 1024 / 4).max(MEMORY_LIMIT_MIN))
+    kilobytes.map_or(2 << 30, |all| {
+        (all * 1024 / 4 / servers).max(MEMORY_LIMIT_MIN)
+    })
 }
 
 /// `GET /healthz`, by hand: one request to our own server is worth no HTTP client.
@@ -364,9 +424,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn servers_of_one_host_share_its_memory() {
+        let mut settings = NatsSettings::new("/data");
+        assert_eq!(settings.servers_here(), 1);
+        let routes = |hosts: [&str; 3]| {
+            Some(ClusterSettings {
+                port: 1,
+                routes: hosts.map(|host| format!("nats://{host}:1")).to_vec(),
+            })
+        };
+        settings.cluster = routes(["127.0.0.1"; 3]);
+        assert_eq!(settings.servers_here(), 3);
+        settings.cluster = routes(["127.0.0.1", "10.0.0.2", "10.0.0.3"]);
+        assert_eq!(settings.servers_here(), 1);
+    }
+
+    #[test]
     fn every_name_in_the_configuration_is_filled_in() {
         let mut settings = NatsSettings::new("/data/with space");
         settings.max_file_store = Some(1 << 30);
+        let keys = tempfile::tempdir().expect("a folder");
+        let authority = Authority::load_or_create(keys.path()).expect("makes keys");
+        let password = authority.cluster_password();
+        settings.auth = Some(authority);
         for cluster in [
             None,
             Some(ClusterSettings {
@@ -382,6 +462,13 @@ mod tests {
                 .collect();
             assert!(!code.iter().any(|line| line.contains("$SWARM")), "{text}");
             assert!(code.contains(&"  sync_interval: always"), "{text}");
+            // Both to join the others and to let them in.
+            let named = code.iter().filter(|line| line.contains(&password)).count();
+            assert_eq!(
+                named,
+                if settings.cluster.is_some() { 2 } else { 0 },
+                "{text}"
+            );
             assert!(
                 code.contains(&"  store_dir: \"/data/with space/jetstream\""),
                 "{text}"

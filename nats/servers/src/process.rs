@@ -184,6 +184,13 @@ impl Process {
         }
     }
 
+    /// Sends a signal, unless it has ended: its id may be another's by then.
+    pub fn signal(&self, wanted: Signal) {
+        if self.ended.is_none() {
+            signal(self.pid(), wanted);
+        }
+    }
+
     pub fn log_has(&self, text: &str) -> bool {
         tail(&self.log, self.log_from).contains(text)
     }

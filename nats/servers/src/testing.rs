@@ -47,6 +47,13 @@ pub async fn nats_with_auth() -> (TestNats, Authority) {
 
 /// Three nats-servers in a cluster, healthy when this returns.
 pub async fn nats_cluster() -> TestNatsCluster {
+    nats_cluster_with(|_, _| ()).await
+}
+
+/// The same with settings of the test's own: `change` is given the number of a server (from 0) and its settings.
+pub async fn nats_cluster_with(
+    mut change: impl FnMut(usize, &mut NatsSettings),
+) -> TestNatsCluster {
     let any = || ports::free("127.0.0.1").expect("a free port");
     let cluster_ports = [any(), any(), any()];
     let routes = cluster_ports
@@ -61,6 +68,7 @@ pub async fn nats_cluster() -> TestNatsCluster {
             port,
             routes: routes.clone(),
         });
+        change(number, &mut settings);
         let server = NatsServer::launch(settings)
             .await
             .unwrap_or_else(|error| panic!("{error}"));

@@ -7,7 +7,8 @@ use async_nats::jetstream::{self, stream};
 use async_nats::{Client, ConnectOptions};
 use futures::StreamExt;
 use swarm_servers::{
-    Authority, Durability, NatsServer, NatsSettings, Permissions, ServerError, testing,
+    Authority, ClusterSettings, Durability, NatsServer, NatsSettings, Permissions, ServerError,
+    testing,
 };
 
 async fn store_one(url: &str) -> u64 {
@@ -155,6 +156,67 @@ async fn three_servers_hold_a_stream_three_times() {
         .await
         .expect("makes the stream");
     assert_eq!(made.cached_info().config.num_replicas, 3);
+}
+
+#[tokio::test]
+async fn servers_join_a_cluster_with_its_secret_alone() {
+    // Given a cluster whose servers hold the same keys.
+    let keys = tempfile::tempdir().expect("a folder");
+    let authority = Authority::load_or_create(keys.path()).expect("makes keys");
+    let cluster =
+        testing::nats_cluster_with(|_, settings| settings.auth = Some(authority.clone())).await;
+    let admin = authority.mint("admin", &Permissions::all()).expect("mints");
+    let context = jetstream::new(with_creds(&cluster.nodes[0].url, &admin).await);
+    let made = context
+        .create_stream(stream::Config {
+            name: "thrice".into(),
+            num_replicas: 3,
+            ..Default::default()
+        })
+        .await
+        .expect("makes the stream");
+    let others = made
+        .cached_info()
+        .cluster
+        .as_ref()
+        .map(|found| found.replicas.len());
+    assert_eq!(others, Some(2));
+
+    // When a server with other keys wants to join, then it is refused.
+    let others_keys = tempfile::tempdir().expect("a folder");
+    let other = Authority::load_or_create(others_keys.path()).expect("makes keys");
+    let joined = cluster.nodes[0].server.settings().cluster.clone();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|free| free.local_addr())
+        .expect("a free port")
+        .port();
+    let stranger = tokio::spawn(testing::nats_with(move |settings| {
+        settings.name = "stranger".into();
+        settings.auth = Some(other);
+        settings.cluster = joined.map(|cluster| ClusterSettings { port, ..cluster });
+    }));
+    let log = cluster.nodes[0]
+        .server
+        .settings()
+        .data_dir
+        .join("nats-server.log");
+    let refused = async {
+        loop {
+            let said = std::fs::read_to_string(&log).expect("a log");
+            if said.contains("authentication error") {
+                break said;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let said = tokio::time::timeout(Duration::from_secs(10), refused)
+        .await
+        .unwrap_or_else(|_| panic!("{}", std::fs::read_to_string(&log).unwrap_or_default()));
+    assert!(
+        !said.contains("Registering remote route \"stranger"),
+        "{said}"
+    );
+    stranger.abort();
 }
 
 async fn with_creds(url: &str, creds: &str) -> Client {

@@ -7,9 +7,35 @@ use async_nats::jetstream::{
 use base64::{Engine, engine::general_purpose::URL_SAFE};
 use bytes::Bytes;
 use futures::StreamExt;
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, sync::OnceCell};
 
-use crate::{LogError, definitions::OBJECTS_BUCKET};
+use crate::{LogError, definitions::SNAPSHOTS_BUCKET};
+
+/// The object stores that were opened. Not all at the start: an agent may not open that of the snapshots.
+#[derive(Default)]
+pub(super) struct Stores {
+    objects: OnceCell<ObjectStore>,
+    snapshots: OnceCell<ObjectStore>,
+}
+
+impl Stores {
+    pub(super) async fn open(
+        &self,
+        context: &Context,
+        bucket: &str,
+    ) -> Result<&ObjectStore, LogError> {
+        let cell = if bucket == SNAPSHOTS_BUCKET {
+            &self.snapshots
+        } else {
+            &self.objects
+        };
+        cell.get_or_try_init(|| context.get_object_store(bucket))
+            .await
+            .map_err(|error| {
+                LogError::Unreachable(format!("object store {bucket} cannot be opened: {error}"))
+            })
+    }
+}
 
 pub(super) async fn put(store: &ObjectStore, name: &str, bytes: Bytes) -> Result<(), LogError> {
     store
@@ -44,14 +70,14 @@ pub(super) async fn get(store: &ObjectStore, name: &str) -> Result<Option<Bytes>
 /// made from it misses what was just put.
 pub(super) async fn list(
     context: &Context,
-    store: &ObjectStore,
+    (bucket, store): (&str, &ObjectStore),
     prefix: &str,
 ) -> Result<Vec<String>, LogError> {
     let unreadable =
         |error: String| LogError::Unreachable(format!("objects cannot be listed: {error}"));
-    let subject = format!("$O.{OBJECTS_BUCKET}.M.");
+    let subject = format!("$O.{bucket}.M.");
     let stream = context
-        .get_stream_no_info(format!("OBJ_{OBJECTS_BUCKET}"))
+        .get_stream_no_info(format!("OBJ_{bucket}"))
         .await
         .map_err(|error| unreadable(error.to_string()))?;
     let mut subjects = stream
