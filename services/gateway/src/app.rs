@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::postgres::PgPool;
 use swarm_events::{InstanceId, Timestamp, envelope::Source};
 use swarm_projections::progress::Progress;
+use swarm_runtime::snapshots::EVERY;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -53,6 +54,8 @@ pub struct App {
     pub stop: CancellationToken,
     /// The tail.
     pub tail: watch::Sender<TailState>,
+    /// Stream events from one snapshot of the fold to the next.
+    pub snapshot_every: u64,
     /// Figures for Prometheus.
     pub metrics: PrometheusHandle,
 }
@@ -75,6 +78,7 @@ impl App {
             live: Arc::new(Semaphore::new(LIVE_STREAMS_MAX)),
             stop,
             tail: watch::Sender::new(TailState::default()),
+            snapshot_every: EVERY,
             metrics,
         }
     }

@@ -16,12 +16,14 @@ use swarm_events::{
     subject::CommandVerb,
 };
 use swarm_log::{AppendError, Log, LogError, Message, Tailed};
+use swarm_runtime::snapshots::SnapshotError;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::{
     auth::KEY_PREFIX,
     fold::{Fold, filters, keys::hash, outcomes::Outcomes},
+    snapshot,
     tail::input,
 };
 
@@ -67,6 +69,9 @@ pub enum BootstrapError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The state cannot be made from what the log and its snapshots hold.
+    #[error(transparent)]
+    Start(#[from] SnapshotError),
     /// The command was not stored.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -163,12 +168,12 @@ struct Folding {
 }
 
 impl Folding {
-    async fn to_the_end<L: Log>(log: &L) -> Result<Self, LogError> {
-        let first = log.info().await?.first_sequence.max(1);
+    async fn to_the_end<L: Log>(log: &L) -> Result<Self, BootstrapError> {
+        let start = snapshot::start(log).await?;
         let mut folding = Self {
-            fold: Fold::default(),
+            fold: start.fold,
             outcomes: Outcomes::default(),
-            tail: log.tail(filters(), first),
+            tail: log.tail(filters(), start.from),
         };
         while !matches!(folding.next().await?, Tailed::CaughtUp) {}
         Ok(folding)

@@ -162,7 +162,7 @@ pub async fn send(app: &App, sending: Sending, also: &[Uuid]) -> Answer<Outcome>
         .map(|id| app.fold.wait(*id))
         .collect();
     if keyed {
-        let known = app.fold.outcomes().keyed(id);
+        let known = app.fold.read().keyed(id);
         if let Some(first) = known.command {
             check_same(app, first, id, &body).await?;
             return match known.outcome {
@@ -189,7 +189,7 @@ pub async fn send(app: &App, sending: Sending, also: &[Uuid]) -> Answer<Outcome>
     if stored.duplicate {
         check_same(app, stored.sequence, id, &body).await?;
         // What it was answered may have been met before this wait began.
-        let known = app.fold.outcomes().keyed(id);
+        let known = app.fold.read().keyed(id);
         if let Some(outcome) = known.outcome {
             return answered(app, outcome).await;
         }

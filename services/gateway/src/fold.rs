@@ -1,6 +1,7 @@
 //! The gateway's own fold of the log: swarms, membership and keys by the coordinator's core, the last figures of each
 //! swarm, and the outcomes that somebody waits for. It is what makes writes, health and keys independent of PostgreSQL.
 
+pub mod keyed;
 pub mod keys;
 pub mod measures;
 pub mod outcomes;
@@ -11,6 +12,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
+use serde::{Deserialize, Serialize};
 use swarm_coordinator_core::{Coordinator, Organizations, Swarm};
 use swarm_events::{
     Body, Input, OrgId, Partition, Place, Service, Subject, SwarmId, TaskId, Timestamp,
@@ -20,9 +22,10 @@ use swarm_events::{
 };
 use uuid::Uuid;
 
+use keyed::{Keyed, KeyedOutcomes, cancellation_of};
 use keys::Caller;
 use measures::Measure;
-use outcomes::{Outcomes, cancellation_of};
+use outcomes::Outcomes;
 use samples::Samples;
 
 /// Task events that answer commands and graphs. The gateway does not read tasks otherwise: only distributor and projector
@@ -61,7 +64,13 @@ fn is_coordinators(subject: &Subject) -> bool {
     }
 }
 
-/// The state.
+/// Layout of this fold in snapshots, that of the coordinator's state included: it is raised with that one.
+pub const FORMAT: u32 = (LAYOUT << 16) | Coordinator::FORMAT;
+/// Raised when anything else of [`Fold`] changes its layout; a golden test demands it.
+const LAYOUT: u32 = 1;
+
+/// The state: a function of the log alone, so that a snapshot and the tail behind it are worth a cold fold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fold {
     /// By partition.
     coordinators: Vec<Coordinator>,
@@ -69,6 +78,7 @@ pub struct Fold {
     heads: Vec<Head>,
     measures: BTreeMap<Place, Measure>,
     samples: BTreeMap<Place, Samples>,
+    keyed: KeyedOutcomes,
     sequence: u64,
     now: Timestamp,
     voids: u64,
@@ -81,6 +91,7 @@ impl Default for Fold {
             heads: Partition::all().map(Head::new).collect(),
             measures: BTreeMap::new(),
             samples: BTreeMap::new(),
+            keyed: KeyedOutcomes::default(),
             sequence: 0,
             now: Timestamp::ZERO,
             voids: 0,
@@ -89,7 +100,7 @@ impl Default for Fold {
 }
 
 impl Fold {
-    /// Applies what the tail brought. `outcomes` hears of commands, and of what answers them.
+    /// Applies what the tail brought. `outcomes` hears of what answers somebody.
     pub fn apply(&mut self, input: Input, outcomes: &mut Outcomes) {
         self.sequence = input.sequence();
         self.now = self.now.max(input.time());
@@ -111,7 +122,7 @@ impl Fold {
             return;
         }
         self.note(&recorded);
-        Self::tell(recorded, self.now, outcomes);
+        self.tell(recorded, outcomes);
     }
 
     /// Folds `input`, and says whether it is valid.
@@ -168,10 +179,10 @@ impl Fold {
         }
     }
 
-    fn tell(recorded: Recorded, now: Timestamp, outcomes: &mut Outcomes) {
+    fn tell(&mut self, recorded: Recorded, outcomes: &mut Outcomes) {
         let writer = writer(&recorded.subject);
         if writer == Writer::Client {
-            outcomes.command(&recorded, now);
+            self.keyed.command(&recorded, self.now);
             return;
         }
         let (about, causation) = (recorded.event.about, recorded.event.causation);
@@ -187,7 +198,11 @@ impl Fold {
             _ => None,
         };
         if let Some(id) = answered {
-            outcomes.outcome(id, &Arc::new(recorded), now);
+            let closed = self.keyed.outcome(id, recorded.sequence, self.now);
+            let outcome = Arc::new(recorded);
+            for id in closed {
+                outcomes.answer(id, &outcome);
+            }
         }
     }
 
@@ -220,9 +235,9 @@ impl Fold {
     pub fn measure(&self, place: Place) -> Option<&Measure> {
         self.measures.get(&place)
     }
-    /// Notes that `tasks` tasks were stored, until the next measurement counts them.
-    pub fn stored(&mut self, place: Place, tasks: u64) {
-        self.measures.entry(place).or_default().stored_since += tasks;
+    /// What is known of a command or graph whose id derives from an idempotency key.
+    pub fn keyed(&self, id: Uuid) -> Keyed {
+        self.keyed.get(id)
     }
     /// What was last heard of the agents of a swarm.
     pub fn samples(&self, place: Place) -> Option<&Samples> {
@@ -242,11 +257,22 @@ impl Fold {
     }
 }
 
-/// The fold and its waiters, shared by the tail and the requests.
+/// The fold, its waiters, and what this gateway alone knows, shared by the tail and the requests.
+///
+/// Only the tail changes the fold, so that a long look at it (a snapshot) made by the tail holds no other look up.
 #[derive(Default)]
 pub struct SharedFold {
     fold: RwLock<Fold>,
     outcomes: Mutex<Outcomes>,
+    stored: Mutex<BTreeMap<Place, Stored>>,
+}
+
+/// Tasks that this gateway has stored since a measurement: they are in no figure yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stored {
+    /// Sequence of that measurement, 0 for none.
+    measured: u64,
+    tasks: u64,
 }
 
 impl SharedFold {
@@ -254,13 +280,42 @@ impl SharedFold {
     pub fn read(&self) -> RwLockReadGuard<'_, Fold> {
         self.fold.read().unwrap_or_else(PoisonError::into_inner)
     }
-    /// For changing.
-    pub fn write(&self) -> RwLockWriteGuard<'_, Fold> {
+    /// For changing; the tail's alone.
+    fn write(&self) -> RwLockWriteGuard<'_, Fold> {
         self.fold.write().unwrap_or_else(PoisonError::into_inner)
     }
     /// The waiters.
     pub fn outcomes(&self) -> MutexGuard<'_, Outcomes> {
         self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Goes on from another fold.
+    pub fn replace(&self, fold: Fold) {
+        *self.write() = fold;
+    }
+    /// Notes that `tasks` tasks of a swarm were stored, until its next measurement counts them.
+    pub fn stored(&self, place: Place, tasks: u64) {
+        let measured = self.measured(place).0;
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = stored.entry(place).or_default();
+        if since.measured != measured {
+            *since = Stored { measured, tasks: 0 };
+        }
+        since.tasks += tasks;
+    }
+    /// Tasks of a swarm that wait as last measured, with those that this gateway has stored since.
+    pub fn waiting(&self, place: Place) -> u64 {
+        let (measured, waiting) = self.measured(place);
+        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = stored
+            .get(&place)
+            .filter(|since| since.measured == measured);
+        waiting + since.map_or(0, |since| since.tasks)
+    }
+    /// Sequence of a swarm's last measurement, and how many tasks waited then.
+    fn measured(&self, place: Place) -> (u64, u64) {
+        let fold = self.read();
+        let measure = fold.measure(place);
+        measure.map_or((0, 0), |measure| (measure.sequence, measure.waiting()))
     }
     /// Applies what the tail brought.
     pub fn apply(&self, inputs: impl IntoIterator<Item = Input>) {
@@ -297,3 +352,6 @@ impl Drop for Waiting {
         self.fold.outcomes().leave(id, ticket);
     }
 }
+
+#[cfg(test)]
+mod tests;

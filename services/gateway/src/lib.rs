@@ -25,6 +25,7 @@ pub mod probes;
 pub mod problem;
 pub mod reading;
 pub mod router;
+pub mod snapshot;
 pub mod submission;
 pub mod submit;
 pub mod swarms;

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use swarm_log::{AppendError, Appended, Log, LogError, LogInfo, Message, StoredMessage, Tailed};
+use swarm_runtime::snapshots::{Meta, SnapshotError};
+
+use crate::snapshot::{self, Start};
 
 trait Erased: Send + Sync {
     fn append(
@@ -14,6 +17,9 @@ trait Erased: Send + Sync {
     -> BoxStream<'static, Result<Tailed, LogError>>;
     fn get(&self, sequence: u64) -> BoxFuture<'static, Result<Option<StoredMessage>, LogError>>;
     fn info(&self) -> BoxFuture<'static, Result<LogInfo, LogError>>;
+    fn start(&self) -> BoxFuture<'static, Result<Start, SnapshotError>>;
+    fn newest_snapshot(&self) -> BoxFuture<'static, Result<Option<u64>, LogError>>;
+    fn put_snapshot(&self, meta: Meta, bytes: Vec<u8>) -> BoxFuture<'static, Result<(), LogError>>;
 }
 
 impl<L: Log> Erased for L {
@@ -37,6 +43,16 @@ impl<L: Log> Erased for L {
     fn info(&self) -> BoxFuture<'static, Result<LogInfo, LogError>> {
         let log = self.clone();
         async move { Log::info(&log).await }.boxed()
+    }
+    fn start(&self) -> BoxFuture<'static, Result<Start, SnapshotError>> {
+        let log = self.clone();
+        async move { snapshot::start(&log).await }.boxed()
+    }
+    fn newest_snapshot(&self) -> BoxFuture<'static, Result<Option<u64>, LogError>> {
+        snapshot::newest(self.clone()).boxed()
+    }
+    fn put_snapshot(&self, meta: Meta, bytes: Vec<u8>) -> BoxFuture<'static, Result<(), LogError>> {
+        snapshot::put(self.clone(), meta, bytes).boxed()
     }
 }
 
@@ -77,5 +93,26 @@ impl Port {
     /// As [`Log::info`].
     pub async fn info(&self) -> Result<LogInfo, LogError> {
         self.0.info().await
+    }
+    /// Where the fold begins.
+    ///
+    /// # Errors
+    /// As [`snapshot::start`].
+    pub async fn start(&self) -> Result<Start, SnapshotError> {
+        self.0.start().await
+    }
+    /// Sequence of the newest snapshot of a gateway that is there.
+    ///
+    /// # Errors
+    /// The object store cannot be read.
+    pub async fn newest_snapshot(&self) -> Result<Option<u64>, LogError> {
+        self.0.newest_snapshot().await
+    }
+    /// Stores a snapshot.
+    ///
+    /// # Errors
+    /// It could not be stored.
+    pub async fn put_snapshot(&self, meta: Meta, bytes: Vec<u8>) -> Result<(), LogError> {
+        self.0.put_snapshot(meta, bytes).await
     }
 }

@@ -146,17 +146,13 @@ async fn take(
         None => one(app, place, plan, key).await?,
         Some(graph) => all(app, place, plan, graph, key).await?,
     };
-    app.fold.write().stored(place, count);
+    app.fold.stored(place, count);
     Ok(sequence)
 }
 
 /// Refuses what would not fit into the queue, as it was last measured.
 fn admit(app: &App, place: Place, limit: u64, more: u64) -> Answer<()> {
-    let waiting = app
-        .fold
-        .read()
-        .measure(place)
-        .map_or(0, |measure| measure.waiting());
+    let waiting = app.fold.waiting(place);
     if waiting.saturating_add(more) <= limit {
         return Ok(());
     }
@@ -236,7 +232,7 @@ async fn all(
             last = last.max(stored.sequence);
         }
     }
-    let known = app.fold.outcomes().keyed(graph.0).outcome;
+    let known = app.fold.read().keyed(graph.0).outcome;
     let outcome = match known {
         Some(sequence) => outcome_at(app, sequence).await?,
         None => first_of(&mut waiting, deadline, graph.0, last).await?,
@@ -312,7 +308,7 @@ async fn earlier(app: &App, place: Place, key: &Key, plan: &Plan) -> Answer<Opti
     let Some(graph) = plan.graph else {
         return Ok(Some(u64::try_from(row.submitted_seq).unwrap_or(0)));
     };
-    let known = app.fold.outcomes().keyed(graph.0).outcome;
+    let known = app.fold.read().keyed(graph.0).outcome;
     match known {
         Some(sequence) => accepted(&outcome_at(app, sequence).await?, place, plan).map(Some),
         // Its parts are not all there, or it is not decided yet: sending them again does no harm.

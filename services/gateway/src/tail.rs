@@ -6,10 +6,12 @@ use chrono::Utc;
 use futures::StreamExt;
 use swarm_events::{Input, Timestamp, read};
 use swarm_log::{LogError, StoredMessage, Tailed};
+use swarm_runtime::snapshots::SnapshotError;
 
 use crate::{
     app::{App, TailState},
     fold::filters,
+    snapshot::Taking,
 };
 
 /// Messages that are folded under one lock: enough to catch up fast, few enough that no request waits for long.
@@ -21,6 +23,9 @@ pub enum TailError {
     /// Reading the log went wrong for good.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The state cannot be made from what the log and its snapshots hold.
+    #[error(transparent)]
+    Start(#[from] SnapshotError),
     /// The log ended, which it does only when the client is closed.
     #[error("the log's tail ended")]
     Ended,
@@ -41,11 +46,17 @@ pub fn input(message: &StoredMessage) -> Input {
 /// # Errors
 /// See [`TailError`].
 pub async fn follow(app: Arc<App>) -> Result<(), TailError> {
-    let first = app.log.info().await?.first_sequence;
-    let mut tail = app.log.tail(filters(), first.max(1)).ready_chunks(CHUNK);
+    let start = app.log.start().await?;
+    let mut snapshots = Taking::new(&start, app.snapshot_every);
+    let mut tail = app.log.tail(filters(), start.from).ready_chunks(CHUNK);
+    app.fold.replace(start.fold);
     loop {
         let items = tokio::select! {
             () = app.stop.cancelled() => return Ok(()),
+            done = snapshots.done() => {
+                snapshots.go_on(&app, done).await;
+                continue;
+            }
             items = tail.next() => items.ok_or(TailError::Ended)?,
         };
         let mut inputs = Vec::with_capacity(items.len());
@@ -69,5 +80,8 @@ pub async fn follow(app: Arc<App>) -> Result<(), TailError> {
             }
         }
         app.fold.apply(inputs);
+        if app.tail_state().caught_up {
+            snapshots.consider(&app);
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     app::Shared,
     auth::{Action, Caller, May},
     command::{self, Sending},
-    fold::outcomes::cancellation_of,
+    fold::keyed::cancellation_of,
     idempotency::Key,
     json,
     params::{Params, id},

@@ -19,7 +19,10 @@ use swarm_gateway::{
 };
 use swarm_log::simulated::{Fault, Faults, SimulatedLog};
 use swarm_projections::pool;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -29,6 +32,7 @@ struct Scene {
     key: String,
     /// Ends the deciding services, and them alone.
     services: CancellationToken,
+    deciding: Vec<JoinHandle<()>>,
 }
 
 impl Scene {
@@ -36,7 +40,7 @@ impl Scene {
         let log = SimulatedLog::default();
         log.set_time(chrono::Utc::now().timestamp_micros());
         let services = CancellationToken::new();
-        decide(&log.handle("services"), &services);
+        let deciding = decide(&log.handle("services"), &services);
         let made = bootstrap(log.clone(), "first")
             .await
             .expect("the first organization");
@@ -60,6 +64,7 @@ impl Scene {
             app,
             key: made.api_key,
             services,
+            deciding,
         }
     }
 
@@ -94,9 +99,11 @@ fn task() -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn a_command_that_nobody_answers_is_handed_back_by_its_id() {
-    let scene = Scene::new().await;
+    let mut scene = Scene::new().await;
     scene.services.cancel();
-    tokio::task::yield_now().await;
+    for service in std::mem::take(&mut scene.deciding) {
+        service.await.expect("a clean end");
+    }
     let asked = Instant::now();
     let (status, body) = scene.post("/v1/swarms", &json!({"name": "a"})).await;
     assert_eq!(

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use swarm_events::{
     AgentId, Timestamp,
     swarm::{AgentLoad, Measured},
@@ -10,7 +11,7 @@ use swarm_events::{
 /// Window over which a throughput is reckoned, in milliseconds: long enough to smooth batches, short enough to follow load.
 pub const WINDOW_MS: u64 = 60_000;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Point {
     time: Timestamp,
     completed: u64,
@@ -18,7 +19,7 @@ struct Point {
 }
 
 /// What was measured of a swarm.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measure {
     /// Stream sequence of the last one.
     pub sequence: u64,
@@ -30,8 +31,6 @@ pub struct Measure {
     pub agents: BTreeMap<AgentId, AgentLoad>,
     /// Points of the last [`WINDOW_MS`], and the one before.
     points: VecDeque<Point>,
-    /// Tasks that this gateway has stored since: they are in no figure yet.
-    pub stored_since: u64,
 }
 
 /// Rates over a window.
@@ -56,7 +55,6 @@ impl Measure {
             agents: BTreeMap::new(),
             ..measured.clone()
         };
-        self.stored_since = 0;
         let point = Point {
             time: self.time,
             completed: measured.completed,
@@ -72,9 +70,9 @@ impl Measure {
             self.points.pop_front();
         }
     }
-    /// Tasks that wait, with those stored since the last measurement.
-    pub fn waiting(&self) -> u64 {
-        self.last.pending + self.last.queued + self.stored_since
+    /// Tasks that waited.
+    pub const fn waiting(&self) -> u64 {
+        self.last.pending + self.last.queued
     }
     /// What happened in the last window; `None` until two measurements tell.
     pub fn rates(&self) -> Option<Rates> {
@@ -134,15 +132,5 @@ mod tests {
         // The window reaches back to 40 s; the last point at or before it is the one at 30 s.
         assert_eq!(measure.rates().expect("points").window_ms, 70_000);
         assert_eq!(measure.rates().expect("points").throughput, 10.0);
-    }
-
-    #[test]
-    fn stored_tasks_count_until_they_are_measured() {
-        let mut measure = Measure::default();
-        measure.apply(1, at(1), &measured(0, 0));
-        measure.stored_since += 4;
-        assert_eq!(measure.waiting(), 9);
-        measure.apply(2, at(2), &measured(0, 0));
-        assert_eq!(measure.waiting(), 5);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use swarm_events::{
     AgentId, Body, Timestamp,
     agent::Evidence,
@@ -9,7 +10,7 @@ use swarm_events::{
 };
 
 /// An agent as last heard.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heard {
     /// Its last sampled heartbeat.
     pub sample: Option<AgentSample>,
@@ -31,7 +32,7 @@ impl Heard {
 }
 
 /// By agent.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Samples(BTreeMap<AgentId, Heard>);
 
 impl Samples {

@@ -60,20 +60,25 @@ pub async fn open_log(url: &str) -> JetStreamLog {
         .expect("the log")
 }
 
-pub fn decide<L: Log>(log: &L, stop: &CancellationToken) {
+/// Runs the deciding services until `stop`.
+pub fn decide<L: Log>(log: &L, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
     let instance = InstanceId(Uuid::now_v7());
-    tokio::spawn(deciding::run::<Coordinator, _, _>(
+    let coordinator = deciding::run::<Coordinator, _, _>(
         log.clone(),
         NoShell,
         LoopSettings::all(instance),
         stop.clone(),
-    ));
-    tokio::spawn(deciding::run::<Distributor, _, _>(
+    );
+    let distributor = deciding::run::<Distributor, _, _>(
         log.clone(),
         NoShell,
         LoopSettings::all(instance),
         stop.clone(),
-    ));
+    );
+    vec![
+        tokio::spawn(async { drop(coordinator.await) }),
+        tokio::spawn(async { drop(distributor.await) }),
+    ]
 }
 
 impl Stage {

@@ -1,0 +1,312 @@
+//! The layout of the fold in snapshots, and what a gateway alone knows.
+
+use std::collections::BTreeSet;
+
+use sha2::{Digest, Sha256};
+use swarm_events::{
+    AgentId, CommandId, Event, EventId, InstanceId, Json, KeyId, Problem, UserId,
+    agent::{Evidence, Joined, LivenessRule, Profile, Suspected},
+    command::{Cancel, Create, CreateOrg},
+    control::Claimed,
+    envelope::{Decided, Source},
+    subject::{AgentVerb, CommandVerb, ControlVerb, SwarmVerb},
+    swarm::{AgentLoad, AgentSample, Measured, Sampled},
+};
+
+use super::*;
+
+/// [`FORMAT`] without the coordinator's part, and the SHA-256 of the fold below in postcard.
+const GOLDEN: (u32, &str) = (
+    1,
+    "4ae28c5b7d0886346e389335e82d6f5d43a771d303734104c30c3552cb0451fe",
+);
+
+fn place() -> Place {
+    Place::new(OrgId(Uuid::from_u128(1)), SwarmId(Uuid::from_u128(2)))
+}
+/// An id as an idempotency key gives it.
+fn keyed_id(n: u8) -> Uuid {
+    Uuid::new_v8([n; 16])
+}
+
+/// A log in miniature: each event is met as it is written.
+struct Story {
+    fold: Fold,
+    outcomes: Outcomes,
+    sequence: u64,
+    epochs: BTreeMap<&'static str, (u64, u64)>,
+}
+
+impl Story {
+    fn meet(&mut self, subject: &Subject, event: &Event) {
+        self.sequence += 1;
+        let time = Timestamp::ZERO.plus_millis(1_780_000_000_000 + self.sequence * 100);
+        let payload = event.to_json().expect("JSON");
+        let input = swarm_events::read(self.sequence, time, &subject.to_string(), &payload);
+        self.fold.apply(input, &mut self.outcomes);
+    }
+    fn client(&mut self, id: Uuid, subject: Subject, about: Uuid, body: impl Into<Body>) {
+        let source = Source::Client("/test".to_owned());
+        let event = Event::new(EventId(id), source, Timestamp::ZERO, &subject, about, body);
+        self.meet(&subject, &event);
+    }
+    fn claim(&mut self, service: Service, partition: Partition) {
+        let claimed = Claimed {
+            instance: InstanceId(Uuid::from_u128(3)),
+            decider_version: 1,
+            previous: 0,
+            reason: "start".to_owned(),
+            rejects: Vec::new(),
+        };
+        let subject = Subject::Control(service, partition, ControlVerb::Claimed);
+        let source = Source::Service(service, InstanceId(Uuid::from_u128(3)));
+        let id = EventId(Uuid::from_u128(u128::from(self.sequence)));
+        let about = Event::about_partition(partition);
+        let event = Event::new(id, source, Timestamp::ZERO, &subject, about, claimed);
+        self.meet(&subject, &event);
+        self.epochs.insert(service.as_str(), (self.sequence, 0));
+    }
+    fn decide(
+        &mut self,
+        service: Service,
+        cause: Uuid,
+        subject: Subject,
+        about: Uuid,
+        body: impl Into<Body>,
+    ) {
+        let (epoch, ordinal) = self.epochs.get_mut(service.as_str()).expect("claimed");
+        *ordinal += 1;
+        let (epoch, ordinal) = (*epoch, *ordinal);
+        let source = Source::Service(service, InstanceId(Uuid::from_u128(3)));
+        let id = EventId::of_decision(service.as_str(), epoch, ordinal);
+        let mut event = Event::new(id, source, Timestamp::ZERO, &subject, about, body);
+        event.causation = Some(cause);
+        event.decided = Some(Decided {
+            cause_sequence: self.sequence,
+            epoch,
+            ordinal,
+            decider_version: 1,
+        });
+        self.meet(&subject, &event);
+    }
+}
+
+/// A fold with something in every field.
+fn story() -> Story {
+    let mut story = Story {
+        fold: Fold::default(),
+        outcomes: Outcomes::default(),
+        sequence: 0,
+        epochs: BTreeMap::new(),
+    };
+    let (place, agent) = (place(), AgentId(Uuid::from_u128(4)));
+    let home = Partition::of(place.org.0);
+    story.client(
+        Uuid::from_u128(90),
+        Subject::OrgCommand(home, place.org, CommandVerb::CreateOrg),
+        place.org.0,
+        CreateOrg {
+            name: "first".to_owned(),
+            user_id: UserId(Uuid::from_u128(5)),
+            user_name: "admin".to_owned(),
+            key_id: KeyId(Uuid::from_u128(6)),
+            key_sha256: keys::hash("key"),
+        },
+    );
+    for service in [Service::Coordinator, Service::Distributor, Service::Health] {
+        story.claim(service, place.partition);
+    }
+    story.client(
+        keyed_id(1),
+        Subject::Command(place, CommandVerb::Create),
+        place.swarm.0,
+        Create {
+            name: "s".to_owned(),
+            description: None,
+            topology: None,
+            configuration: Json::object(),
+            created_by: None,
+            body_sha256: Some("ab".repeat(32)),
+        },
+    );
+    let created = swarm_events::swarm::Created {
+        name: "s".to_owned(),
+        description: None,
+        topology: Default::default(),
+        configuration: Default::default(),
+        partition: place.partition.number(),
+        created_by: None,
+    };
+    let about = place.swarm.0;
+    let of_swarm = |verb| Subject::Swarm(place, verb);
+    story.decide(
+        Service::Coordinator,
+        keyed_id(1),
+        of_swarm(SwarmVerb::Created),
+        about,
+        created,
+    );
+    let instance = InstanceId(Uuid::from_u128(7));
+    let joined = Joined {
+        incarnation: 1,
+        instance,
+        profile: Profile {
+            agent_type: "exec".to_owned(),
+            agent_name: "a".to_owned(),
+            capabilities: Vec::new(),
+            slots: 1,
+            waiting: 0,
+            metadata: Json::object(),
+        },
+    };
+    let of_agent = |verb| Subject::Agent(place, verb, agent);
+    story.decide(
+        Service::Coordinator,
+        Uuid::nil(),
+        of_agent(AgentVerb::Joined),
+        agent.0,
+        joined,
+    );
+    for completed in [3, 5] {
+        let measured = Measured {
+            queued: 2,
+            pending: 1,
+            completed,
+            agents: BTreeMap::from([(agent, AgentLoad::default())]),
+            ..Measured::default()
+        };
+        story.decide(
+            Service::Distributor,
+            Uuid::nil(),
+            of_swarm(SwarmVerb::Measured),
+            about,
+            measured,
+        );
+    }
+    let sample = AgentSample {
+        instance,
+        status: "busy".to_owned(),
+        last_heartbeat_at: Timestamp::ZERO.plus_millis(9),
+        cpu_centipercent: 1,
+        memory_kib: 2,
+        active_connections: 3,
+        queue_depth: 4,
+        current_tasks: vec![TaskId(Uuid::from_u128(8))],
+    };
+    let sampled = Sampled {
+        agents: BTreeMap::from([(agent, sample)]),
+    };
+    story.decide(
+        Service::Health,
+        Uuid::nil(),
+        of_swarm(SwarmVerb::Sampled),
+        about,
+        sampled,
+    );
+    let suspected = Suspected {
+        incarnation: 1,
+        evidence: Evidence {
+            rule: LivenessRule::Silence,
+            last_heartbeat_at: Some(Timestamp::ZERO),
+            age_ms: 3_000,
+            limit_ms: 2_500,
+        },
+    };
+    story.decide(
+        Service::Health,
+        Uuid::nil(),
+        of_agent(AgentVerb::Suspected),
+        agent.0,
+        suspected,
+    );
+    // A cancellation that is open, and one that is refused.
+    for n in [2, 3] {
+        let task_id = TaskId(Uuid::from_u128(10 + u128::from(n)));
+        let subject = Subject::Command(place, CommandVerb::Cancel);
+        let cancel = Cancel {
+            task_id,
+            reason: None,
+        };
+        story.client(keyed_id(n), subject, task_id.0, cancel);
+    }
+    let refused = swarm_events::task::Refused {
+        command_id: Some(CommandId(keyed_id(3))),
+        refused_seq: story.sequence,
+        refused_subject: String::new(),
+        count: 1,
+        problem: Problem::new("unknown-task", "no such task"),
+    };
+    let subject = Subject::Task(place, TaskVerb::Refused, None);
+    story.decide(
+        Service::Distributor,
+        keyed_id(3),
+        subject,
+        keyed_id(3),
+        refused,
+    );
+    story
+}
+
+#[test]
+fn a_changed_layout_needs_a_higher_format() {
+    let Story { fold, sequence, .. } = story();
+    assert_eq!(fold.voids(), 0);
+    assert_eq!(fold.sequence(), sequence);
+    assert!(fold.measure(place()).expect("measured").rates().is_some());
+    let outcomes: BTreeSet<_> = (1..=3)
+        .map(|n| fold.keyed(keyed_id(n)).outcome.is_some())
+        .collect();
+    assert_eq!(outcomes.len(), 2, "some have an outcome, one has none yet");
+    let bytes = postcard::to_stdvec(&fold).expect("encoded");
+    let back: Fold = postcard::from_bytes(&bytes).expect("decoded");
+    assert!(back == fold, "what was read differs from what was written");
+    assert_eq!(
+        (LAYOUT, hex::encode(Sha256::digest(&bytes)).as_str()),
+        GOLDEN,
+        "if the layout of the gateway's own part has changed, raise LAYOUT, so that snapshots of the old one are passed over; \
+         if the coordinator's has, its FORMAT is in this one already; then set GOLDEN to what is on the left"
+    );
+}
+
+#[test]
+fn another_layout_of_the_coordinator_is_another_format() {
+    assert_eq!(
+        (FORMAT >> 16, FORMAT & 0xffff),
+        (LAYOUT, Coordinator::FORMAT)
+    );
+}
+
+#[test]
+fn stored_tasks_count_until_they_are_measured() {
+    let shared = SharedFold::default();
+    shared.stored(place(), 4);
+    assert_eq!(shared.waiting(place()), 4);
+    let Story {
+        fold,
+        epochs,
+        sequence,
+        outcomes,
+    } = story();
+    shared.replace(fold);
+    assert_eq!(shared.waiting(place()), 3, "the measurement counts them");
+    shared.stored(place(), 2);
+    shared.stored(place(), 2);
+    assert_eq!(shared.waiting(place()), 7);
+    let mut story = Story {
+        fold: shared.read().clone(),
+        outcomes,
+        sequence,
+        epochs,
+    };
+    let subject = Subject::Swarm(place(), SwarmVerb::Measured);
+    let about = place().swarm.0;
+    story.decide(
+        Service::Distributor,
+        Uuid::nil(),
+        subject,
+        about,
+        Measured::default(),
+    );
+    shared.replace(story.fold);
+    assert_eq!(shared.waiting(place()), 0);
+}
