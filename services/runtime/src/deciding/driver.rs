@@ -2,6 +2,7 @@
 
 mod beside;
 mod settle;
+mod writing;
 
 pub use beside::SNAPSHOT_INLINE_BYTES_MAX;
 
@@ -11,18 +12,18 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use swarm_events::{
     Input, Partition, Problem, Timestamp,
-    control::{Claimed, Observed, Woken},
+    control::Observed,
     decider::{Decider, Decision, Verdict},
     ids::InstanceId,
     read,
     read::partition_of_subject,
-    subject::{ControlVerb, Service, filter},
+    subject::{Service, filter},
 };
 use swarm_log::{
-    AppendError, Appended, Log, LogError, Message, PresenceNews, StoredMessage, Tailed,
+    AppendError, Appended, Log, LogError, PresenceNews, StoredMessage, Tailed,
     connect::ConnectSettings, filter::matches,
 };
 use tokio::{
@@ -34,9 +35,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    encode::{control_message, decision_message, epoch_fence},
     join::{Folded, concerns_all, filters_of, may_concern_all, newer, reads_most},
-    machine::{Machine, Met, Mode, Need},
+    machine::{Met, Mode},
     members::Announcement,
     replica::{Action, Replica},
     status::LoopStatus,
@@ -213,7 +213,7 @@ struct Driver<D: Decider, L: Log, S> {
     instance: InstanceId,
     status: Arc<LoopStatus>,
     replica: Replica<D>,
-    outcomes: FuturesUnordered<futures::future::BoxFuture<'static, Outcome>>,
+    outcomes: FuturesUnordered<BoxFuture<'static, Outcome>>,
     done: mpsc::Sender<Done<D>>,
     /// Joins, snapshots and renewals under way; they end with the loop.
     beside: JoinSet<()>,
@@ -413,122 +413,6 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
             .set_unfoldable(self.replica.unfoldable().len() as u64);
     }
 
-    async fn decide(&mut self, partition: Partition) {
-        loop {
-            let decisions = self.replica.decide(partition, self.now());
-            let Some((_, first)) = decisions.first() else {
-                break;
-            };
-            let (epoch, cause) = (first.epoch, first.cause_sequence);
-            let fence = epoch_fence(D::SERVICE, partition, epoch);
-            let last_input = self
-                .replica
-                .machine(partition)
-                .and_then(Machine::last_input);
-            let mut messages = Vec::with_capacity(decisions.len());
-            for (decision, decided) in decisions {
-                let about = decision.about;
-                let decision = if decision.hydrate.is_some() {
-                    self.shell.hydrate(decision).await
-                } else {
-                    Ok(decision)
-                };
-                let message = decision.and_then(|decision| {
-                    let (time, fence) = (wall_clock(), fence.clone());
-                    decision_message(
-                        D::SERVICE,
-                        self.instance,
-                        fence,
-                        decision,
-                        decided,
-                        last_input,
-                        time,
-                    )
-                    .map_err(|e| Problem::new("not-json", e.to_string()))
-                });
-                match message {
-                    Ok(message) => messages.push(message),
-                    Err(problem) => {
-                        // Nothing behind it in this turn may be appended: an ordinal would be missing in the middle.
-                        error!(%partition, %about, %problem, "a decision could not be completed");
-                        let retry = self.now() + FULL_RETRY;
-                        if let Some(machine) = self.replica.machine_mut(partition) {
-                            machine.doubt(epoch, retry);
-                        }
-                        break;
-                    }
-                }
-            }
-            self.status.add_decisions(messages.len() as u64);
-            self.append(partition, epoch, Kind::Decisions { cause }, messages);
-            // Outcomes are looked at between turns, so that a refused write stops the deciding.
-            while let Some(Some(outcome)) = self.outcomes.next().now_or_never() {
-                self.settle(outcome);
-            }
-        }
-        self.replica.touched(partition);
-    }
-
-    fn append(&mut self, partition: Partition, epoch: u64, kind: Kind, messages: Vec<Message>) {
-        if messages.is_empty() {
-            return;
-        }
-        let outcome = self.log.append(messages);
-        self.outcomes.push(
-            async move {
-                Outcome {
-                    partition,
-                    epoch,
-                    kind,
-                    results: outcome.await,
-                }
-            }
-            .boxed(),
-        );
-    }
-
-    fn observe(&mut self, partition: Partition, observed: Observed) {
-        let Some(machine) = self.replica.machine(partition) else {
-            return;
-        };
-        let Mode::Owner { epoch } = machine.mode() else {
-            return;
-        };
-        self.control(
-            partition,
-            epoch,
-            ControlVerb::Observed,
-            observed,
-            Kind::Control,
-        );
-    }
-
-    fn control(
-        &mut self,
-        partition: Partition,
-        expected: u64,
-        verb: ControlVerb,
-        body: impl Into<swarm_events::Body>,
-        kind: Kind,
-    ) {
-        let fence = epoch_fence(D::SERVICE, partition, expected);
-        let message = control_message(
-            D::SERVICE,
-            partition,
-            verb,
-            self.instance,
-            body,
-            fence,
-            wall_clock(),
-        );
-        match message {
-            Ok(message) => self.append(partition, expected, kind, vec![message]),
-            Err(error) => {
-                error!(%partition, %error, "a control message could not be written as JSON")
-            }
-        }
-    }
-
     async fn poll(&mut self) {
         for action in self.replica.poll(self.now()) {
             match action {
@@ -542,40 +426,6 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
                 Action::Join(partitions) => self.join(partitions),
                 Action::Snapshot(partition) => self.snapshot(partition),
                 Action::End => self.ended = true,
-            }
-        }
-    }
-
-    fn need(&mut self, partition: Partition, need: Need) {
-        match need {
-            Need::Claim {
-                expected,
-                reason,
-                rejects,
-            } => {
-                let claimed = Claimed {
-                    instance: self.instance,
-                    decider_version: D::VERSION,
-                    previous: expected,
-                    reason: reason.to_owned(),
-                    rejects,
-                };
-                self.control(
-                    partition,
-                    expected,
-                    ControlVerb::Claimed,
-                    claimed,
-                    Kind::Claim,
-                );
-            }
-            Need::Wake { epoch } => {
-                self.control(
-                    partition,
-                    epoch,
-                    ControlVerb::Woken,
-                    Woken {},
-                    Kind::Control,
-                );
             }
         }
     }

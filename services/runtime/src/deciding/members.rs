@@ -382,3 +382,6 @@ fn weight(instance: InstanceId, partition: Partition) -> u64 {
         .iter()
         .fold(0, |weight, byte| weight << 8 | u64::from(*byte))
 }
+
+#[cfg(test)]
+mod tests;
