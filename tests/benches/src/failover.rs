@@ -12,7 +12,7 @@ mod spread;
 mod takeover;
 mod watch;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use swarm_servers::Durability;
 
@@ -21,6 +21,7 @@ use crate::{
     machine,
 };
 
+use self::watch::Verdict;
 pub use self::{
     availability::{Options as AvailabilityOptions, run as availability},
     shares::{Options as SharesOptions, run as shares},
@@ -103,6 +104,30 @@ fn block_on(measurement: impl Future<Output = anyhow::Result<()>>) -> anyhow::Re
         .enable_all()
         .build()?
         .block_on(measurement)
+}
+
+/// What became of all tasks: every violation by kind, the first few in full.
+fn print_verdict(verdict: &Verdict) {
+    println!(
+        "audit       {} tasks accepted, {} lost, {} doubled, {} other violations {}",
+        verdict.accepted,
+        verdict.lost,
+        verdict.doubled,
+        verdict.others.len(),
+        target(verdict.is_clean(), "0 lost, 0 doubled")
+    );
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    for violation in &verdict.others {
+        *kinds
+            .entry(format!("{:?}", violation.invariant))
+            .or_default() += 1;
+    }
+    for (kind, count) in kinds {
+        println!("audit       {kind}: {count}");
+    }
+    for violation in verdict.others.iter().take(5) {
+        println!("audit       {violation}");
+    }
 }
 
 fn target(met: bool, what: &str) -> String {

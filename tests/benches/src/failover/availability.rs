@@ -15,6 +15,7 @@ use super::{
     Setting, block_on,
     fleet::Fleet,
     members::Members,
+    print_verdict,
     probes::{BadWindow, EVERY, GOOD_WITHIN, Probe, Prober, REST_EACH, Way, bad_windows},
     replica_name,
     script::{Fault, PAUSE, script},
@@ -131,17 +132,7 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
     let mut accepted = steady.stop().await?;
     accepted.extend(probes.iter().filter_map(|probe| probe.task));
     let verdict = watch.verdict(&fleet.log, &accepted).await?;
-    println!(
-        "audit       {} tasks accepted, {} lost, {} doubled, {} other violations {}",
-        verdict.accepted,
-        verdict.lost,
-        verdict.doubled,
-        verdict.others.len(),
-        target(verdict.is_clean(), "0 lost, 0 doubled")
-    );
-    for violation in verdict.others.iter().take(5) {
-        println!("audit       {violation}");
-    }
+    print_verdict(&verdict);
     fleet.agents.stop();
     installation.stop().await;
     Ok(())

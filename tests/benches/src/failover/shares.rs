@@ -1,11 +1,16 @@
 //! `./dev bench replicas`: what a further replica takes off the others, with the traffic of many swarms.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use swarm_events::subject::Service;
 use tokio::time::{Instant, sleep};
 
-use super::{Setting, block_on, fleet::Fleet, members::Members, replica_name, watch::Watch};
+use super::{
+    Setting, block_on, fleet::Fleet, members::Members, print_verdict, replica_name, watch::Watch,
+};
 use crate::{
     installation::Installation,
     machine::cpu_seconds,
@@ -19,6 +24,9 @@ use crate::{
 const OTHERS: [&str; 2] = ["coordinator", "health"];
 /// Under steady load for so long before it is measured.
 const WARM_UP: Duration = Duration::from_secs(3);
+
+/// What was submitted has ended by then, or never does.
+const END_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What to measure.
 #[derive(clap::Args, Debug)]
@@ -72,7 +80,8 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
     println!(
         "replicas  run          tasks/s  processor seconds per 1,000 tasks, and share of the decisions, of each replica"
     );
-    let mut accepted = std::collections::HashSet::new();
+    let mut accepted = HashSet::new();
+    let mut at_full_speed = 0;
     for number in 1..=options.replicas {
         if number > 1 {
             let name = replica_name("distributor", number);
@@ -98,26 +107,26 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
             tasks: options.tasks,
             pace: Pace::Open(options.open),
         };
-        let all_ended = || watch.ended() >= accepted.len();
-        watch.until(WARM_UP, all_ended).await?; // the last of the steady ones; the audit counts what is missing
+        // The last of the steady ones; what is missing is counted below.
+        let steady_ones = accepted.len() + at_full_speed;
+        let all_ended = || watch.ended() >= steady_ones;
+        watch.until(END_PATIENCE, all_ended).await?;
         let before = Look::now(&installation, &watch, &members, &names)?;
         fleet.agents.hold(gate.clone());
         tokio::try_join!(
             submit(&fleet.log, &fleet.places, &gate, load),
             gate.all(options.tasks)
         )?;
+        // The last handlers have returned; their results are on the way to the log.
+        at_full_speed += usize::try_from(options.tasks)?;
+        let all_ended = || watch.ended() >= accepted.len() + at_full_speed;
+        watch.until(END_PATIENCE, all_ended).await?;
         let after = Look::now(&installation, &watch, &members, &names)?;
         after.row(&before, &names, "full speed");
         watch.read_all(&fleet.log).await?;
     }
     let verdict = watch.verdict(&fleet.log, &accepted).await?;
-    println!(
-        "audit       {} tasks accepted at the steady rate, {} lost, {} doubled, {} other violations",
-        verdict.accepted,
-        verdict.lost,
-        verdict.doubled,
-        verdict.others.len()
-    );
+    print_verdict(&verdict);
     println!("memory      {}", installation.memory());
     fleet.agents.stop();
     installation.stop().await;

@@ -1,6 +1,6 @@
 //! `./dev bench takeover`: how long nothing is decided when the replica that decides ends, is stopped, or is told to go.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::HashSet, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use rustix::process::Signal;
@@ -12,7 +12,7 @@ use super::{
     fleet::{Fleet, Steady},
     gaps::Gap,
     members::Members,
-    replica_name,
+    print_verdict, replica_name,
     spread::Spread,
     target,
     watch::{Watch, now_micros},
@@ -204,9 +204,13 @@ impl Bench<'_> {
         let limit = kind.target();
         let met = !open && p99 < limit;
         let row = format!(
-            "{name:<12} {:<27} {:>4}  {gaps}  {claimed}  {back}  {}",
+            "{name:<12} {:<27} {:>4}  {gaps}   {claimed}   {}   {}",
             kind.words(),
             gaps.len(),
+            match back.len() {
+                0 => format!("{:>28}", "-"),
+                _ => back.to_string(),
+            },
             target(met, &format!("p99 below {} ms", limit.as_millis()))
         );
         println!("{row}");
@@ -315,7 +319,7 @@ impl Bench<'_> {
         };
         let run = Run { gap, claimed, back };
         println!(
-            "  {name} {:<26} run {:>2}: {}{} {victim} owned {} partitions, {} with work; all claimed after {}; at most {} while it came back",
+            "  {name:<11} {:<26} run {:>2}: {}{} {victim} owned {} partitions, {} with work; all claimed after {}; at most {} while it came back",
             kind.words(),
             number + 1,
             seconds(gap.map_or(claimed, |gap| gap.micros)),
@@ -351,37 +355,24 @@ impl Bench<'_> {
     }
 
     async fn conclude(self, rows: &[String]) -> anyhow::Result<()> {
+        let spread = "     min      p50      p99  ";
         println!(
-            "\nservice      what                        runs  without decisions: min, p50, p99  all claimed: min, p50, p99  coming back: min, p50, p99"
+            "\n{:<46}  {:<28}   {:<28}   while it came back",
+            "", "time without decisions", "until all were claimed"
+        );
+        println!(
+            "{:<12} {:<27} runs  {spread}   {spread}   {spread}",
+            "service", "what"
         );
         for row in rows {
             println!("{row}");
         }
-        let mut accepted = std::collections::HashSet::new();
+        let mut accepted = HashSet::new();
         for client in self.clients {
             accepted.extend(client.stop().await?);
         }
         let verdict = self.watch.verdict(&self.fleet.log, &accepted).await?;
-        println!(
-            "audit       {} tasks accepted, {} lost, {} doubled, {} other violations {}",
-            verdict.accepted,
-            verdict.lost,
-            verdict.doubled,
-            verdict.others.len(),
-            target(verdict.is_clean(), "0 lost, 0 doubled")
-        );
-        let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-        for violation in &verdict.others {
-            *kinds
-                .entry(format!("{:?}", violation.invariant))
-                .or_default() += 1;
-        }
-        for (kind, count) in kinds {
-            println!("audit       {kind}: {count}");
-        }
-        for violation in verdict.others.iter().take(5) {
-            println!("audit       {violation}");
-        }
+        print_verdict(&verdict);
         println!("memory      {}", self.installation.memory());
         self.fleet.agents.stop();
         self.installation.stop().await;
