@@ -1,5 +1,6 @@
 //! The promises, checked over the log by a reader that shares no code with the cores.
 
+mod answers;
 mod claims;
 mod notes;
 mod submissions;
@@ -26,6 +27,7 @@ pub(crate) use notes::Notes;
 pub use notes::{Tally, VIOLATIONS_KEPT_MAX};
 
 use crate::{Gap, Invariant, Violation, waits::Waits};
+use answers::Answers;
 use claims::Admitted;
 use swarm::{Swarm, Task};
 
@@ -112,6 +114,7 @@ pub struct Checker {
     swarms: Vec<Swarm>,
     commands: BTreeMap<Uuid, OpenCommand>,
     commands_seen: BTreeMap<Key, Remembered>,
+    answers: Answers,
     waits: Option<Box<Waits>>,
     counts: Counts,
     first: u64,
@@ -305,8 +308,38 @@ impl Checker {
             Subject::Task(place, _, agent) => self.task_event(*place, *agent, recorded),
             _ => Ok(()),
         };
-        if let Err(why) = outcome {
-            self.notes.void(why);
+        match outcome {
+            Ok(()) => self.one_answer(recorded),
+            Err(why) => self.notes.void(why),
+        }
+    }
+
+    /// A valid decision that names a command.
+    fn one_answer(&mut self, recorded: &Recorded) {
+        let (Some(_), Some(cause)) = (recorded.event.decided, recorded.event.causation) else {
+            return;
+        };
+        let key = match &recorded.subject {
+            Subject::Swarm(place, _) | Subject::Agent(place, ..) | Subject::Task(place, ..) => {
+                (place.org, Some(place.swarm))
+            }
+            Subject::Org(_, org, _) => (*org, None),
+            _ => return,
+        };
+        if self
+            .commands_seen
+            .get(&key)
+            .and_then(|seen| seen.get(cause))
+            .is_none()
+        {
+            return;
+        }
+        self.notes.checked(Invariant::CommandsAnsweredOnce);
+        if let Some(wrong) = self.answers.met(cause, &recorded.event.body) {
+            self.notes
+                .broken(Invariant::CommandsAnsweredOnce, recorded.sequence, || {
+                    format!("command {cause} {wrong}")
+                });
         }
     }
 

@@ -70,6 +70,8 @@ invariants! {
         "Every decision under an epoch is by the instance that claimed it.";
     CommandsAnswered = "commands-answered", Log, "deciding: open marks",
         "Every command is answered by an event that names it (judged of a log that has come to rest).";
+    CommandsAnsweredOnce = "commands-answered-once", Log, "deciding: open marks",
+        "A command is refused or carried out, once, however often it was sent.";
     CutOffsWellFormed = "cut-offs-well-formed", Log, "deciding: partitions and replicas",
         "An observation that a replica was cut off begins before it ends, is not from the future, and does not go back.";
     FoldsAgree = "folds-agree", Folds, "deciding: order",

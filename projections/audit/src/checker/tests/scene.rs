@@ -52,6 +52,8 @@ pub(super) struct Scene {
     pub(super) epochs: BTreeMap<Service, (u64, u64)>,
     pub(super) causation: Option<Uuid>,
     pub(super) forged: Forged,
+    /// What was stored, if it is to be read again.
+    pub(super) recorded: Option<Vec<(u64, Timestamp, String, Vec<u8>)>>,
     ids: u128,
 }
 
@@ -67,6 +69,7 @@ impl Scene {
             epochs: BTreeMap::new(),
             causation: None,
             forged: Forged::default(),
+            recorded: None,
             ids: 0,
         };
         for service in [COORDINATOR, DISTRIBUTOR, HEALTH] {
@@ -108,6 +111,9 @@ impl Scene {
             "the scene writes what can be read: {input:?}"
         );
         self.checker.meet(&input);
+        if let Some(recorded) = &mut self.recorded {
+            recorded.push((self.sequence, self.now, subject.to_string(), bytes));
+        }
         self.sequence
     }
 
