@@ -497,11 +497,10 @@ fn a_gap_is_the_time_without_a_decision_while_work_waits_for_a_free_agent() {
 #[ignore = "a figure, not a check: run it by name, in release for the real one"]
 fn how_many_events_a_second() {
     const TASKS: u128 = 100_000;
-    let mut scene = Scene::new(Checker::default());
+    let mut scene = Scene::recording(Checker::default());
     for n in 1..=100 {
         scene.join(agent(n), 1, 2);
     }
-    scene.recorded = Some(Vec::new());
     for n in 0..TASKS {
         scene.whole(task(n), agent(1 + n % 100));
     }
