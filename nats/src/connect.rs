@@ -14,8 +14,9 @@ use crate::LogError;
 pub const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(50);
 /// A server that comes back is found within a second, without a storm of attempts meanwhile.
 pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(1);
-/// A peer that vanished without closing the connection shows after two unanswered pings.
-pub const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// A peer that vanished or hangs without closing the connection shows after two or three unanswered pings: about as long as a
+/// cluster takes to do without it.
+pub const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// Limit for one attempt to connect.
 pub const CONNECT_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit for one request (consumer creation, direct get) before it counts as lost.

@@ -163,6 +163,10 @@ pub struct LogInfo {
 pub trait Log: Clone + Send + Sync + 'static {
     /// Appends each message on its own, pipelined or grouped into atomic batches, whichever the durability mode makes
     /// fast. One outcome for each message, in order. One message's refusal says nothing of its neighbours.
+    ///
+    /// On a cluster a message without an id can be stored more than once under one fence: a leader that comes back from a
+    /// hang answers "in flight" to what its successor stores, and the message is sent again. What makes a repeat harmless
+    /// is the reader's rule that a decision's ordinal rises within its epoch.
     fn append(
         &self,
         messages: Vec<Message>,
