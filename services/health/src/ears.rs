@@ -114,9 +114,16 @@ pub(crate) async fn hear(watch: SharedWatch, log: JetStreamLog, stop: Cancellati
 }
 
 fn heard(watch: &SharedWatch, message: &async_nats::Message, strangers: &mut Strangers) {
+    let subject = Subject::parse(&message.subject);
+    // Of the others another replica takes care; they are not even parsed.
+    if let Ok(Subject::Heartbeat(place, _)) = &subject
+        && !watch.owns(place.partition)
+    {
+        return;
+    }
     let at = Timestamp::from(chrono::Utc::now());
     let outcome = match (
-        Subject::parse(&message.subject),
+        subject,
         serde_json::from_slice::<Heartbeat>(&message.payload),
     ) {
         (Ok(Subject::Heartbeat(place, agent)), Ok(beat)) => {

@@ -1,7 +1,10 @@
 //! The shell around the core: it keeps the watch in step with the log.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,6 +23,8 @@ use crate::watch::Watch;
 #[derive(Clone)]
 pub(crate) struct SharedWatch {
     watch: Arc<Mutex<Watch>>,
+    /// A bit for each partition that is watched here; the others are another replica's.
+    owned: Arc<AtomicU64>,
     started: Instant,
 }
 
@@ -27,6 +32,7 @@ impl SharedWatch {
     pub(crate) fn new() -> Self {
         Self {
             watch: Arc::default(),
+            owned: Arc::default(),
             started: Instant::now(),
         }
     }
@@ -37,6 +43,14 @@ impl SharedWatch {
     pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
     }
+    /// Whether the agents of `partition` are watched here.
+    pub(crate) fn owns(&self, partition: Partition) -> bool {
+        self.owned.load(Ordering::Relaxed) & bit(partition) != 0
+    }
+}
+
+const fn bit(partition: Partition) -> u64 {
+    1 << partition.number()
 }
 
 pub(crate) struct HealthShell {
@@ -72,9 +86,13 @@ impl Shell<Health> for HealthShell {
         let now = self.watch.now();
         let partition = state.head().partition;
         self.watch.lock().adopt(state, partition, now);
+        self.watch.owned.fetch_or(bit(partition), Ordering::Relaxed);
     }
 
     fn lost(&mut self, partition: Partition) {
+        self.watch
+            .owned
+            .fetch_and(!bit(partition), Ordering::Relaxed);
         self.watch.lock().give_up(partition);
     }
 
