@@ -47,7 +47,8 @@ struct Owner {
     partition: u8,
     claimed: u64,
     decisions: u64,
-    skipped_ordinals: u64,
+    /// Unknown where one swarm is read alone: the others' decisions have the ordinals between.
+    skipped_ordinals: Option<u64>,
     claims: Vec<Claim>,
 }
 
@@ -182,7 +183,7 @@ impl Report {
             partition,
             claimed: owner.claimed,
             decisions: owner.decisions,
-            skipped_ordinals: owner.skipped,
+            skipped_ordinals: args.swarm.is_none().then_some(owner.skipped),
             claims: owner
                 .claims
                 .iter()
@@ -326,7 +327,7 @@ impl Report {
                 own.len(),
                 sum(|o| o.claimed),
                 sum(|o| o.decisions),
-                sum(|o| o.skipped_ordinals),
+                sum(|o| o.skipped_ordinals.unwrap_or(0)),
                 now.join(", ")
             ));
         }
