@@ -2,6 +2,7 @@
 
 mod audit;
 mod cli;
+mod cluster;
 mod demo;
 mod direct;
 mod kills;
@@ -9,4 +10,5 @@ mod main_job;
 mod outages;
 mod projection;
 mod readme;
+mod replicas;
 mod support;

@@ -67,7 +67,7 @@ async fn dropped_tables_are_made_anew_exactly_as_they_were() {
 }
 
 /// Rebuilds in between two dumps that are of the same log, and compares them.
-async fn until_same<F: AsyncFn()>(swarm: &Installation, rebuild: F) {
+pub async fn until_same<F: AsyncFn()>(swarm: &Installation, rebuild: F) {
     for _ in 0..TRIES {
         let (sequence, before) = tables_at_the_end(swarm).await;
         assert!(before["swarm_events"].len() > 80, "something has happened");

@@ -7,9 +7,12 @@ use swarm_log::{connect::Connection, definitions};
 use swarm_projections::{migrate, pool};
 
 use crate::{
-    connection::{ServerArgs, Target},
+    connection::{ConnectionFile, ServerArgs, Target},
     exit::{Failure, Outcome},
-    installation::{DataDir, Holder, Lock},
+    installation::{
+        DataDir, Holder, Lock, probe,
+        servers::{CLUSTER_SERVERS, NATS},
+    },
     output::{Column, Format},
 };
 
@@ -177,17 +180,28 @@ async fn nats(report: &mut Report, target: &Target) {
     if let Err(error) = stream(report, &connection).await {
         report.add("stream", false, format!("{error:#}"), "`swarm up` makes it");
     }
-    // The configuration that `swarm up` wrote; of another's server only its operator knows.
-    if let Ok(text) =
-        std::fs::read_to_string(DataDir::at(&target.data).nats().join("nats-server.conf"))
-    {
-        let line = text
-            .lines()
-            .map(str::trim)
-            .find(|line| line.starts_with("sync_interval"));
-        let found = line.unwrap_or("sync_interval is not set");
-        let cure = "a power cut can lose the last two minutes: `swarm up --durability always`";
-        report.add("flush mode", found.ends_with("always"), found, cure);
+    let data = DataDir::at(&target.data);
+    // The configurations that `swarm up` wrote; of another's servers only their operator knows.
+    let cluster = (1..=CLUSTER_SERVERS).map(|number| data.nats_cluster().join(number.to_string()));
+    for folder in std::iter::once(data.nats()).chain(cluster) {
+        if let Ok(text) = std::fs::read_to_string(folder.join("nats-server.conf")) {
+            let line = text
+                .lines()
+                .map(str::trim)
+                .find(|line| line.starts_with("sync_interval"));
+            let found = line.unwrap_or("sync_interval is not set");
+            let cure = "a power cut can lose the last two minutes: `swarm up --durability always`";
+            report.add("flush mode", found.ends_with("always"), found, cure);
+        }
+    }
+    let file = ConnectionFile::read(data.path()).ok().flatten();
+    for (name, base) in file.into_iter().flat_map(|file| file.probes) {
+        if name.starts_with(NATS) {
+            let health = probe::ask(&base, "/healthz").await;
+            let found = format!("{name}: {}", health.detail);
+            let cure = "its log is in the data folder; `swarm up` starts it again";
+            report.add("nats-server health", health.ready, found, cure);
+        }
     }
 }
 
@@ -212,6 +226,16 @@ async fn stream(report: &mut Report, connection: &Connection) -> anyhow::Result<
         found,
         "its configuration differs from what Swarm needs: remove it, or use another account",
     );
+    if info
+        .cluster
+        .as_ref()
+        .is_some_and(|cluster| cluster.name.is_some())
+    {
+        let found = format!("{} servers hold the log", config.num_replicas);
+        let copies = usize::from(CLUSTER_SERVERS);
+        let cure = "a lost server takes the log with it: start it with SWARM_REPLICAS=3";
+        report.add("copies", config.num_replicas >= copies, found, cure);
+    }
     if let Ok(max) = u64::try_from(config.max_bytes)
         && max > 0
     {

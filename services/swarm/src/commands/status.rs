@@ -2,7 +2,8 @@
 //!
 //! `-o json` prints one object:
 //! - `running`, `ready` (everything is), `data`, `supervisor_pid`, `api_url`, `api_urls`, `nats_url`, `database_url`, `org_id`;
-//! - `log`: `first_sequence`, `last_sequence`, `bytes`, `bytes_max` (-1: unbounded), or null if it cannot be read;
+//! - `log`: `first_sequence`, `last_sequence`, `bytes`, `bytes_max` (-1: unbounded), `replicas` (servers that hold it),
+//!   `leader` (the server of a cluster that takes what is written; null without one); null if it cannot be read;
 //! - `projection`: `log_sequence`, `projected_sequence`, `lag` (events);
 //! - `services`, one entry for each process: `service` (`distributor`, `nats-server`, …), `name` (`distributor-2`; null for a
 //!   replica without a name that another machine runs), `state` (`ready`, `not ready`, `down`, `cut off`), `pid`, `uptime`,
@@ -46,7 +47,7 @@ const COLUMNS: [Column; 10] = [
     ("STATE", "/state"),
     ("PID", "/pid"),
     ("UPTIME", "/uptime"),
-    ("INSTANCE", "/instance"),
+    ("INSTANCE", "/instance_end"),
     ("DECIDES", "/owned"),
     ("STANDS BY", "/standby"),
     ("BEHIND", "/behind_text"),
@@ -72,6 +73,10 @@ const LAG_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 struct Seen {
     info: Option<LogInfo>,
+    /// How many servers hold the log.
+    copies: Option<usize>,
+    /// The server of a cluster that takes what is written.
+    leader: Option<String>,
     /// The last message of all.
     end: Option<End>,
     /// Sequence of the last message that the gateways read.
@@ -113,6 +118,7 @@ pub async fn run(args: Args, server: &ServerArgs, output: Format) -> Outcome {
             json!({
                 "first_sequence": info.first_sequence, "last_sequence": info.last_sequence,
                 "bytes": info.bytes, "bytes_max": info.bytes_max,
+                "replicas": seen.copies, "leader": seen.leader,
             })
         });
         let mut all = json!({
@@ -159,6 +165,10 @@ fn for_people(mut services: Vec<Value>) -> Vec<Value> {
         if service["name"].is_null() {
             service["name"] = service["service"].clone();
         }
+        // The beginning of a UUIDv7 is a time, and the same for all that start together.
+        let instance = service["instance"].as_str().unwrap_or_default();
+        let end = instance.rsplit('-').next().unwrap_or_default().to_owned();
+        service["instance_end"] = Value::String(end);
         let behind = match (
             service["behind"]["events"].as_u64(),
             service["behind"]["ms"].as_u64(),
@@ -198,6 +208,12 @@ async fn look(target: &Target) -> Seen {
         seen.info = log.info().await.ok();
         let context = async_nats::jetstream::new(log.client().clone());
         let stream = context.get_stream(EVENTS_STREAM).await.ok()?;
+        let stored = stream.cached_info();
+        seen.copies = Some(stored.config.num_replicas);
+        seen.leader = stored
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.leader.clone());
         seen.end = end_of(&stream, &filter::all()).await;
         for service in DECIDING {
             let end = end_of(&stream, &filter::inputs(service, None)).await;
