@@ -4,7 +4,7 @@ use swarm_coordinator_core::Coordinator;
 use swarm_distributor_core::Distributor;
 use swarm_events::{
     AgentId, Body, Input, OrgId, Partition, Place, SwarmId, TaskId, Timestamp,
-    decider::{Decider, Verdict},
+    decider::{Decider, Head, Verdict},
     read,
     subject::{Service, Subject},
     swarm::AgentSample,
@@ -19,9 +19,9 @@ use crate::{
 
 /// The state of everything at a sequence.
 pub(crate) struct Fold {
-    coordinators: Vec<Coordinator>,
-    distributors: Vec<Distributor>,
-    healths: Vec<Health>,
+    pub(crate) coordinators: Vec<Coordinator>,
+    pub(crate) distributors: Vec<Distributor>,
+    pub(crate) healths: Vec<Health>,
     touched: Touched,
     /// Last sequence met.
     pub(crate) sequence: u64,
@@ -66,12 +66,33 @@ impl Fold {
         &self.distributors[usize::from(partition.number())]
     }
 
+    /// Whether a message is of any concern: a core that has gone on from a snapshot has met what is before it. Told from the
+    /// subject alone, so that what is passed over is not parsed.
+    fn concerns(&self, subject: &str, sequence: u64) -> bool {
+        let route = Route::of(subject);
+        let Some(home) = route.partition else {
+            return false;
+        };
+        let at = usize::from(home.number());
+        let behind = |met: &Head| met.sequence < sequence;
+        // What is said of organizations concerns the coordinators of all partitions.
+        let of_all = route.coordinator && !route.distributor;
+        route.coordinator && behind(self.coordinators[at].head())
+            || route.distributor && behind(self.distributors[at].head())
+            || route.health && behind(self.healths[at].head())
+            || of_all && self.coordinators.iter().any(|core| behind(core.head()))
+    }
+
     /// Applies a message; `changes` takes note of what it changed, if anything is to be written.
     pub(crate) fn meet(
         &mut self,
         message: &StoredMessage,
         changes: Option<&mut Changes>,
     ) -> Result<(), Newer> {
+        if changes.is_none() && !self.concerns(&message.subject, message.sequence) {
+            self.sequence = message.sequence;
+            return Ok(());
+        }
         let time = Timestamp::from_micros(message.time_micros);
         let input = read(message.sequence, time, &message.subject, &message.payload);
         if let Input::Unreadable(unreadable) = &input
@@ -176,6 +197,7 @@ impl Fold {
             coordinator,
             distributor,
         } = &mut self.touched;
+        let sequence = input.sequence();
         let mut verdict = Verdict::Ignored;
         let mut judged = |service, found| {
             if service == judge {
@@ -186,25 +208,28 @@ impl Fold {
             // Organizations concern every partition; the verdict is that of their own.
             let mut elsewhere = swarm_coordinator_core::Touched::default();
             for (number, core) in self.coordinators.iter_mut().enumerate() {
+                if core.head().sequence >= sequence {
+                    continue;
+                }
                 if number == at {
                     judged(Service::Coordinator, core.evolve_traced(input, coordinator));
                 } else {
                     core.evolve_traced(input, &mut elsewhere);
                 }
             }
-        } else if route.coordinator {
+        } else if route.coordinator && self.coordinators[at].head().sequence < sequence {
             judged(
                 Service::Coordinator,
                 self.coordinators[at].evolve_traced(input, coordinator),
             );
         }
-        if route.distributor {
+        if route.distributor && self.distributors[at].head().sequence < sequence {
             judged(
                 Service::Distributor,
                 self.distributors[at].evolve_traced(input, distributor),
             );
         }
-        if route.health {
+        if route.health && self.healths[at].head().sequence < sequence {
             judged(Service::Health, self.healths[at].evolve(input, None));
         }
         verdict

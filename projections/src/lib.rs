@@ -23,6 +23,7 @@ pub mod rebuild;
 mod results;
 mod route;
 mod session;
+mod start;
 pub mod status;
 pub mod verify;
 mod write;

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use sqlx::postgres::PgConnectOptions;
 use swarm_events::subject::filter;
 use swarm_log::{Log, LogError, LogInfo, Tailed};
+use swarm_runtime::snapshots::SnapshotError;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
@@ -24,6 +25,7 @@ use crate::{
     pg,
     results::resolve,
     session::{OpenError, Session, created},
+    start::{StartError, start},
     status::{Phase, ProjectorStatus},
     write::{WriteError, write},
 };
@@ -74,6 +76,9 @@ pub enum ProjectorError {
     /// The log is another one than the tables were made of, or has lost what is in them.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// There is nothing to make the state of: above all, the log's beginning is gone.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// A newer service wrote something that this program does not know.
     #[error(transparent)]
     Newer(#[from] Newer),
@@ -114,6 +119,15 @@ pub async fn run<L: Log>(
 
 type Never = std::convert::Infallible;
 
+impl From<StartError> for ProjectorError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Snapshot(error) => Self::Snapshot(error),
+            StartError::Newer(error) => Self::Newer(error),
+        }
+    }
+}
+
 /// Why a fold is given up for a new one.
 enum End {
     /// The tables are not where this fold is: from the beginning.
@@ -151,7 +165,7 @@ async fn run_for_ever<L: Log>(
     }
 }
 
-/// One fold, from the beginning of the log.
+/// One fold, from the snapshots that the committed sequence allows, else from the beginning of the log.
 async fn follow<L: Log>(
     log: &L,
     options: &PgConnectOptions,
@@ -219,12 +233,12 @@ struct Folder<'a, L> {
 impl<L: Log> Folder<'_, L> {
     /// Ends with `Ok` when nobody takes batches any more.
     async fn run(mut self) -> Result<(), End> {
-        let mut fold = Fold::new();
+        let mut fold = self.start().await?;
         let mut changes = Changes::default();
         // When the first message of the batch came.
         let mut since: Option<Instant> = None;
         let batches = self.batches.clone();
-        let mut tail = self.log.tail(filter::all(), self.info.first_sequence);
+        let mut tail = self.log.tail(filter::all(), fold.sequence + 1);
         loop {
             let full =
                 changes.messages >= self.pace.messages_max || changes.bytes >= BATCH_BYTES_MAX;
@@ -253,6 +267,22 @@ impl<L: Log> Folder<'_, L> {
                     None => return Err(LogError::Refused("the tail ended".to_owned()).into()),
                     Some(item) => self.tailed(item?, &mut fold, &mut changes, &mut since).await?,
                 },
+            }
+        }
+    }
+
+    /// The state at a sequence at or below the committed one, however long the log is away.
+    async fn start(&self) -> Result<Fold, End> {
+        loop {
+            match start(self.log, &self.info, self.committed).await {
+                Ok(fold) => return Ok(fold),
+                Err(StartError::Snapshot(SnapshotError::Log(LogError::Unreachable(error)))) => {
+                    if self.status.trouble(&error) {
+                        warn!(error, "the log cannot be reached; trying on");
+                    }
+                    sleep(RETRY_PAUSE_MAX).await;
+                }
+                Err(error) => return Err(error.into()),
             }
         }
     }

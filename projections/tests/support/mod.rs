@@ -459,6 +459,13 @@ impl Projector {
         self.ended().await.unwrap_or_else(|error| panic!("{error}"));
     }
 
+    /// Ends it wherever it is, as a crash does.
+    pub async fn kill(self) {
+        self.task.abort();
+        let ended = self.task.await;
+        assert!(ended.is_err_and(|error| error.is_cancelled()));
+    }
+
     pub async fn ended(self) -> Result<(), ProjectorError> {
         tokio::time::timeout(PATIENCE, self.task)
             .await

@@ -68,6 +68,28 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     rate(options)
 }
 
+/// A partition's state with so many queued tasks.
+///
+/// # Errors
+/// The core does not queue them.
+pub fn queued(tasks: u64) -> anyhow::Result<Distributor> {
+    let mut bench = Bench::new(&Options {
+        agents: 1,
+        slots: 1,
+        tasks: 1,
+        backlog: 0,
+        queued: tasks,
+    });
+    for n in 1..=tasks {
+        bench.submit();
+        if n % 1_000 == 0 || n == tasks {
+            bench.flush();
+        }
+    }
+    ensure!(bench.state.backlog() == tasks, "tasks are missing");
+    Ok(bench.state)
+}
+
 fn memory(options: &Options) -> anyhow::Result<()> {
     let mut bench = Bench::new(options);
     let resident = || machine::resident_bytes(std::process::id());

@@ -5,6 +5,7 @@ mod failover;
 mod installation;
 mod machine;
 mod pipeline;
+mod snapshot;
 
 use clap::{Parser, Subcommand};
 
@@ -26,6 +27,8 @@ enum Bench {
     Availability(failover::AvailabilityOptions),
     /// What a further replica of the distributor takes off the others
     Replicas(failover::SharesOptions),
+    /// A snapshot of a million queued tasks: taking it, storing it, and a start from it
+    Snapshot(snapshot::Options),
     /// Decisions per second and bytes per queued task of the pure distributor core
     Core(core::Options),
 }
@@ -36,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Takeover(options) => failover::takeover(&options),
         Bench::Availability(options) => failover::availability(&options),
         Bench::Replicas(options) => failover::shares(&options),
+        Bench::Snapshot(options) => snapshot::run(&options),
         Bench::Core(options) => core::run(&options),
     }
 }
