@@ -6,8 +6,13 @@ use swarm_events::{AgentId, Timestamp, swarm::AgentLoad, task::WithdrawReason};
 /// How long an agent may leave a task unstarted while it has a free slot, in milliseconds: a live agent starts within a
 /// round trip, and finds a missed hint by itself after 1 s (it reads its own subjects then).
 pub const START_LIMIT_MS: u64 = 2_000;
-/// Lapses in a row after which an agent gets no more work until it has written anything. Two: one may be a lost hint.
+/// Lapses in a row after which an agent gets no more work until it has written anything, is heard again after a suspicion,
+/// or [`BARRED_MS`] have passed. Two: one may be a lost hint.
 pub const LAPSES_MAX: u8 = 2;
+/// How long that lasts at the most, in milliseconds. An agent that holds nothing has nothing to write, so that without an
+/// end it would be out for good after a pause; then one more lapse bars it again, and five start limits keep the tasks that
+/// it delays few.
+pub const BARRED_MS: u64 = 5 * START_LIMIT_MS;
 
 /// Health's verdict on an incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,7 +28,7 @@ use swarm_events::{
     decider::{Decider, Decision, Head, Verdict},
 };
 
-pub use agent::{LAPSES_MAX, START_LIMIT_MS};
+pub use agent::{BARRED_MS, LAPSES_MAX, START_LIMIT_MS};
 pub use evolve::{QUEUE_RETRY_AFTER_MS, SUMS_MAX};
 pub use graph::GRAPH_PARTS_MS_MAX;
 pub use plan::{MEASURE_MS, Plan};
@@ -41,7 +41,7 @@ use trace::Trace;
 impl Decider for Distributor {
     const SERVICE: Service = Service::Distributor;
     const VERSION: u32 = 1;
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
     type Plan = Plan;
 
     fn new(partition: Partition) -> Self {
@@ -75,7 +75,9 @@ impl Decider for Distributor {
 
     fn next_deadline(&self, plan: &Plan) -> Option<Timestamp> {
         let delayed = self.delayed.first().map(|&(until, ..)| until);
-        plan.next_timer().into_iter().chain(delayed).min()
+        let barred = self.barred.first().map(|&(until, ..)| until);
+        let timers = plan.next_timer().into_iter();
+        timers.chain(delayed).chain(barred).min()
     }
 
     fn reject(&mut self, sequence: u64, problem: &Problem) {

@@ -10,6 +10,7 @@ use swarm_events::{
 use uuid::Uuid;
 
 use crate::{
+    agent::LAPSES_MAX,
     swarm::{End, Moment, Swarm},
     task::{Outcome, Phase},
     trace::Trace,
@@ -63,6 +64,8 @@ pub struct Distributor {
     pub(crate) swarms: Vec<Swarm>,
     /// Tasks that are queued again at a time: time, swarm, task.
     pub(crate) delayed: BTreeSet<(Timestamp, u32, u32)>,
+    /// Agents that are given work again at a time: time, swarm, agent.
+    pub(crate) barred: BTreeSet<(Timestamp, u32, u32)>,
     /// Ended tasks in the order of their ends: time, swarm, task, sequence of the end.
     pub(crate) ended_order: VecDeque<(Timestamp, u32, TaskId, u64)>,
     pub(crate) commands: BTreeMap<u64, Command>,
@@ -79,6 +82,7 @@ impl Distributor {
             numbers: BTreeMap::new(),
             swarms: Vec::new(),
             delayed: BTreeSet::new(),
+            barred: BTreeSet::new(),
             ended_order: VecDeque::new(),
             commands: BTreeMap::new(),
             refusals: BTreeMap::new(),
@@ -108,7 +112,7 @@ impl Distributor {
         self.swarm(self.number(place)?)
     }
 
-    /// Lets time do its work: delays that have passed, ids past their horizon.
+    /// Lets time do its work: delays and bars that have passed, ids past their horizon.
     pub(crate) fn age(&mut self, trace: &mut Trace) {
         let moment = self.moment();
         while let Some(&(until, swarm, at)) = self.delayed.first() {
@@ -118,6 +122,19 @@ impl Distributor {
             self.delayed.pop_first();
             if let Some(swarm) = self.swarms.get_mut(swarm as usize) {
                 swarm.set_phase(at, Phase::Queued, moment, trace);
+            }
+        }
+        while let Some(&(until, number, at)) = self.barred.first() {
+            if until > moment.now {
+                break;
+            }
+            self.barred.pop_first();
+            if let Some(swarm) = self.swarms.get_mut(number as usize)
+                && let Some(agent) = swarm.agents.get_mut(at as usize)
+                && agent.lapses >= LAPSES_MAX
+            {
+                agent.lapses = LAPSES_MAX - 1;
+                trace.agent(number, at);
             }
         }
         let horizon = moment.now.minus_millis(REMEMBERED_MS);

@@ -8,6 +8,7 @@ use swarm_events::{
 };
 
 use crate::{
+    agent::{BARRED_MS, LAPSES_MAX},
     state::{Distributor, Wanted},
     swarm::End,
     task::{Held, How, Outcome, Phase},
@@ -291,10 +292,14 @@ impl Distributor {
             return Verdict::Void("started");
         }
         if event.reason == WithdrawReason::StartLimit
-            && let Some(agent) = state.agents.get_mut(agent as usize)
-            && agent.incarnation == event.incarnation
+            && let Some(found) = state.agents.get_mut(agent as usize)
+            && found.incarnation == event.incarnation
         {
-            agent.lapses = agent.lapses.saturating_add(1);
+            found.lapses = found.lapses.saturating_add(1);
+            if found.lapses >= LAPSES_MAX {
+                self.barred
+                    .insert((moment.now.plus_millis(BARRED_MS), swarm, agent));
+            }
         }
         if let Some(task) = state.tasks.get_mut(at)
             && (started || task.more.as_ref().is_some_and(|more| more.bad_result))

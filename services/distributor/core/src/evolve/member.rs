@@ -92,6 +92,10 @@ impl Distributor {
             // To work again it must join anew.
             return Verdict::Void("failed");
         }
+        if matches!(body, Body::AgentRecovered(_)) {
+            // It is heard again. It may hold nothing that it could write of, and must not stay out for that.
+            agent.lapses = 0;
+        }
         agent.membership = membership;
         agent.health = health;
         trace.agent(number, at);

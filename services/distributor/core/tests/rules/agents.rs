@@ -1,6 +1,6 @@
 //! Agents that go, come back, fall silent or do not start.
 
-use swarm_distributor_core::{LAPSES_MAX, START_LIMIT_MS};
+use swarm_distributor_core::{BARRED_MS, LAPSES_MAX, START_LIMIT_MS};
 use swarm_events::{
     agent::{Left, Recovered, Removed, Suspected},
     decider::Verdict,
@@ -237,6 +237,53 @@ fn an_agent_that_lets_two_lapse_gets_no_more_until_it_writes() {
         Verdict::Void(_)
     ));
     assert_eq!(s.news(), ["assigned u to A"]);
+}
+
+#[test]
+fn an_agent_that_let_two_lapse_gets_work_when_it_is_heard_again() {
+    // Given: it was paused, let two lapse, and holds nothing that it could write of.
+    let mut s = Scene::new();
+    s.join("A");
+    s.submit("t");
+    for _ in 0..LAPSES_MAX {
+        s.world.settle();
+        s.world.later(START_LIMIT_MS);
+    }
+    s.suspect("A");
+    s.news();
+    // When
+    let recovered = Recovered {
+        incarnation: 1,
+        evidence: evidence(),
+    };
+    s.health("A", AgentVerb::Recovered, recovered);
+    // Then
+    assert_eq!(s.news(), ["assigned t to A"]);
+}
+
+#[test]
+fn an_agent_that_let_two_lapse_is_tried_again_after_a_while() {
+    // Given: it let two lapse and holds nothing, and health never doubted it.
+    let mut s = Scene::new();
+    s.join("A");
+    s.submit("t");
+    for _ in 0..LAPSES_MAX {
+        s.world.settle();
+        s.world.later(START_LIMIT_MS);
+    }
+    s.news();
+    s.world.later(BARRED_MS - 1);
+    assert_eq!(s.news(), [""; 0]);
+    // When
+    s.world.later(1);
+    // Then
+    assert_eq!(s.news(), ["assigned t to A"]);
+    s.world.later(START_LIMIT_MS);
+    assert_eq!(
+        s.news(),
+        ["withdrawn t from A: StartLimit, queue if not started"],
+        "one more lapse bars it again"
+    );
 }
 
 #[test]
