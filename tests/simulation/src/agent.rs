@@ -1,7 +1,7 @@
 //! A model of an agent process around the real protocol of the SDK.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -10,17 +10,21 @@ use rand::{Rng, rngs::StdRng};
 use swarm_agent_sdk::protocol::{
     Assignment, Do, Fact, Outcome, Own, Protocol, Verdict, Via, Write, WriteKind, Written,
 };
+use swarm_audit::{Invariant, Violation};
 use swarm_events::{
-    AgentId, Body, Event, EventId, Input, InstanceId, Json, Place, Recorded, Subject, Timestamp,
-    command,
+    AgentId, Body, Event, EventId, InstanceId, Json, Place, Recorded, Subject, Timestamp, command,
     envelope::Source,
-    read,
+    planted::{self, Bug},
     subject::{AgentVerb, CommandVerb, TaskVerb},
     task::{self, Carried},
 };
-use swarm_log::{AppendError, Fence, Log, Message, StoredMessage, simulated::SimulatedLog};
+use swarm_log::{AppendError, Fence, Log, Message, simulated::SimulatedLog};
 
-use crate::world::{Clock, Faultiness, new_id};
+use crate::{
+    clock::{Clock, new_id},
+    journal::{Journal, Met},
+    world::Faultiness,
+};
 
 /// A join of which nothing is heard is sent again after this many microseconds.
 const JOIN_RETRY: u64 = 2_000_000;
@@ -58,9 +62,10 @@ pub struct ModelAgent {
     answers: VecDeque<(u64, Vec<(u64, Written)>)>,
     pub paused_until: u64,
     next_beat: u64,
-    pub runs: u64,
-    /// Broken promises that only the agent can see.
-    pub complaints: Vec<String>,
+    /// Assignments whose handler was started here.
+    ran: BTreeSet<u64>,
+    /// A broken promise that only the agent can see.
+    pub found: Option<Violation>,
 }
 
 impl ModelAgent {
@@ -87,8 +92,8 @@ impl ModelAgent {
             answers: VecDeque::new(),
             paused_until: 0,
             next_beat: 0,
-            runs: 0,
-            complaints: Vec::new(),
+            ran: BTreeSet::new(),
+            found: None,
         }
     }
 
@@ -116,7 +121,7 @@ impl ModelAgent {
     pub fn step(
         &mut self,
         clock: &Clock,
-        messages: &[StoredMessage],
+        journal: &Journal,
         rng: &mut StdRng,
         faults: Faultiness,
     ) -> Option<u64> {
@@ -124,7 +129,7 @@ impl ModelAgent {
         match &mut self.stage {
             Stage::Down { until } if *until <= now => {
                 self.instance = InstanceId(new_id(clock, rng));
-                let from = messages.last().map_or(0, |m| m.sequence);
+                let from = journal.last_sequence();
                 self.stage = Stage::Joining {
                     command: EventId(new_id(clock, rng)),
                     sent: None,
@@ -132,8 +137,8 @@ impl ModelAgent {
                 };
             }
             Stage::Down { .. } => return None,
-            Stage::Joining { .. } => self.join(clock, messages, rng),
-            Stage::Working(_) => self.work(clock, messages, rng, faults),
+            Stage::Joining { .. } => self.join(clock, journal, rng),
+            Stage::Working(_) => self.work(clock, journal, rng, faults),
         }
         if self.is_up() && now >= self.next_beat {
             self.next_beat = now + HEARTBEAT;
@@ -142,7 +147,7 @@ impl ModelAgent {
         None
     }
 
-    fn join(&mut self, clock: &Clock, messages: &[StoredMessage], rng: &mut StdRng) {
+    fn join(&mut self, clock: &Clock, journal: &Journal, rng: &mut StdRng) {
         let Stage::Joining {
             command,
             sent,
@@ -164,7 +169,7 @@ impl ModelAgent {
                 waiting: None,
                 metadata: Json::object(),
             };
-            let time = Timestamp::from_micros(clock.log_time());
+            let time = Timestamp::from_micros(clock.wall());
             let event = Event::new(
                 *command,
                 Source::Agent(self.id),
@@ -181,11 +186,10 @@ impl ModelAgent {
             };
             drop(self.log.append(vec![message]));
         }
-        let start = messages.partition_point(|m| m.sequence <= *from);
         let mut joined = None;
         let mut refused = false;
-        for message in &messages[start..] {
-            let Some(recorded) = parse(message) else {
+        for met in journal.after(*from) {
+            let Some(recorded) = met.recorded() else {
                 continue;
             };
             match (&recorded.subject, &recorded.event.body) {
@@ -201,7 +205,7 @@ impl ModelAgent {
             }
         }
         if let Some((incarnation, sequence)) = joined {
-            let last = |verb| self.last(messages, verb);
+            let last = |verb| self.last(journal, verb);
             let seed: u64 = rng.random();
             let mut ids = <StdRng as rand::SeedableRng>::seed_from_u64(seed);
             let at = clock.clone();
@@ -213,7 +217,7 @@ impl ModelAgent {
                 Box::new(move || EventId(new_id(&at, &mut ids))),
             );
             self.incarnation = incarnation;
-            self.cursor = messages.last().map_or(0, |m| m.sequence);
+            self.cursor = journal.last_sequence();
             self.stage = Stage::Working(Box::new(protocol));
         } else if refused {
             self.stage = Stage::Down {
@@ -222,22 +226,11 @@ impl ModelAgent {
         }
     }
 
-    fn last(&self, messages: &[StoredMessage], verb: TaskVerb) -> u64 {
-        let subject = self.subject(verb);
-        messages
-            .iter()
-            .rev()
-            .find(|m| *m.subject == *subject)
-            .map_or(0, |m| m.sequence)
+    fn last(&self, journal: &Journal, verb: TaskVerb) -> u64 {
+        journal.last_of(&self.subject(verb))
     }
 
-    fn work(
-        &mut self,
-        clock: &Clock,
-        messages: &[StoredMessage],
-        rng: &mut StdRng,
-        faults: Faultiness,
-    ) {
+    fn work(&mut self, clock: &Clock, journal: &Journal, rng: &mut StdRng, faults: Faultiness) {
         let now = clock.micros();
         let now_ms = now / 1_000;
         let Stage::Working(protocol) = &mut self.stage else {
@@ -266,7 +259,7 @@ impl ModelAgent {
             };
             protocol.written(now_ms, outcome);
         }
-        self.listen(&mut protocol, messages, rng, faults);
+        self.listen(&mut protocol, journal, rng, faults);
         let due: Vec<u64> = self
             .running
             .iter()
@@ -279,7 +272,7 @@ impl ModelAgent {
             }
         }
         for action in protocol.next(now_ms) {
-            self.act(&mut protocol, action, clock, messages, rng, faults);
+            self.act(&mut protocol, action, clock, journal, rng, faults);
         }
         if protocol.over().is_some() {
             self.crash(now + faults.delay(rng));
@@ -292,14 +285,13 @@ impl ModelAgent {
     fn listen(
         &mut self,
         protocol: &mut Protocol,
-        messages: &[StoredMessage],
+        journal: &Journal,
         rng: &mut StdRng,
         faults: Faultiness,
     ) {
-        let start = messages.partition_point(|m| m.sequence <= self.cursor);
-        for (index, message) in messages.iter().enumerate().skip(start) {
-            self.cursor = message.sequence;
-            let Some((own, recorded)) = self.own(message) else {
+        let from = std::mem::replace(&mut self.cursor, journal.last_sequence());
+        for met in journal.after(from) {
+            let Some((own, recorded)) = self.own(met) else {
                 continue;
             };
             if rng.random_ratio(faults.lost_hints, 1_000) {
@@ -307,24 +299,34 @@ impl ModelAgent {
             }
             match own {
                 Some(own) => {
-                    let earlier = messages[..index]
-                        .iter()
-                        .rev()
-                        .find(|m| m.subject == message.subject);
-                    let via = Via::Live {
-                        previous: earlier.map_or(0, |m| m.sequence),
-                    };
-                    protocol.heard(own, message.sequence, via, fact(&recorded));
+                    let previous = journal.previous(met);
+                    protocol.heard(own, met.sequence(), Via::Live { previous }, fact(recorded));
                 }
-                None => verdict(&recorded)
+                None => verdict(recorded)
                     .into_iter()
                     .for_each(|v| protocol.verdict(v)),
             }
         }
+        // A hint comes twice, or much too late.
+        if rng.random_ratio(faults.lost_hints, 10_000) {
+            let subject = self.subject(TaskVerb::Assigned);
+            let back = rng.random_range(0..4);
+            if let Some(met) = journal.on(&subject).rev().nth(back)
+                && let Some(recorded) = met.recorded()
+            {
+                let previous = journal.previous(met);
+                protocol.heard(
+                    Own::Assigned,
+                    met.sequence(),
+                    Via::Live { previous },
+                    fact(recorded),
+                );
+            }
+        }
     }
 
-    fn own(&self, message: &StoredMessage) -> Option<(Option<Own>, Recorded)> {
-        let recorded = parse(message)?;
+    fn own<'a>(&self, met: &'a Met) -> Option<(Option<Own>, &'a Recorded)> {
+        let recorded = met.recorded()?;
         let own = match recorded.subject {
             Subject::Task(_, TaskVerb::Assigned, Some(agent)) if agent == self.id => {
                 Some(Own::Assigned)
@@ -343,34 +345,30 @@ impl ModelAgent {
         protocol: &mut Protocol,
         action: Do,
         clock: &Clock,
-        messages: &[StoredMessage],
+        journal: &Journal,
         rng: &mut StdRng,
         faults: Faultiness,
     ) {
         let now = clock.micros();
         match action {
             Do::CatchUp { own, from } => {
-                for message in messages.iter().filter(|m| m.sequence >= from) {
-                    if let Some((Some(which), recorded)) = self.own(message)
+                for met in journal.after(from.saturating_sub(1)) {
+                    if let Some((Some(which), recorded)) = self.own(met)
                         && which == own
                     {
-                        protocol.heard(own, message.sequence, Via::CatchUp, fact(&recorded));
+                        protocol.heard(own, met.sequence(), Via::CatchUp, fact(recorded));
                     }
                 }
                 protocol.caught_up(now / 1_000, own, true);
             }
             Do::Check { assigned, verdicts } => {
-                let found = assigned.then(|| self.last(messages, TaskVerb::Assigned));
-                let withdrawn = self.last(messages, TaskVerb::Withdrawn);
+                let found = assigned.then(|| self.last(journal, TaskVerb::Assigned));
+                let withdrawn = self.last(journal, TaskVerb::Withdrawn);
                 if verdicts {
-                    let mine = messages
-                        .iter()
-                        .filter_map(|m| self.own(m))
-                        .filter(|(own, _)| own.is_none());
-                    let all: Vec<Verdict> = mine
-                        .filter_map(|(_, recorded)| verdict(&recorded))
-                        .collect();
-                    all.into_iter().for_each(|v| protocol.verdict(v));
+                    let mine = journal.all().iter().filter_map(|met| self.own(met));
+                    mine.filter(|(own, _)| own.is_none())
+                        .filter_map(|(_, recorded)| verdict(recorded))
+                        .for_each(|v| protocol.verdict(v));
                 }
                 protocol.checked(now / 1_000, Some((found, withdrawn)));
             }
@@ -381,14 +379,10 @@ impl ModelAgent {
                 });
             }
             Do::LookUp(write) => {
-                let found = messages.iter().rev().find_map(|m| {
-                    parse(m)
-                        .filter(|recorded| recorded.event.id == write.id)
-                        .map(|recorded| recorded.sequence)
-                });
+                let found = journal.find(write.id);
                 protocol.looked_up(now / 1_000, write.assignment.sequence, Some(found));
             }
-            Do::Run(assignment) => self.run(&assignment, clock, messages, rng, faults),
+            Do::Run(assignment) => self.run(&assignment, clock, journal, rng, faults),
             Do::Kill { assignment } => {
                 self.running.remove(&assignment);
             }
@@ -399,39 +393,11 @@ impl ModelAgent {
         &mut self,
         assignment: &Arc<Assignment>,
         clock: &Clock,
-        messages: &[StoredMessage],
+        journal: &Journal,
         rng: &mut StdRng,
         faults: Faultiness,
     ) {
-        self.runs += 1;
-        let withdrawn = messages.iter().find_map(|m| {
-            let (own, recorded) = self.own(m)?;
-            let Body::TaskWithdrawn(w) = &recorded.event.body else {
-                return None;
-            };
-            (own == Some(Own::Withdrawn) && w.assignment == assignment.sequence)
-                .then_some(m.sequence)
-        });
-        let started = messages.iter().find_map(|m| {
-            let recorded = parse(m)?;
-            let Body::TaskStarted(s) = &recorded.event.body else {
-                return None;
-            };
-            (s.assignment == assignment.sequence && recorded.subject.agent() == Some(self.id))
-                .then_some(m.sequence)
-        });
-        match (started, withdrawn) {
-            (None, _) => self
-                .complaints
-                .push(format!("{} runs and was not started", assignment.sequence)),
-            (Some(s), Some(w)) if w < s => {
-                self.complaints.push(format!(
-                    "{} was withdrawn at {w} and started at {s}",
-                    assignment.sequence
-                ));
-            }
-            _ => {}
-        }
+        self.judge(assignment.sequence, journal);
         let outcome = if rng.random_ratio(faults.failing, 1_000) {
             Outcome::failed("the model says no", rng.random_ratio(9, 10))
         } else {
@@ -447,6 +413,45 @@ impl ModelAgent {
         };
         self.running
             .insert(assignment.sequence, (clock.micros() + takes, outcome));
+    }
+
+    /// Whether a handler may be started.
+    fn judge(&mut self, assignment: u64, journal: &Journal) {
+        let withdrawn = journal
+            .on(&self.subject(TaskVerb::Withdrawn))
+            .find_map(|met| match &met.recorded()?.event.body {
+                Body::TaskWithdrawn(w) if w.assignment == assignment => Some(met.sequence()),
+                _ => None,
+            });
+        let started = journal
+            .on(&self.subject(TaskVerb::Started))
+            .find_map(|met| match &met.recorded()?.event.body {
+                Body::TaskStarted(s) if s.assignment == assignment => Some(met.sequence()),
+                _ => None,
+            });
+        let found = match (started, withdrawn) {
+            (None, _) => Some((
+                Invariant::NoStartAfterWithdrawal,
+                format!("{assignment} runs and was not started"),
+            )),
+            (Some(s), Some(w)) if w < s => Some((
+                Invariant::NoStartAfterWithdrawal,
+                format!("{assignment} was withdrawn at {w} and started at {s}"),
+            )),
+            _ if !self.ran.insert(assignment) => Some((
+                Invariant::OneStart,
+                format!("the handler of {assignment} was started before"),
+            )),
+            _ => None,
+        };
+        self.found = self
+            .found
+            .take()
+            .or(found.map(|(invariant, detail)| Violation {
+                invariant,
+                sequence: journal.last_sequence(),
+                detail: format!("{}: {detail}", self.name),
+            }));
     }
 
     fn append(&self, clock: &Clock, writes: &[Write]) -> Vec<(u64, Written)> {
@@ -484,7 +489,7 @@ impl ModelAgent {
                     ),
                 };
                 let subject = Subject::Task(self.place, verb, Some(self.id));
-                let time = Timestamp::from_micros(clock.log_time());
+                let time = Timestamp::from_micros(clock.wall());
                 let event = Event::new(
                     write.id,
                     Source::Agent(self.id),
@@ -497,10 +502,11 @@ impl ModelAgent {
                     subject: subject.to_string(),
                     payload: event.to_json().expect("JSON").into(),
                     message_id: Some(write.id.to_string()),
-                    fence: Some(Fence {
-                        subject: fence.clone().into(),
-                        sequence: write.fence,
-                    }),
+                    fence: (!planted::is(Bug::NoStartCheck) || write.kind != WriteKind::Started)
+                        .then(|| Fence {
+                            subject: fence.clone().into(),
+                            sequence: write.fence,
+                        }),
                 }
             })
             .collect();
@@ -520,14 +526,6 @@ impl ModelAgent {
                 (write.assignment.sequence, written)
             })
             .collect()
-    }
-}
-
-fn parse(message: &StoredMessage) -> Option<Recorded> {
-    let time = Timestamp::from_micros(message.time_micros);
-    match read(message.sequence, time, &message.subject, &message.payload) {
-        Input::Event(recorded) => Some(recorded),
-        Input::Unreadable(_) => None,
     }
 }
 

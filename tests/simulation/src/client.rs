@@ -1,5 +1,8 @@
 //! Clients: they submit, repeat themselves, cancel, retry, and say things that cannot be read.
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
 use futures::FutureExt;
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use swarm_events::{
@@ -7,29 +10,31 @@ use swarm_events::{
     envelope::Source,
     ids::{KeyId, UserId},
     subject::{CommandVerb, TaskVerb},
-    task::{Dependency, DependencyType, GraphPart, Submitted},
+    task::{Dependency, DependencyType, GraphPart, PAYLOAD_BYTES_MAX, Submitted},
 };
 use swarm_log::{Log, Message, simulated::SimulatedLog};
 use uuid::Uuid;
 
-use crate::world::{Clock, new_id};
+use crate::clock::{Clock, new_id};
+
+/// Messages that may be repeated.
+const RECENT_MAX: usize = 12;
 
 pub struct Client {
-    place: Place,
+    places: Vec<Place>,
     log: SimulatedLog,
-    sent: Vec<TaskId>,
-    last: Option<Message>,
-    pub submitted: u64,
+    /// By swarm.
+    sent: Vec<Vec<TaskId>>,
+    recent: VecDeque<Message>,
 }
 
 impl Client {
-    pub fn new(place: Place, log: SimulatedLog) -> Self {
+    pub fn new(places: Vec<Place>, log: SimulatedLog) -> Self {
         Self {
-            place,
+            sent: vec![Vec::new(); places.len()],
+            places,
             log,
-            sent: Vec::new(),
-            last: None,
-            submitted: 0,
+            recent: VecDeque::new(),
         }
     }
 
@@ -41,7 +46,7 @@ impl Client {
         about: Uuid,
         body: impl Into<Body>,
     ) -> Message {
-        let time = Timestamp::from_micros(clock.log_time());
+        let time = Timestamp::from_micros(clock.wall());
         let event = Event::new(
             EventId(id),
             Source::Client("/sim/client".to_owned()),
@@ -70,7 +75,8 @@ impl Client {
                 break;
             }
         }
-        self.last = Some(message);
+        self.recent.push_front(message);
+        self.recent.truncate(RECENT_MAX);
     }
 
     /// The organization.
@@ -88,68 +94,92 @@ impl Client {
         self.send(message);
     }
 
-    /// The swarm.
+    /// A swarm.
     pub fn create_swarm(
         &mut self,
+        place: Place,
         clock: &Clock,
         rng: &mut StdRng,
         configuration: &serde_json::Value,
     ) {
-        let subject = Subject::Command(self.place, CommandVerb::Create);
+        let subject = Subject::Command(place, CommandVerb::Create);
         let body = command::Create {
-            name: "sim".to_owned(),
+            name: format!("sim-{}", place.swarm),
             description: None,
             topology: None,
             configuration: Json::from(configuration.clone()),
             created_by: None,
             body_sha256: None,
         };
-        let message = self.event(
-            clock,
-            new_id(clock, rng),
-            &subject,
-            self.place.swarm.0,
-            body,
-        );
+        let message = self.event(clock, new_id(clock, rng), &subject, place.swarm.0, body);
         self.send(message);
     }
 
     /// One step of a client's life.
     pub fn step(&mut self, clock: &Clock, rng: &mut StdRng) {
+        let at = rng.random_range(0..self.places.len());
         match rng.random_range(0..100) {
-            0..50 => self.single(clock, rng),
-            50..75 => self.graph(clock, rng),
-            75..83 => self.command(clock, rng, CommandVerb::Cancel),
-            83..87 => self.command(clock, rng, CommandVerb::Retry),
-            87..92 => {
+            0..50 => self.single(at, clock, rng),
+            50..73 => self.graph(at, clock, rng),
+            73..80 => self.command(at, clock, rng, CommandVerb::Cancel),
+            80..85 => self.command(at, clock, rng, CommandVerb::Retry),
+            85..92 => {
                 // The same once more, past the window in which the server would see it.
-                if let Some(mut message) = self.last.clone() {
+                let back = rng.random_range(0..RECENT_MAX);
+                if let Some(mut message) = self.recent.get(back).cloned() {
                     message.message_id = None;
                     self.send(message);
                 }
             }
             92..96 => {
                 // An id that is taken, with other content.
-                if let Some(id) = self.sent.choose(rng).copied() {
+                if let Some(id) = self.sent[at].choose(rng).copied() {
                     let submitted = self.task(rng);
-                    self.submit(clock, rng, id, submitted);
+                    self.submit(at, clock, rng, id, submitted);
                 }
             }
-            _ => {
-                let subject = Subject::Task(self.place, TaskVerb::Submitted, None).to_string();
-                let payload = if rng.random() {
-                    "{"
-                } else {
-                    r#"{"specversion":"1.0"}"#
-                };
-                self.send(Message {
-                    subject,
-                    payload: payload.into(),
-                    message_id: None,
-                    fence: None,
-                });
-            }
+            _ => self.nonsense(at, clock, rng),
         }
+    }
+
+    /// What cannot be read, or stands where it must not.
+    fn nonsense(&mut self, at: usize, clock: &Clock, rng: &mut StdRng) {
+        let place = self.places[at];
+        let subject = Subject::Task(place, TaskVerb::Submitted, None).to_string();
+        let payload: Bytes = match rng.random_range(0..9) {
+            0..3 => "{".into(),
+            3..6 => r#"{"specversion":"1.0"}"#.into(),
+            6..8 => {
+                // A good submission on the partition of another swarm.
+                let other = self.places[rng.random_range(0..self.places.len())].partition;
+                let id = new_id(clock, rng);
+                let wrong = Subject::Task(place, TaskVerb::Submitted, None);
+                let task = self.task(rng);
+                let message = self.event(clock, id, &wrong, new_id(clock, rng), task);
+                let from = format!("swarm.evt.{}.", place.partition);
+                let to = format!("swarm.evt.{other}.");
+                self.send(Message {
+                    subject: subject.replacen(&from, &to, 1),
+                    message_id: None,
+                    ..message
+                });
+                return;
+            }
+            _ => {
+                // Longer than a task may be.
+                let mut task = self.task(rng);
+                task.payload = Json::from(serde_json::json!("x".repeat(PAYLOAD_BYTES_MAX)));
+                let id = TaskId(new_id(clock, rng));
+                self.submit(at, clock, rng, id, task);
+                return;
+            }
+        };
+        self.send(Message {
+            subject,
+            payload,
+            message_id: None,
+            fence: None,
+        });
     }
 
     fn task(&self, rng: &mut StdRng) -> Submitted {
@@ -180,21 +210,27 @@ impl Client {
         }
     }
 
-    fn submit(&mut self, clock: &Clock, rng: &mut StdRng, id: TaskId, submitted: Submitted) {
-        let subject = Subject::Task(self.place, TaskVerb::Submitted, None);
+    fn submit(
+        &mut self,
+        at: usize,
+        clock: &Clock,
+        rng: &mut StdRng,
+        id: TaskId,
+        submitted: Submitted,
+    ) {
+        let subject = Subject::Task(self.places[at], TaskVerb::Submitted, None);
         let message = self.event(clock, new_id(clock, rng), &subject, id.0, submitted);
         self.send(message);
-        self.submitted += 1;
     }
 
-    fn single(&mut self, clock: &Clock, rng: &mut StdRng) {
+    fn single(&mut self, at: usize, clock: &Clock, rng: &mut StdRng) {
         let id = TaskId(new_id(clock, rng));
         let task = self.task(rng);
-        self.submit(clock, rng, id, task);
-        self.sent.push(id);
+        self.submit(at, clock, rng, id, task);
+        self.sent[at].push(id);
     }
 
-    fn graph(&mut self, clock: &Clock, rng: &mut StdRng) {
+    fn graph(&mut self, at: usize, clock: &Clock, rng: &mut StdRng) {
         let of = rng.random_range(1..8u32);
         let graph = GraphId(new_id(clock, rng));
         let ids: Vec<TaskId> = (0..of).map(|_| TaskId(new_id(clock, rng))).collect();
@@ -209,7 +245,7 @@ impl Client {
             });
             for _ in 0..rng.random_range(0..3) {
                 let other = if rng.random_ratio(1, 5) {
-                    self.sent.choose(rng).copied()
+                    self.sent[at].choose(rng).copied()
                 } else if broken {
                     ids.choose(rng).copied()
                 } else {
@@ -233,13 +269,13 @@ impl Client {
             if broken && rng.random_ratio(1, 10) {
                 continue;
             }
-            self.submit(clock, rng, *id, task);
+            self.submit(at, clock, rng, *id, task);
         }
-        self.sent.extend(ids);
+        self.sent[at].extend(ids);
     }
 
-    fn command(&mut self, clock: &Clock, rng: &mut StdRng, verb: CommandVerb) {
-        let task_id = match self.sent.choose(rng) {
+    fn command(&mut self, at: usize, clock: &Clock, rng: &mut StdRng, verb: CommandVerb) {
+        let task_id = match self.sent[at].choose(rng) {
             Some(id) if !rng.random_ratio(1, 20) => *id,
             _ => TaskId(new_id(clock, rng)),
         };
@@ -251,7 +287,7 @@ impl Client {
             .into(),
             _ => command::Retry { task_id }.into(),
         };
-        let subject = Subject::Command(self.place, verb);
+        let subject = Subject::Command(self.places[at], verb);
         let message = self.event(clock, new_id(clock, rng), &subject, task_id.0, body);
         self.send(message);
     }

@@ -1,12 +1,26 @@
-//! The whole system in one thread on a virtual clock, from one seed: the real cores, the real deciding rules and the real
-//! agent protocol over a simulated log, with crashes, pauses, zombies, lost and late acknowledgements, ghosts, duplicates
-//! and delays. First a phase of faults in which safety holds at every step, then healing, after which everything that was
-//! accepted must end. The same seed gives the same run.
+//! The whole system in one thread on a virtual clock, from one seed: the real cores, the real deciding rules, membership and
+//! hand-over, and the real agent protocol over a simulated log, with several replicas of each service, model agents, clients
+//! and projectors. First a phase of faults in which safety holds at every step, then healing, after which everything that
+//! was accepted must end. The same seed gives the same run.
+//!
+//! The invariants and their checker are in `swarm_audit`, which audits real logs with them too.
 
 mod agent;
 mod client;
-mod replica;
+mod clock;
+mod folds;
+mod group;
+mod hunt;
+mod journal;
+mod process;
+mod projector;
+mod report;
+mod shells;
+mod versions;
 mod world;
 
+pub use hunt::{Caught, hunt};
+pub use report::{COVERED, FAULTS, Failure, Options, Report};
 pub use swarm_audit::{Invariant, Violation};
-pub use world::{Failure, Options, Report, run};
+pub use swarm_events::planted::Bug;
+pub use world::run;

@@ -1,138 +1,34 @@
-//! The world: time, who acts next, what goes wrong, and what must hold.
+//! The world: time, who acts next, and what must hold.
 
 mod faults;
+mod healing;
 
-use std::{
-    cell::Cell,
-    collections::BTreeMap,
-    fmt,
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::collections::BTreeMap;
 
 use futures::FutureExt;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use swarm_audit::{Checker, Invariant, Violation};
-use swarm_coordinator_core::Coordinator;
-use swarm_distributor_core::Distributor;
-use swarm_events::{
-    Input, InstanceId, OrgId, Partition, Place, SwarmId, Timestamp, decider::Decider, read,
-    subject::filter,
-};
-use swarm_health_core::Health;
+use swarm_events::{OrgId, Partition, Place, SwarmId};
 use swarm_log::{
-    Log, StoredMessage,
+    Log,
     simulated::{FaultRates, Faults, SimulatedLog, SimulatedSettings},
 };
-use swarm_runtime::deciding::state_hash;
-use uuid::{Builder, Uuid};
+use uuid::Uuid;
 
 use crate::{
     agent::ModelAgent,
     client::Client,
-    replica::{Around, Hydrates, Replica},
+    clock::Clock,
+    folds::{Folds, Sampling},
+    group::{Coming, Group},
+    journal::{Journal, SERVICES},
+    process::Around,
+    projector::{Database, Projector},
+    report::{Failure, Options, Report},
+    versions::Version,
 };
 
-/// How long and how hard a run is.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Steps with faults.
-    pub steps: u64,
-    /// Steps of healing after which what is open counts as stuck.
-    pub healing_max: u64,
-    /// Replicas of each service.
-    pub replicas: u64,
-    /// Agents.
-    pub agents: u64,
-}
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            steps: 3_000,
-            healing_max: 60_000,
-            replicas: 2,
-            agents: 4,
-        }
-    }
-}
-
-/// What a run covered. All of it is counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// The seed.
-    pub seed: u64,
-    /// Steps taken, healing included.
-    pub steps: u64,
-    /// Virtual time in microseconds.
-    pub micros: u64,
-    /// Messages in the log.
-    pub messages: u64,
-    /// Tasks accepted.
-    pub accepted: u64,
-    /// Faults injected, by name.
-    pub faults: BTreeMap<&'static str, u64>,
-    /// Messages by what stands behind the place in their subject.
-    pub kinds: BTreeMap<String, u64>,
-    /// Hash of the log's subjects and payload sizes: the same seed gives the same run.
-    pub fingerprint: u64,
-}
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "seed {}: {} steps, {:.1} s, {} messages, {} tasks, faults {:?}, {:?}",
-            self.seed,
-            self.steps,
-            Duration::from_micros(self.micros).as_secs_f32(),
-            self.messages,
-            self.accepted,
-            self.faults,
-            self.kinds
-        )
-    }
-}
-
-/// A broken promise, and the run so far.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// Which.
-    pub violation: Violation,
-    /// The run.
-    pub report: Report,
-}
-
-/// Virtual time, shared by everything that runs.
-#[derive(Clone, Debug)]
-pub struct Clock {
-    micros: Arc<AtomicU64>,
-    base: i64,
-}
-impl Clock {
-    pub fn micros(&self) -> u64 {
-        self.micros.load(Ordering::Relaxed)
-    }
-    pub fn monotonic(&self) -> Duration {
-        Duration::from_micros(self.micros())
-    }
-    pub fn log_time(&self) -> i64 {
-        self.base + self.micros() as i64
-    }
-    fn advance(&self, micros: u64) {
-        self.micros.fetch_add(micros, Ordering::Relaxed);
-    }
-}
-
-/// A UUIDv7 of the virtual time.
-pub fn new_id(clock: &Clock, rng: &mut StdRng) -> Uuid {
-    let millis = u64::try_from(clock.log_time() / 1_000).unwrap_or(0);
-    Builder::from_unix_timestamp_millis(millis, &rng.random()).into_uuid()
-}
-
-/// How much goes wrong around agents.
+/// How much goes wrong around messages and agents.
 #[derive(Clone, Copy, Debug)]
 pub struct Faultiness {
     /// Live hints lost, in thousandths.
@@ -145,6 +41,7 @@ pub struct Faultiness {
     pub delay_max: u64,
 }
 impl Faultiness {
+    /// Microseconds that a message or an acknowledgement takes.
     pub fn delay(self, rng: &mut StdRng) -> u64 {
         if rng.random_ratio(1, 20) {
             rng.random_range(0..=self.delay_max)
@@ -166,66 +63,17 @@ const CALM: Faultiness = Faultiness {
     delay_max: 5_000,
 };
 const RATES: FaultRates = FaultRates {
-    lost_ack: 15,
-    lost_message: 15,
-    ghost: 15,
-    busy: 0,
+    lost_ack: 12,
+    lost_message: 12,
+    ghost: 12,
+    busy: 10,
     full: 2,
 };
-
-struct Group<D: Decider> {
-    replicas: Vec<Replica<D>>,
-    cold: D,
-    filters: Vec<String>,
-    /// Hash of the cold fold at each sequence that it met.
-    hashes: BTreeMap<u64, [u8; 32]>,
-    born: u64,
-}
-
-impl<D: Decider + Hydrates> Group<D> {
-    fn new(partition: Partition) -> Self {
-        let filters = filter::inputs(D::SERVICE, Some(partition));
-        Self {
-            replicas: Vec::new(),
-            cold: D::new(partition),
-            filters,
-            hashes: BTreeMap::new(),
-            born: 0,
-        }
-    }
-    fn spawn(&mut self, log: &SimulatedLog, partition: Partition, clock: &Clock, rng: &mut StdRng) {
-        self.born += 1;
-        let name = format!("{}-{}", D::SERVICE, self.born);
-        let instance = InstanceId(new_id(clock, rng));
-        self.replicas.push(Replica::new(
-            name.clone(),
-            instance,
-            log.handle(&name),
-            partition,
-        ));
-    }
-    fn meet(&mut self, message: &StoredMessage, input: &Input) {
-        if self
-            .filters
-            .iter()
-            .any(|f| swarm_log::filter::matches(f, &message.subject))
-        {
-            self.cold.evolve(input, None);
-            self.hashes
-                .insert(message.sequence, state_hash(&self.cold).unwrap_or_default());
-        }
-    }
-    fn agree(&self, number: usize) -> Option<Violation> {
-        let replica = &self.replicas[number];
-        let sequence = replica.sequence();
-        let cold = self.hashes.get(&sequence)?;
-        (replica.hash() != *cold).then(|| Violation {
-            invariant: Invariant::FoldsAgree,
-            sequence,
-            detail: format!("{} differs from the cold fold", replica.name),
-        })
-    }
-}
+/// The log is full.
+const FULL: FaultRates = FaultRates {
+    full: 1_000,
+    ..RATES
+};
 
 struct World {
     seed: u64,
@@ -233,60 +81,95 @@ struct World {
     clock: Clock,
     log: SimulatedLog,
     reader: SimulatedLog,
-    place: Place,
-    messages: Vec<StoredMessage>,
-    coordinators: Group<Coordinator>,
-    distributors: Group<Distributor>,
-    healths: Group<Health>,
+    cluster: bool,
+    partitions: Vec<Partition>,
+    journal: Journal,
+    folds: Folds,
+    groups: Vec<Group>,
     agents: Vec<ModelAgent>,
     client: Client,
+    database: Database,
+    projectors: Vec<Projector>,
+    sessions: u64,
     checker: Checker,
     faulty: bool,
+    full_until: u64,
     faults: BTreeMap<&'static str, u64>,
-    steps: Rc<Cell<u64>>,
+    steps: u64,
+    claims: u64,
 }
 
-/// Ids whose swarm and organization fall into one partition, so that one partition is the whole world.
-fn place_of(seed: u64) -> Place {
+/// Swarms of one organization, in up to three partitions.
+fn places_of(seed: u64) -> Vec<Place> {
     let org = OrgId(Uuid::from_u128(0x0a00_0000 + u128::from(seed)));
-    (0u128..)
-        .map(|n| SwarmId(Uuid::from_u128((n << 64) | 0x5a00_0000 | u128::from(seed))))
-        .map(|swarm| Place::new(org, swarm))
-        .find(|place| place.partition == Partition::of(org.0))
-        .unwrap_or_else(|| Place::new(org, SwarmId(org.0)))
+    let home = Partition::of(org.0);
+    let partitions = 1 + seed as usize % 3;
+    let swarms = partitions + seed as usize / 3 % 2;
+    let mut used = vec![home];
+    let mut places = Vec::new();
+    for n in 0u128.. {
+        let swarm = SwarmId(Uuid::from_u128((n << 64) | 0x5a00_0000 | u128::from(seed)));
+        let place = Place::new(org, swarm);
+        let new = !used.contains(&place.partition);
+        // The first one stands with its organization, the last one beside another, if there is one more.
+        let wanted = match places.len() {
+            0 => !new,
+            at if at < partitions => new,
+            _ => !new,
+        };
+        if wanted {
+            if new {
+                used.push(place.partition);
+            }
+            places.push(place);
+        }
+        if places.len() == swarms {
+            break;
+        }
+    }
+    places
 }
 
 impl World {
     fn new(seed: u64, options: &Options) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
+        let cluster = seed % 4 == 1;
         let settings = SimulatedSettings {
             first_sequence: 1 + seed % 5 * 1_000,
+            cluster,
             ..SimulatedSettings::default()
         };
         let log = SimulatedLog::new(settings);
-        let clock = Clock {
-            micros: Arc::default(),
-            base: log.time(),
-        };
-        let place = place_of(seed);
-        let mut coordinators = Group::new(place.partition);
-        let mut distributors = Group::new(place.partition);
-        let mut healths = Group::new(place.partition);
-        for _ in 0..options.replicas {
-            coordinators.spawn(&log, place.partition, &clock, &mut rng);
-            distributors.spawn(&log, place.partition, &clock, &mut rng);
-            healths.spawn(&log, place.partition, &clock, &mut rng);
-        }
+        let clock = Clock::new(log.time());
+        let places = places_of(seed);
+        let mut partitions: Vec<Partition> = places.iter().map(|p| p.partition).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        let replicas = 2 + seed / 7 % 2;
+        let groups = SERVICES.map(|service| {
+            let mut group = Group::new(service);
+            for number in 0..replicas {
+                let coming = Coming {
+                    due: 0,
+                    name: (number % 2 == 0).then(|| format!("{service}-{number}")),
+                    version: Version::This,
+                };
+                group.spawn(&log, &partitions, coming, &clock, &mut rng);
+            }
+            group
+        });
         let agents = (0..options.agents)
             .map(|n| {
-                let capabilities = if n % 2 == 0 {
+                // In each swarm somebody can take every task.
+                let first = n < places.len() as u64;
+                let capabilities = if first || n % 2 == 0 {
                     vec!["gpu".to_owned()]
                 } else {
                     Vec::new()
                 };
                 ModelAgent::new(
                     n,
-                    place,
+                    places[n as usize % places.len()],
                     log.handle(&format!("agent-{n}")),
                     1 + (n % 3) as u32,
                     capabilities,
@@ -295,36 +178,48 @@ impl World {
             .collect();
         Self {
             seed,
-            client: Client::new(place, log.handle("client")),
+            client: Client::new(places, log.handle("client")),
             reader: log.handle("reader"),
             rng,
             clock,
             log,
-            place,
-            messages: Vec::new(),
-            coordinators,
-            distributors,
-            healths,
+            cluster,
+            journal: Journal::new(),
+            folds: Folds::new(&partitions, Sampling::of(seed)),
+            groups: groups.into(),
             agents,
+            database: Database::default(),
+            projectors: (0..2).map(|n| Projector::new(&partitions, n)).collect(),
+            sessions: 2,
+            partitions,
             checker: Checker::default(),
             faulty: false,
+            full_until: 0,
             faults: BTreeMap::new(),
-            steps: Rc::default(),
+            steps: 0,
+            claims: 0,
         }
     }
 
-    /// Goes on without faults until an event of this kind is there.
-    fn settle(&mut self, kind: &str) -> Result<(), Box<Failure>> {
-        while !self.messages.iter().any(|m| m.subject.contains(kind)) {
+    /// Goes on without faults until so many events of this kind are there.
+    fn settle(&mut self, kind: &str, count: usize) -> Result<(), Box<Failure>> {
+        let there = |world: &Self| {
+            let all = world.journal.all().iter();
+            all.filter(|m| m.stored.subject.contains(kind)).count() >= count
+        };
+        while !there(self) {
             if let Some(violation) = self.step() {
                 return Err(self.failure(violation));
             }
+            if self.steps > 20_000 {
+                return Err(self.failure(Violation {
+                    invariant: Invariant::CommandsAnswered,
+                    sequence: self.journal.last_sequence(),
+                    detail: format!("no {kind} without any fault"),
+                }));
+            }
         }
         Ok(())
-    }
-
-    fn fault(&mut self, name: &'static str) {
-        *self.faults.entry(name).or_default() += 1;
     }
 
     fn faultiness(&self) -> Faultiness {
@@ -332,36 +227,29 @@ impl World {
     }
 
     /// Takes note of what was stored.
-    fn look(&mut self) {
-        let mut next = self
-            .messages
-            .last()
-            .map_or_else(|| self.log_first(), |m| m.sequence + 1);
+    fn look(&mut self) -> Option<Violation> {
         let last = self.log.last_sequence();
+        let mut next = match self.journal.all().last() {
+            Some(met) => met.sequence() + 1,
+            None => self.reader.info().now_or_never()?.ok()?.first_sequence,
+        };
+        let mut found = None;
         while next <= last {
             if let Some(Ok(Some(message))) = self.reader.get(next).now_or_never() {
-                let time = Timestamp::from_micros(message.time_micros);
-                let input = read(message.sequence, time, &message.subject, &message.payload);
-                self.checker.meet(&input);
-                self.coordinators.meet(&message, &input);
-                self.distributors.meet(&message, &input);
-                self.healths.meet(&message, &input);
-                self.messages.push(message);
+                self.claims += u64::from(message.subject.ends_with(".claimed"));
+                self.journal.push(message);
+                if let Some(met) = self.journal.all().last() {
+                    self.checker.meet(&met.input);
+                    found = found.or(self.folds.meet(met));
+                }
             }
             next += 1;
         }
-    }
-
-    fn log_first(&self) -> u64 {
-        self.reader
-            .info()
-            .now_or_never()
-            .and_then(Result::ok)
-            .map_or(1, |info| info.first_sequence)
+        found.or_else(|| self.checker.violations.first().cloned())
     }
 
     fn step(&mut self) -> Option<Violation> {
-        self.steps.set(self.steps.get() + 1);
+        self.steps += 1;
         let pause = match self.rng.random_range(0..100) {
             0..90 => self.rng.random_range(50..4_000),
             90..99 => self.rng.random_range(4_000..60_000),
@@ -374,93 +262,110 @@ impl World {
         } else {
             0
         };
-        self.log.set_time(self.clock.log_time() - skew);
+        self.log.set_time(self.clock.wall() - skew);
         if self.faulty {
             self.disturb();
         }
-        let faults = self.faultiness();
-        let delay = faults.delay(&mut self.rng);
-        let read = self.rng.random_range(1..40);
-        let now = self.clock.micros();
-        let around = Around {
-            clock: &self.clock,
-            messages: &self.messages,
-            delay,
-            read,
-        };
-        let groups = 3;
-        let pick = self.rng.random_range(0..groups * 3 + self.agents.len() + 1);
-        let mut found = None;
-        macro_rules! act {
-            ($group:expr) => {{
-                let number = self.rng.random_range(0..$group.replicas.len());
-                if $group.replicas[number].paused_until <= now {
-                    $group.replicas[number].step(&around);
-                    if self.rng.random_ratio(1, 8) {
-                        found = $group.agree(number);
-                    }
-                }
-            }};
-        }
-        match pick {
-            0..2 => act!(self.coordinators),
-            2..7 => act!(self.distributors),
-            7..9 => act!(self.healths),
-            n if n < groups * 3 + self.agents.len() => {
-                let agent = &mut self.agents[n - groups * 3];
-                if agent.paused_until <= now
-                    && let Some(incarnation) =
-                        agent.step(&self.clock, &self.messages, &mut self.rng, faults)
-                {
-                    let id = agent.id;
-                    for health in &mut self.healths.replicas {
-                        health.hear(id, incarnation, now);
-                    }
-                }
-            }
-            _ => {
-                if self.faulty && self.rng.random_ratio(1, 3) {
-                    self.client.step(&self.clock, &mut self.rng);
-                }
-            }
-        }
-        self.look();
-        self.take_over();
-        for agent in &mut self.agents {
-            if let Some(detail) = agent.complaints.pop() {
-                let invariant = Invariant::NoStartAfterWithdrawal;
-                return Some(Violation {
-                    invariant,
-                    sequence: self.log.last_sequence(),
-                    detail,
-                });
-            }
-        }
-        found.or_else(|| self.checker.violations.first().cloned())
+        self.come();
+        let found = self.act();
+        let seen = self.look();
+        found.or(seen)
     }
 
-    /// A model of presence: when nobody owns a partition for a while, a replica that runs takes it over.
-    fn take_over(&mut self) {
+    /// One of them acts.
+    fn act(&mut self) -> Option<Violation> {
+        // Distributors have more to do than the others.
+        let members: Vec<(usize, usize)> = [0, 1, 1, 2]
+            .iter()
+            .flat_map(|&group| (0..self.groups[group].members.len()).map(move |n| (group, n)))
+            .collect();
+        let others = self.agents.len() + self.projectors.len() + 1;
+        let pick = self.rng.random_range(0..members.len() + others);
         let now = self.clock.micros();
-        let clock = self.clock.clone();
-        let rate = if self.faulty { 400 } else { 200 };
-        macro_rules! watch {
-            ($group:expr) => {
-                let up = |r: &Replica<_>| r.paused_until <= now;
-                let owned = $group.replicas.iter().any(|r| r.owns() && up(r));
-                if !owned && self.rng.random_ratio(1, rate)
-                    || self.faulty && self.rng.random_ratio(1, 4_000)
-                {
-                    let number = self.rng.random_range(0..$group.replicas.len());
-                    if up(&$group.replicas[number]) {
-                        $group.replicas[number].wants(&clock);
-                    }
-                }
-            };
+        if let Some(&(group, number)) = members.get(pick) {
+            return self.member_acts(group, number);
         }
-        watch!(self.coordinators);
-        watch!(self.distributors);
-        watch!(self.healths);
+        let pick = pick - members.len();
+        let faults = self.faultiness();
+        if let Some(agent) = self.agents.get_mut(pick) {
+            if agent.paused_until <= now
+                && let Some(incarnation) =
+                    agent.step(&self.clock, &self.journal, &mut self.rng, faults)
+            {
+                let id = agent.id;
+                for health in &mut self.groups[2].members {
+                    health.hear(id, incarnation, now);
+                }
+            }
+            return agent.found.take();
+        }
+        let pick = pick - self.agents.len();
+        if let Some(projector) = self.projectors.get_mut(pick) {
+            if projector.paused_until <= now {
+                projector.step(&mut self.database, &self.journal, &mut self.rng);
+            }
+        } else if self.faulty && self.rng.random_ratio(1, 3) {
+            self.client.step(&self.clock, &mut self.rng);
+        }
+        None
+    }
+
+    fn member_acts(&mut self, group: usize, number: usize) -> Option<Violation> {
+        let faults = self.faultiness();
+        let member = &mut self.groups[group].members[number];
+        if member.common().paused_until > self.clock.micros() {
+            return None;
+        }
+        member.step(&mut Around {
+            clock: &self.clock,
+            journal: &self.journal,
+            folds: &self.folds,
+            rng: &mut self.rng,
+            faults,
+        });
+        let found = member.common_mut().found.take();
+        if member.common().ended {
+            // It comes back later, as after an upgrade.
+            let gone = self.groups[group].remove(number);
+            let due = self.clock.micros() + self.rng.random_range(0..4_000_000);
+            let version = self.groups[group].next_version(&mut self.rng);
+            let name = gone.common().name.clone();
+            self.groups[group]
+                .coming
+                .push(Coming { due, name, version });
+            *self.faults.entry("planned stop done").or_default() += 1;
+        }
+        found
+    }
+
+    /// Starts what is due.
+    fn come(&mut self) {
+        let now = self.clock.micros();
+        for group in &mut self.groups {
+            while let Some(at) = group.coming.iter().position(|coming| coming.due <= now) {
+                let coming = group.coming.remove(at);
+                let kind = match (coming.version, &coming.name) {
+                    (Version::Before, _) => "version before",
+                    (Version::After, _) => "version after",
+                    (Version::This, Some(_)) => "restart under the same name",
+                    (Version::This, None) => "restart",
+                };
+                if self.faulty && kind != "restart" {
+                    *self.faults.entry(kind).or_default() += 1;
+                }
+                let handle = group.spawn(
+                    &self.log,
+                    &self.partitions,
+                    coming,
+                    &self.clock,
+                    &mut self.rng,
+                );
+                if self.faulty {
+                    let faults = Faults::seeded(self.rng.random(), RATES);
+                    self.log.set_faults(&handle, faults);
+                }
+            }
+        }
     }
 
     fn failure(&self, violation: Violation) -> Box<Failure> {
@@ -472,51 +377,119 @@ impl World {
 
     fn report(&self) -> Report {
         let mut fingerprint = 0xcbf2_9ce4_8422_2325u64;
-        for message in &self.messages {
+        let mut kinds = BTreeMap::new();
+        for met in self.journal.all() {
+            let message = &met.stored;
             for byte in message
                 .subject
                 .bytes()
-                .chain((message.payload.len() as u64).to_be_bytes())
+                .chain(message.payload.iter().copied())
             {
                 fingerprint = (fingerprint ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
             }
-        }
-        let mut kinds = BTreeMap::new();
-        for message in &self.messages {
-            let words = message
+            let words: Vec<&str> = message
                 .subject
                 .split('.')
-                .filter(|t| t.len() < 20 && t.parse::<u8>().is_err());
-            *kinds
-                .entry(words.skip(1).collect::<Vec<_>>().join("."))
-                .or_default() += 1;
-        }
-        // For whoever looks into a seed: the log, a line for each message.
-        if let Some(path) = std::env::var_os("SWARM_SIM_LOG") {
-            let lines: Vec<String> = self
-                .messages
-                .iter()
-                .map(|m| {
-                    format!(
-                        "{} {} {}\n",
-                        m.sequence,
-                        m.subject,
-                        String::from_utf8_lossy(&m.payload)
-                    )
-                })
+                .skip(1)
+                .filter(|t| t.len() < 20 && t.parse::<u8>().is_err())
                 .collect();
-            let _ = std::fs::write(path, lines.concat());
+            *kinds.entry(words.join(".")).or_default() += 1;
         }
+        let mut covered = BTreeMap::new();
+        for group in &self.groups {
+            let [joins, resumed, snapshots] = group.counts();
+            *covered.entry("joins").or_default() += joins;
+            *covered.entry("partitions from a snapshot").or_default() += resumed;
+            *covered.entry("snapshots").or_default() += snapshots;
+        }
+        let commits = self.projectors.iter().map(|p| p.commits).sum();
+        covered.insert("batches projected", commits);
+        covered.insert("states compared", self.folds.compared());
         Report {
             seed: self.seed,
-            kinds,
-            steps: self.steps.get(),
+            steps: self.steps,
             micros: self.clock.micros(),
-            messages: self.messages.len() as u64,
+            messages: self.journal.all().len() as u64,
             accepted: self.checker.accepted() as u64,
+            ended: self.checker.ended,
+            claims: self.claims,
             faults: self.faults.clone(),
+            covered,
+            kinds,
             fingerprint,
         }
+    }
+
+    /// For whoever looks into a seed: the log, a line for each message.
+    fn write_log(&self) {
+        if let Some(path) = std::env::var_os("SWARM_SIM_LOG") {
+            let lines = self.journal.all().iter().map(|met| {
+                let (m, payload) = (&met.stored, String::from_utf8_lossy(&met.stored.payload));
+                format!("{} {} {} {payload}\n", m.sequence, m.time_micros, m.subject)
+            });
+            if let Err(error) = std::fs::write(&path, lines.collect::<String>()) {
+                eprintln!("{}: {error}", path.display());
+            }
+        }
+    }
+
+    fn run(&mut self, options: &Options) -> Result<Report, Box<Failure>> {
+        let configuration = serde_json::json!({
+            "agent_waiting": self.seed % 3, "queue_limit": 60, "max_attempts": 3,
+            "retry": {"base_ms": 200, "cap_ms": 2_000},
+        });
+        let places = places_of(self.seed);
+        self.client
+            .create_org(&self.clock, &mut self.rng, places[0].org);
+        self.settle("org.key_created", 1)?;
+        for place in &places {
+            self.client
+                .create_swarm(*place, &self.clock, &mut self.rng, &configuration);
+        }
+        self.settle("swarm.created", places.len())?;
+        self.faulty = true;
+        self.spoil(RATES);
+        for _ in 0..options.steps {
+            if let Some(violation) = self.step() {
+                return Err(self.failure(violation));
+            }
+        }
+        self.heal();
+        let healing = self.steps;
+        while !(self.checker.quiet() && self.steps > healing + options.healing_min) {
+            if let Some(violation) = self.step() {
+                return Err(self.failure(violation));
+            }
+            if self.steps > healing + options.healing_max {
+                break;
+            }
+        }
+        self.judge().map_or_else(
+            || Ok(self.report()),
+            |violation| Err(self.failure(violation)),
+        )
+    }
+
+    /// What must hold at the end.
+    fn judge(&mut self) -> Option<Violation> {
+        self.checker.finish(self.log.last_sequence());
+        if let Some(violation) = self.checker.violations.first() {
+            return Some(violation.clone());
+        }
+        // What was on its way under an older claim stays out for ever.
+        let ended = self.checker.ended;
+        self.log.release_ghosts();
+        if let Some(violation) = self.look() {
+            return Some(violation);
+        }
+        if self.checker.ended != ended {
+            return Some(Violation {
+                invariant: Invariant::OneTerminal,
+                sequence: self.log.last_sequence(),
+                detail: "a ghost ended a task after the end".to_owned(),
+            });
+        }
+        self.database.judge(&self.journal, &self.partitions)
     }
 }
 
@@ -526,54 +499,7 @@ impl World {
 /// The first promise that was broken.
 pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
     let mut world = World::new(seed, options);
-    let configuration = serde_json::json!({
-        "agent_waiting": seed % 3, "queue_limit": 60, "max_attempts": 3,
-        "retry": {"base_ms": 200, "cap_ms": 2_000},
-    });
-    world
-        .client
-        .create_org(&world.clock, &mut world.rng, world.place.org);
-    world.settle("org.key_created")?;
-    world
-        .client
-        .create_swarm(&world.clock, &mut world.rng, &configuration);
-    world.settle("swarm.created")?;
-    world.faulty = true;
-    for name in world.names() {
-        let seed = world.rng.random();
-        world.log.set_faults(&name, Faults::seeded(seed, RATES));
-    }
-    for _ in 0..options.steps {
-        if let Some(violation) = world.step() {
-            return Err(world.failure(violation));
-        }
-    }
-    world.heal();
-    let healing = world.steps.get();
-    while !(world.checker.quiet() && world.steps.get() > healing + 2_000) {
-        if let Some(violation) = world.step() {
-            return Err(world.failure(violation));
-        }
-        if world.steps.get() > healing + options.healing_max {
-            break;
-        }
-    }
-    world.checker.finish(world.log.last_sequence());
-    // What was on its way under an older claim stays out for ever.
-    let (before, ended) = (world.checker.violations.len(), world.checker.ended);
-    world.log.release_ghosts();
-    world.look();
-    if world.checker.ended != ended && before == 0 {
-        let detail = "a ghost ended a task after the end".to_owned();
-        let sequence = world.log.last_sequence();
-        return Err(world.failure(Violation {
-            invariant: Invariant::OneTerminal,
-            sequence,
-            detail,
-        }));
-    }
-    match world.checker.violations.first().cloned() {
-        Some(violation) => Err(world.failure(violation)),
-        None => Ok(world.report()),
-    }
+    let outcome = world.run(options);
+    world.write_log();
+    outcome
 }

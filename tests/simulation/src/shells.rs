@@ -1,0 +1,211 @@
+//! What the shells of the three services do, without IO of their own.
+
+use std::collections::BTreeMap;
+
+use futures::FutureExt;
+use swarm_coordinator_core::Coordinator;
+use swarm_distributor_core::Distributor;
+use swarm_events::{
+    AgentId, Body, Event, Input, Json, Place, Problem, Timestamp,
+    agent::{Evidence, LivenessRule},
+    control::{Observed, Sighting},
+    decider::{Decider, Decision},
+    read,
+    task::{Carried, Then},
+};
+use swarm_health_core::{Health, Liveness, Thresholds};
+use swarm_log::{Log, simulated::SimulatedLog};
+
+/// When each agent was heard last, and as which incarnation.
+pub type Heard = BTreeMap<AgentId, (u64, u64)>;
+/// What was said of each agent last.
+pub type Said = BTreeMap<AgentId, (u64, Sighting)>;
+
+/// A service's shell.
+pub trait Shell: Decider {
+    /// Fills in what a decision names.
+    fn hydrate(_log: &SimulatedLog, decision: Decision) -> Result<Decision, Problem> {
+        Ok(decision)
+    }
+    /// What is to be said of agents.
+    fn observe(
+        _state: &Self,
+        _heard: &mut Heard,
+        _said: &mut Said,
+        _now: u64,
+        _time: Timestamp,
+    ) -> Vec<Observed> {
+        Vec::new()
+    }
+    /// Silence is counted from a takeover on: what was heard before is not known to the new owner.
+    fn owned(_state: &Self, _heard: &mut Heard, _said: &mut Said, _now: u64) {}
+    /// What a version after this one decides otherwise.
+    fn otherwise(_decision: &mut Decision) {}
+    /// Whether a version before this one knows what an event says.
+    fn known_before(_body: &Body) -> bool {
+        true
+    }
+}
+impl Shell for Coordinator {
+    fn known_before(body: &Body) -> bool {
+        !matches!(body, Body::AgentRecovered(_))
+    }
+}
+
+impl Shell for Distributor {
+    fn otherwise(decision: &mut Decision) {
+        // Other pauses before the next attempt.
+        match &mut decision.body {
+            Body::TaskRetried(retried) => retried.delay_ms = retried.delay_ms / 2 + 7,
+            Body::TaskWithdrawn(withdrawn) => {
+                if let Then::RetryAfterMs(delay) = &mut withdrawn.then {
+                    *delay = *delay / 2 + 7;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn known_before(body: &Body) -> bool {
+        !matches!(body, Body::TaskRetried(_))
+    }
+
+    fn hydrate(log: &SimulatedLog, mut decision: Decision) -> Result<Decision, Problem> {
+        let Some(hydrate) = decision.hydrate.take() else {
+            return Ok(decision);
+        };
+        // A handle that is never cut off: a shell would wait until it can read again.
+        let log = log.handle("reader");
+        let body = |sequence: u64| -> Option<Event> {
+            let stored = log.get(sequence).now_or_never()?.ok()??;
+            let time = Timestamp::from_micros(stored.time_micros);
+            match read(stored.sequence, time, &stored.subject, &stored.payload) {
+                Input::Event(recorded) => Some(recorded.event),
+                Input::Unreadable(_) => None,
+            }
+        };
+        let Body::TaskAssigned(assigned) = &mut decision.body else {
+            return Ok(decision);
+        };
+        if let Some(sequence) = hydrate.payload_from
+            && let Some(Event {
+                body: Body::TaskSubmitted(submitted),
+                ..
+            }) = body(sequence)
+        {
+            assigned.payload = Carried::Inline(submitted.payload);
+        }
+        if !hydrate.inputs_from.is_empty() {
+            let mut inputs = serde_json::Map::new();
+            for (alias, sequence) in hydrate.inputs_from {
+                if let Some(Event {
+                    body: Body::TaskCompleted(completed),
+                    ..
+                }) = body(sequence)
+                    && let Carried::Inline(result) = completed.result
+                {
+                    inputs.insert(alias, result.to_value());
+                }
+            }
+            assigned.inputs = Some(Carried::Inline(Json::from(serde_json::Value::Object(
+                inputs,
+            ))));
+        }
+        Ok(decision)
+    }
+}
+
+impl Shell for Health {
+    fn owned(state: &Self, heard: &mut Heard, said: &mut Said, now: u64) {
+        for agent in state.swarms().flat_map(|swarm| swarm.agents.keys()) {
+            said.remove(agent);
+            if let Some((_, at)) = heard.get_mut(agent) {
+                *at = now;
+            }
+        }
+    }
+
+    fn known_before(body: &Body) -> bool {
+        !matches!(body, Body::AgentRecovered(_))
+    }
+
+    fn observe(
+        state: &Self,
+        heard: &mut Heard,
+        said: &mut Said,
+        now: u64,
+        time: Timestamp,
+    ) -> Vec<Observed> {
+        let mut out = Vec::new();
+        for swarm in state.swarms() {
+            let Thresholds {
+                suspect_after_ms,
+                fail_after_ms,
+                ..
+            } = swarm.thresholds;
+            for (id, agent) in &swarm.agents {
+                if !agent.is_watched() {
+                    continue;
+                }
+                let (incarnation, at) = *heard.entry(*id).or_insert((agent.incarnation, now));
+                let at = if incarnation == agent.incarnation {
+                    at
+                } else {
+                    heard.insert(*id, (agent.incarnation, now));
+                    now
+                };
+                let age_ms = (now - at) / 1_000;
+                let (sighting, limit_ms) = match (agent.liveness, age_ms) {
+                    (_, age) if age > fail_after_ms => (Sighting::Gone, fail_after_ms),
+                    (Liveness::Alive, age) if age > suspect_after_ms => {
+                        (Sighting::Silent, suspect_after_ms)
+                    }
+                    (Liveness::Suspected, age) if age <= suspect_after_ms => {
+                        (Sighting::Heard, suspect_after_ms)
+                    }
+                    _ => continue,
+                };
+                if said.insert(*id, (agent.incarnation, sighting))
+                    == Some((agent.incarnation, sighting))
+                {
+                    continue;
+                }
+                let rule = if sighting == Sighting::Heard {
+                    LivenessRule::Heard
+                } else {
+                    LivenessRule::Silence
+                };
+                out.push(liveness(
+                    swarm.place,
+                    *id,
+                    agent.incarnation,
+                    sighting,
+                    Evidence {
+                        rule,
+                        last_heartbeat_at: Some(time.minus_millis(age_ms)),
+                        age_ms,
+                        limit_ms,
+                    },
+                ));
+            }
+        }
+        out
+    }
+}
+
+fn liveness(
+    place: Place,
+    agent: AgentId,
+    incarnation: u64,
+    sighting: Sighting,
+    evidence: Evidence,
+) -> Observed {
+    Observed::Liveness {
+        org_id: place.org,
+        swarm_id: place.swarm,
+        agent_id: agent,
+        incarnation,
+        sighting,
+        evidence,
+    }
+}

@@ -1,0 +1,88 @@
+//! A test of the test: each known defect is found, and by the promise that it breaks. `./dev sim --planted` prints the same
+//! as a table.
+
+use std::process::Command;
+
+use swarm_simulation::{Bug, Invariant, Options, hunt};
+
+/// A defect that takes more seeds than this to find would be found by chance.
+const SEEDS_MAX: u64 = 200;
+
+/// The same seeds run clean without a defect.
+const FIRST: u64 = 1;
+
+fn found(bug: Bug, by: &[Invariant]) {
+    let caught = hunt(bug, FIRST, SEEDS_MAX, &Options::default())
+        .unwrap_or_else(|| panic!("{bug:?} was not found in {SEEDS_MAX} seeds"));
+    println!("{caught}");
+    let Some(violation) = &caught.violation else {
+        panic!("{caught}: it was not a promise that found it");
+    };
+    assert!(
+        by.contains(&violation.invariant),
+        "found by another promise than {by:?}: {caught}"
+    );
+}
+
+macro_rules! planted {
+    ($($name:ident: $bug:ident by $($invariant:ident)|+;)+) => {
+        $(
+            #[test]
+            fn $name() {
+                found(Bug::$bug, &[$(Invariant::$invariant),+]);
+            }
+        )+
+        #[test]
+        fn every_known_defect_is_planted_here() {
+            let here = [$(Bug::$bug),+];
+            let missing: Vec<Bug> = Bug::ALL.into_iter().filter(|bug| !here.contains(bug)).collect();
+            assert_eq!(missing, []);
+        }
+    };
+}
+planted! {
+    no_fence: NoFence by EpochsRise;
+    no_start_check: NoStartCheck by NoStartAfterWithdrawal;
+    repair_skipped: RepairSkipped by CommandsAnswered | EveryTaskEnds;
+    stale_result_accepted: StaleResultAccepted by ResultOfStandingAssignment | OneTerminal | EveryTaskEnds;
+    dependency_resolved_twice: DependencyResolvedTwice by DependenciesRespected;
+    decisions_applied_at_their_cause: AppliedAtCause by FoldsAgree;
+    resend_without_a_new_claim: ResendWithoutClaim by EveryTaskEnds | CommandsAnswered | GraphsDecided;
+    a_repeat_of_a_decision_not_void: RepeatedDecisionCounts by
+        ResultOfStandingAssignment | OneStandingAssignment | EveryTaskEnds;
+    a_repeat_of_a_command_not_void: RepeatedCommandCounts by CommandsAnsweredOnce;
+    plan_not_emptied_at_a_claim: PlanKeptAtClaim by EveryTaskEnds | CommandsAnswered | GraphsDecided;
+    deciding_under_anothers_claim: DecidesUnderAnothersClaim by OneOwnerPerEpoch;
+    what_has_started_is_withdrawn: WithdrawsTheStarted by OneStandingAssignment;
+    nobody_wakes_at_deadlines: NeverWakes by EveryTaskEnds | GraphsDecided | CommandsAnswered;
+    a_snapshot_that_says_it_is_ahead: SnapshotAhead by FoldsAgree;
+    a_checkpoint_apart_from_its_rows: CheckpointApart by ReadModelEqualsFold;
+    an_assignment_started_twice: StartsTwice by OneStart;
+    what_a_newer_version_wrote_is_skipped: NewerSkipped by FoldsAgree;
+}
+
+/// The defects are in no build of the product.
+#[test]
+fn production_has_no_planted_defects() {
+    let tree = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--edges",
+            "features",
+            "-p",
+            "swarm",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    let text = String::from_utf8_lossy(&tree.stdout);
+    assert!(
+        tree.status.success(),
+        "{}",
+        String::from_utf8_lossy(&tree.stderr)
+    );
+    assert!(text.contains("swarm-events"), "{text}");
+    assert!(!text.contains("planted"), "{text}");
+}
