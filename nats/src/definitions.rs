@@ -160,7 +160,8 @@ pub fn presence(provision: &Provision) -> Config {
     Config {
         subjects: vec![format!("$KV.{PRESENCE_BUCKET}.>")],
         storage: StorageType::Memory,
-        discard: DiscardPolicy::New,
+        // The removed keys of processes that ended are the oldest: they make room, and a renewal never fails for them.
+        discard: DiscardPolicy::Old,
         max_messages_per_subject: 1,
         max_bytes: PRESENCE_BYTES_MAX,
         duplicate_window: BUCKET_DUPLICATE_WINDOW,

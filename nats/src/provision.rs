@@ -1,6 +1,10 @@
 //! Creates the streams and buckets of [`crate::definitions`], and refuses what differs.
 
-use async_nats::jetstream::{Context, context::GetStreamErrorKind, stream::Config};
+use async_nats::jetstream::{
+    Context,
+    context::GetStreamErrorKind,
+    stream::{Config, StorageType},
+};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -8,8 +12,8 @@ use crate::{
     definitions::{self, Provision, SERVER_VERSION_MIN},
 };
 
-/// Creates what is missing, accepts what is identical, raises `max_bytes`, `max_msg_size` and `num_replicas`. Idempotent, and
-/// safe when several processes do it at once.
+/// Creates what is missing, accepts what is identical, raises `max_bytes`, `max_msg_size` and `num_replicas`, and brings what
+/// is kept in memory only up to date. Idempotent, and safe when several processes do it at once.
 ///
 /// # Errors
 /// [`LogError::Incompatible`] for an old server or a stream that differs otherwise (with both configurations),
@@ -120,8 +124,15 @@ fn compare(existing: &Config, wanted: &Config) -> Verdict {
             different.push(field.clone());
         }
     }
-    if !different.is_empty() {
+    if !different.iter().all(|field| can_change(wanted, field)) {
         return Verdict::Incompatible(different);
+    }
+    if !different.is_empty() {
+        return Verdict::Raise(Box::new(Config {
+            max_bytes: higher(existing.max_bytes, wanted.max_bytes),
+            num_replicas: existing.num_replicas.max(wanted.num_replicas),
+            ..wanted.clone()
+        }));
     }
     if raise.is_empty() {
         return Verdict::Same;
@@ -131,6 +142,11 @@ fn compare(existing: &Config, wanted: &Config) -> Verdict {
     raised.max_message_size = higher(existing.max_message_size, wanted.max_message_size);
     raised.num_replicas = existing.num_replicas.max(wanted.num_replicas);
     Verdict::Raise(Box::new(raised))
+}
+
+/// Whether the server lets this field of the stream change, and nothing is lost by it: what is in memory is for the moment.
+fn can_change(wanted: &Config, field: &str) -> bool {
+    wanted.storage == StorageType::Memory && matches!(field, "discard" | "max_age")
 }
 
 /// The higher of two limits, where nothing above zero means none.
@@ -189,6 +205,8 @@ fn normalized(config: &Config) -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
+    use async_nats::jetstream::stream::DiscardPolicy;
+
     use super::*;
 
     #[test]
@@ -222,6 +240,31 @@ mod tests {
             panic!("must be raised")
         };
         assert_eq!((raised.max_bytes, raised.num_replicas), (-1, 3));
+    }
+
+    #[test]
+    fn what_is_in_memory_is_brought_up_to_date() {
+        let wanted = definitions::presence(&Provision::default());
+        let before = Config {
+            discard: DiscardPolicy::New,
+            num_replicas: 3,
+            ..wanted.clone()
+        };
+        let Verdict::Raise(changed) = compare(&before, &wanted) else {
+            panic!("must be changed")
+        };
+        assert_eq!(
+            (changed.discard, changed.num_replicas),
+            (DiscardPolicy::Old, 3)
+        );
+        let on_disk = Config {
+            storage: StorageType::File,
+            ..before
+        };
+        assert!(matches!(
+            compare(&on_disk, &wanted),
+            Verdict::Incompatible(_)
+        ));
     }
 
     #[test]
