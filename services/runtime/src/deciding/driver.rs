@@ -316,23 +316,32 @@ impl<D: Decider, L: Log, S: Shell<D>> Driver<D, L, S> {
     async fn tailed(&mut self, item: Tailed) {
         let now = self.now();
         match item {
-            Tailed::Message(message) => self.message(message).await,
-            Tailed::CaughtUp => {}
+            // A tail that took an interrupted one's place says nothing of the interruption: that it is read is enough.
+            Tailed::Message(message) => {
+                self.following(now);
+                self.message(message).await;
+            }
+            Tailed::CaughtUp | Tailed::Resumed => self.following(now),
             Tailed::Interrupted => {
                 self.status.set_interrupted(true);
                 self.replica.interrupted(now, wall_clock());
                 warn!(sequence = self.replica.position(), "cut off from the log");
             }
-            Tailed::Resumed => {
-                self.status.set_interrupted(false);
-                self.acked = None;
-                self.replica.resumed(now, wall_clock());
-                info!(
-                    sequence = self.replica.position(),
-                    "following the log again"
-                );
-            }
         }
+    }
+
+    /// The log is read again, if it was not.
+    fn following(&mut self, now: Duration) {
+        if !self.status.interrupted() {
+            return;
+        }
+        self.status.set_interrupted(false);
+        self.acked = None;
+        self.replica.resumed(now, wall_clock());
+        info!(
+            sequence = self.replica.position(),
+            "following the log again"
+        );
     }
 
     async fn message(&mut self, message: StoredMessage) {
