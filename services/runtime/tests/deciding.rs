@@ -5,8 +5,15 @@ mod support;
 
 use std::time::Duration;
 
-use swarm_log::simulated::{Fault, FaultRates, Faults};
-use swarm_runtime::deciding::state_hash;
+use swarm_events::{
+    Problem, Service, Subject, Timestamp, decider::Decision, envelope::Decided, subject::TaskVerb,
+    task::Refused,
+};
+use swarm_log::{
+    Log,
+    simulated::{Fault, FaultRates, Faults},
+};
+use swarm_runtime::deciding::{decision_message, epoch_fence, state_hash};
 
 use support::{Echo, World};
 
@@ -181,4 +188,48 @@ async fn whatever_goes_wrong_every_command_is_answered_exactly_once() {
         }
         clock.abort();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forged_decision_under_the_own_epoch_leads_to_a_new_claim() {
+    let world = World::new();
+    let clock = world.clock();
+    let replica = world.start("a");
+    let first = world.command(1, None).await;
+    world.quiet(1).await;
+    // Somebody with the rights to it writes far ahead of the owner's ordinals: what the owner decides would be void.
+    let epoch = world.cold().head.epoch(Service::Distributor).epoch;
+    let subject = Subject::Task(world.place, TaskVerb::Refused, None);
+    let forger = support::instance("forger");
+    let decided = Decided {
+        cause_sequence: epoch,
+        epoch,
+        ordinal: 1_000_000,
+        decider_version: 1,
+    };
+    let refused = Refused {
+        command_id: None,
+        refused_subject: String::new(),
+        refused_seq: 1,
+        count: 1,
+        problem: Problem::new("no", "no"),
+    };
+    let decision = Decision::new(subject, world.place.swarm.0, refused).caused_by(first);
+    let message = decision_message(
+        Service::Distributor,
+        forger,
+        epoch_fence(Service::Distributor, world.place.partition, epoch),
+        decision,
+        decided,
+        None,
+        Timestamp::ZERO,
+    );
+    let stored = world.log.append(vec![message.expect("JSON")]).await;
+    assert!(stored[0].is_ok());
+    let second = world.command(2, None).await;
+    world.quiet(2).await;
+    assert!(world.cold().head.epoch(Service::Distributor).epoch > epoch);
+    assert_eq!(world.cold().answered, [(first, 1), (second, 1)].into());
+    replica.task.abort();
+    clock.abort();
 }

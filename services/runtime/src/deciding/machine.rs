@@ -209,6 +209,10 @@ impl<D: Decider> Machine<D> {
                     .is_some_and(|decided| decided.epoch == self.deciding)
                 {
                     self.in_flight = self.in_flight.saturating_sub(1);
+                    if recorded.event.source != Source::Service(D::SERVICE, self.instance) {
+                        // Somebody writes under this epoch. Its ordinals may lie ahead and make the own decisions void.
+                        self.doubt(self.deciding, now);
+                    }
                 }
                 (verdict, Met::Nothing)
             }

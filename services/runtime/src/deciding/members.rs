@@ -269,13 +269,15 @@ impl Members {
             .min()
     }
 
-    /// Whether another process of its name has started after it.
+    /// Whether another process of its name has started after it. One that is dead replaces nobody: it may have started under
+    /// a clock that was ahead.
     fn is_replaced(&self, said: &Announcement) -> bool {
         let before = (said.started_at, said.instance);
         said.name.is_some()
             && (self.name == said.name && (self.started_at, self.me) > before
                 || self.others.values().any(|other| {
-                    other.said.name == said.name
+                    other.dead.is_none()
+                        && other.said.name == said.name
                         && (other.said.started_at, other.said.instance) > before
                 }))
     }
