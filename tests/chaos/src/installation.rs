@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use crate::{
+    catalog::Part,
     disk::Mounted,
     process::{self, MARK, Signal},
 };
@@ -150,7 +151,7 @@ impl Installation {
     /// `swarm up`, on the same ports and data each time.
     ///
     /// # Errors
-    /// It does not come up; the ends of all logs are in the message.
+    /// It does not come up.
     pub async fn up(&self) -> anyhow::Result<()> {
         let mut command = self.swarm();
         command
@@ -190,10 +191,9 @@ impl Installation {
             .context("swarm up takes too long")??;
         ensure!(
             up.status.success(),
-            "swarm up: {}{}{}",
+            "swarm up: {} {}",
             up.status,
             String::from_utf8_lossy(&up.stderr),
-            self.log_tails()
         );
         *self.names() = self.address()?.pids.into_keys().collect();
         Ok(())
@@ -290,12 +290,17 @@ impl Installation {
         text.trim().parse().context("the lock names no process")
     }
 
-    /// What a probe of a service says, `None` if nobody answers.
+    /// What a probe of a service or of nats-server says, `None` if nobody answers.
     pub async fn probe(&self, name: &str) -> Option<(bool, String)> {
         let base = self.address().ok()?.probes.get(name)?.clone();
+        let path = if name.starts_with(Part::Nats.as_str()) {
+            "healthz"
+        } else {
+            "readyz"
+        };
         let answer = self
             .http
-            .get(format!("{base}/readyz"))
+            .get(format!("{base}/{path}"))
             .timeout(Duration::from_secs(2))
             .send()
             .await
@@ -316,9 +321,8 @@ impl Installation {
             };
             if Instant::now() > deadline {
                 bail!(
-                    "not ready after {} s: {missing}{}",
+                    "not ready after {} s: {missing}",
                     PROCESS_PATIENCE.as_secs(),
-                    self.log_tails()
                 );
             }
             sleep(LOOK).await;
@@ -432,24 +436,32 @@ impl Installation {
         Ok(())
     }
 
-    /// The last lines of every log, for the message of a failure.
-    pub fn log_tails(&self) -> String {
-        let mut text = String::new();
-        let logs = fs::read_dir(self.data().join("logs"));
-        for entry in logs.into_iter().flatten().flatten() {
-            let log = fs::read(entry.path()).unwrap_or_default();
-            let log = String::from_utf8_lossy(&log);
-            let last: Vec<&str> = log.lines().rev().take(LOG_LINES).collect();
-            let last: Vec<&str> = last.into_iter().rev().collect();
-            let name = entry.file_name();
-            text.push_str(&format!("\n--- {}\n{}", name.display(), last.join("\n")));
+    /// Copies every log into `to`.
+    ///
+    /// # Errors
+    /// They cannot be read, or not be written there.
+    pub fn save_logs(&self, to: &Path) -> anyhow::Result<()> {
+        fs::create_dir_all(to)?;
+        let mut folders = vec![self.data().join("logs"), self.data().join("nats")];
+        for parent in ["data/nats-cluster", "wired"] {
+            let nodes = fs::read_dir(self.path.join(parent));
+            folders.extend(nodes.into_iter().flatten().flatten().map(|e| e.path()));
         }
-        text
+        for folder in folders {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.extension().is_none_or(|extension| extension != "log") {
+                    continue;
+                }
+                // Nodes of a cluster have logs of the same name.
+                let (folder, file) = (folder.file_name().unwrap_or_default(), entry.file_name());
+                let name = format!("{}-{}", folder.display(), file.display());
+                fs::copy(&path, to.join(name))?;
+            }
+        }
+        Ok(())
     }
 }
-
-/// Lines of each log in the message of a failure.
-const LOG_LINES: usize = 12;
 
 impl Drop for Installation {
     fn drop(&mut self) {

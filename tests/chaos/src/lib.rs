@@ -49,6 +49,8 @@ pub struct Options {
     pub program: PathBuf,
     /// Where folders are made.
     pub root: PathBuf,
+    /// Where the logs of scenes that failed go.
+    pub evidence: PathBuf,
     /// Processes of each service.
     pub replicas: u16,
     /// Folders stay.
@@ -138,8 +140,11 @@ pub async fn run(scenes: &[Scene], options: &Options, mut seen: impl FnMut(&Row)
         if row.verdict == Verdict::Failed
             && let Some(house) = house.take()
         {
-            row.notes
-                .push(format!("logs:{}", house.installation.log_tails()));
+            let logs = options.evidence.join(&scene.name);
+            row.notes.push(match house.installation.save_logs(&logs) {
+                Ok(()) => format!("logs: {}", logs.display()),
+                Err(error) => format!("the logs cannot be saved: {error:#}"),
+            });
         }
         if index + 1 == scenes.len()
             && let Some(house) = house.take()

@@ -29,8 +29,8 @@ pub const ATTEMPTS_MAX: u32 = 50;
 const AGAIN: Duration = Duration::from_millis(100);
 /// Longest wait for the answers that are still out when the load stops.
 const ANSWERS_PATIENCE: Duration = Duration::from_secs(90);
-/// How long a client waits for the gateway.
-const HTTP_PATIENCE: Duration = Duration::from_secs(8);
+/// How long a client waits for the gateway: longer than the gateway waits for the log, so that its word is heard.
+const HTTP_PATIENCE: Duration = Duration::from_secs(15);
 /// Every so many-th request to a gateway is a graph of three tasks.
 const GRAPH_EACH: u64 = 6;
 /// Every so many-th task of the log is called off again.

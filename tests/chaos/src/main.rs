@@ -37,7 +37,7 @@ struct Cli {
     /// The `swarm` program [default: the one beside this program]
     #[arg(long, value_name = "FILE")]
     swarm: Option<PathBuf>,
-    /// Where the matrix goes as JSON
+    /// Where the matrix goes as JSON, and beside it the logs of scenes that failed
     #[arg(long, value_name = "FILE", default_value = "target/chaos/matrix.json")]
     report: PathBuf,
     /// Where data folders are made [default: the system's folder for temporary files]
@@ -80,6 +80,11 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
     let options = Options {
         program: cli.swarm.clone().unwrap_or(beside),
         root: cli.dir.clone().unwrap_or_else(std::env::temp_dir),
+        evidence: cli
+            .report
+            .parent()
+            .map_or_else(PathBuf::new, Into::into)
+            .join("logs"),
         replicas: cli.replicas,
         keep: cli.keep,
         fresh: cli.fresh,
