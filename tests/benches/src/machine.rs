@@ -25,11 +25,15 @@ pub fn describe() -> String {
             Some(line.split_once(':')?.1.trim().to_owned())
         })
         .unwrap_or_else(|| "unknown processor".to_owned());
-    let load = std::fs::read_to_string("/proc/loadavg")
+    format!("{cores} cores ({model}), load at the start {}", load())
+}
+
+/// The system's load average of the last minute. Above the number of cores, somebody else measures too.
+pub fn load() -> String {
+    std::fs::read_to_string("/proc/loadavg")
         .ok()
         .and_then(|text| text.split(' ').next().map(str::to_owned))
-        .unwrap_or_default();
-    format!("{cores} cores ({model}), load at the start {load}")
+        .unwrap_or_default()
 }
 
 /// The commit that the tree is at, as far as git tells.

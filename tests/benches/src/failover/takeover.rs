@@ -17,7 +17,7 @@ use super::{
     target,
     watch::{Watch, now_micros},
 };
-use crate::installation::Installation;
+use crate::{installation::Installation, machine};
 
 /// 99th percentile of the time without decisions after a kill, a stop, or a kill with an immediate restart.
 const TARGET_KILLED: Duration = Duration::from_secs(3);
@@ -204,14 +204,15 @@ impl Bench<'_> {
         let limit = kind.target();
         let met = !open && p99 < limit;
         let row = format!(
-            "{name:<12} {:<27} {:>4}  {gaps}   {claimed}   {}   {}",
+            "{name:<12} {:<27} {:>4}  {gaps}   {claimed}   {}   {}, load then {}",
             kind.words(),
             gaps.len(),
             match back.len() {
                 0 => format!("{:>28}", "-"),
                 _ => back.to_string(),
             },
-            target(met, &format!("p99 below {} ms", limit.as_millis()))
+            target(met, &format!("p99 below {} ms", limit.as_millis())),
+            machine::load()
         );
         println!("{row}");
         Ok(row)
