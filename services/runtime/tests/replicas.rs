@@ -306,6 +306,38 @@ async fn a_process_of_the_same_name_takes_the_place_of_the_one_before_at_once() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_standby_takes_over_as_soon_as_a_dead_owners_successor_shows() {
+    let mut cluster = Cluster::new();
+    let named = |cluster: &Cluster, process: &str, name: &str| {
+        let settings = LoopSettings {
+            name: Some(name.to_owned()),
+            ..LoopSettings::all(instance(process))
+        };
+        cluster.world.launch(process, settings)
+    };
+    let a = named(&cluster, "a", "distributor");
+    let b = named(&cluster, "b", "distributor-2");
+    cluster
+        .until("shared", || {
+            a.status.owned() + b.status.owned() == 64 && a.status.owned() > 0
+        })
+        .await;
+    sleep(Duration::from_secs(1)).await;
+    a.task.abort();
+    let again = named(&cluster, "a again", "distributor");
+    cluster.commands().await;
+    let took = cluster.owning(&b, 64).await;
+    assert!(took < Duration::from_millis(100), "{took:?}");
+    cluster
+        .until("shared again", || {
+            again.status.owned() + b.status.owned() == 64 && again.status.owned() > 0
+        })
+        .await;
+    cluster.answered().await;
+    assert_eq!(cluster.cut_offs(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_that_is_cut_off_loses_its_partitions_and_gets_them_back() {
     let mut cluster = Cluster::new();
     let (a, b) = (cluster.start("a"), cluster.start("b"));

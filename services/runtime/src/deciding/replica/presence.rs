@@ -18,6 +18,9 @@ impl<D: Decider> Replica<D> {
         }
         let news = self.members.heard(said, written, now);
         self.news(news);
+        // It may have taken the place of another.
+        let news = self.members.check(now);
+        self.news(news);
         self.assess = true;
     }
     /// Every key that is there has been read.
