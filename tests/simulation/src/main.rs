@@ -111,13 +111,18 @@ fn main() -> ExitCode {
         });
     });
     let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
-    println!("{}", summary(&sum, began));
-    println!("{}", sum.report);
+    say(&summary(&sum, began));
+    say(&sum.report);
     if sum.failed.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Whoever reads may stop reading (`| head`): that ends nothing.
+fn say(what: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{what}");
 }
 
 /// Plants each known defect and says after how many seeds it was found.
@@ -132,9 +137,9 @@ fn planted(asked: &Asked) -> ExitCode {
                     .and_then(|number| Bug::ALL.get(number))
                 {
                     match hunt(*bug, asked.first, PLANTED_SEEDS, &asked.options) {
-                        Some(caught) => println!("{caught}"),
+                        Some(caught) => say(&caught),
                         None => {
-                            println!("{bug:?} was not found in {PLANTED_SEEDS} seeds");
+                            say(&format!("{bug:?} was not found in {PLANTED_SEEDS} seeds"));
                             missed.fetch_add(1, Ordering::Relaxed);
                         }
                     }
@@ -163,12 +168,14 @@ fn work(asked: &Asked, next: &AtomicU64, sum: &Mutex<Sum>) {
         match outcome {
             Ok(Ok(report)) => sum.report.add(&report),
             Ok(Err(failure)) => {
-                println!("{failure}");
+                say(&failure);
                 sum.failed.push(seed);
                 sum.report.add(&failure.report);
             }
             Err(_) => {
-                println!("seed {seed} failed: it panicked\n  again: ./dev sim --seed {seed}");
+                say(&format!(
+                    "seed {seed} failed: it panicked\n  again: ./dev sim --seed {seed}"
+                ));
                 sum.failed.push(seed);
             }
         }

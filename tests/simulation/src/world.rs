@@ -5,12 +5,12 @@ mod healing;
 
 use std::collections::BTreeMap;
 
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use swarm_audit::{Checker, Invariant, Violation};
-use swarm_events::{OrgId, Partition, Place, SwarmId};
+use swarm_events::{Body, OrgId, Partition, Place, SwarmId};
 use swarm_log::{
-    Log,
+    Log, PresenceNews,
     simulated::{FaultRates, Faults, SimulatedLog, SimulatedSettings},
 };
 use uuid::Uuid;
@@ -75,6 +75,9 @@ const FULL: FaultRates = FaultRates {
     ..RATES
 };
 
+/// Steps after healing, some five seconds, in which ownership settles, and as many more in which it must stay as it is.
+const SETTLING_STEPS: u64 = 2_500;
+
 struct World {
     seed: u64,
     rng: StdRng,
@@ -93,6 +96,8 @@ struct World {
     sessions: u64,
     checker: Checker,
     faulty: bool,
+    /// Time passes evenly: nobody seems dead because it was not its turn.
+    even: bool,
     full_until: u64,
     faults: BTreeMap<&'static str, u64>,
     steps: u64,
@@ -194,6 +199,7 @@ impl World {
             partitions,
             checker: Checker::default(),
             faulty: false,
+            even: false,
             full_until: 0,
             faults: BTreeMap::new(),
             steps: 0,
@@ -251,6 +257,7 @@ impl World {
     fn step(&mut self) -> Option<Violation> {
         self.steps += 1;
         let pause = match self.rng.random_range(0..100) {
+            _ if self.even => self.rng.random_range(50..4_000),
             0..90 => self.rng.random_range(50..4_000),
             90..99 => self.rng.random_range(4_000..60_000),
             _ => self.rng.random_range(60_000..700_000),
@@ -427,7 +434,13 @@ impl World {
                 let (m, payload) = (&met.stored, String::from_utf8_lossy(&met.stored.payload));
                 format!("{} {} {} {payload}\n", m.sequence, m.time_micros, m.subject)
             });
-            if let Err(error) = std::fs::write(&path, lines.collect::<String>()) {
+            let mut text: String = lines.collect();
+            let mut watch = self.reader.watch_presence("");
+            while let Some(Some(PresenceNews::Put { key, value, .. })) = watch.next().now_or_never()
+            {
+                text += &format!("presence {key} {}\n", String::from_utf8_lossy(&value));
+            }
+            if let Err(error) = std::fs::write(&path, text) {
                 eprintln!("{}: {error}", path.display());
             }
         }
@@ -464,10 +477,40 @@ impl World {
                 break;
             }
         }
+        if let Some(violation) = self.settles() {
+            return Err(self.failure(violation));
+        }
         self.judge().map_or_else(
             || Ok(self.report()),
             |violation| Err(self.failure(violation)),
         )
+    }
+
+    /// Goes on for a while in which nobody may take anything over.
+    fn settles(&mut self) -> Option<Violation> {
+        self.even = true;
+        let mut before = 0;
+        for step in 0..2 * SETTLING_STEPS {
+            if step == SETTLING_STEPS {
+                before = self.journal.last_sequence();
+            }
+            if let Some(violation) = self.step() {
+                return Some(violation);
+            }
+        }
+        self.journal.after(before).iter().find_map(|met| {
+            let Body::Claimed(claimed) = &met.recorded()?.event.body else {
+                return None;
+            };
+            (claimed.reason == "takeover").then(|| Violation {
+                invariant: Invariant::OwnershipSettles,
+                sequence: met.sequence(),
+                detail: format!(
+                    "{} is taken over by {}",
+                    met.stored.subject, claimed.instance
+                ),
+            })
+        })
     }
 
     /// What must hold at the end.
