@@ -175,6 +175,26 @@ fn of_two_processes_with_one_name_the_later_lives() {
     assert_eq!(scene.live(), [id(1), id(3)]);
 }
 
+/// Found by a seed: for as long as the dead one's key was there, both that were left took each other for dead or replaced.
+#[test]
+fn a_dead_process_replaces_nobody_though_its_clock_was_ahead() {
+    // Given: 2 dies, whose clock was a minute ahead.
+    let named = |number, counter, started| Announcement {
+        name: Some("distributor-2".to_owned()),
+        started_at: at(started),
+        ..says(number, counter)
+    };
+    let mut s = Scene::new();
+    s.members.heard(named(2, 1, 60_000), at(0), ms(0));
+    s.renew_until(2_500);
+    assert_eq!(s.live(), [id(1)]);
+    // When its successor comes, which started before it by the clocks.
+    s.members.heard(named(3, 1, 2_400), at(2_500), ms(2_500));
+    s.renew_until(3_000);
+    // Then
+    assert_eq!(s.live(), [id(1), id(3)]);
+}
+
 #[test]
 fn a_stuck_partition_alone_moves_on_and_not_if_it_sticks_everywhere() {
     let mut scene = Scene::new();
