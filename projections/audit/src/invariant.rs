@@ -76,6 +76,8 @@ invariants! {
         "An observation that a replica was cut off begins before it ends, is not from the future, and does not go back.";
     FoldsAgree = "folds-agree", Folds, "deciding: order",
         "Owner, standby, snapshot plus tail and cold fold have the same state at every sequence.";
+    OwnershipSettles = "ownership-settles", Folds, "deciding: partitions and replicas",
+        "Once nothing goes wrong any more, no partition changes its owner.";
     ReadModelEqualsFold = "read-model-equals-fold", Tables, "read models",
         "The tables hold, at their committed sequence, exactly the rows that the log gives.";
 }
