@@ -7,7 +7,10 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -510,9 +513,12 @@ pub fn clean(command: &mut Command) {
 /// # Errors
 /// There is none.
 pub fn free_ports() -> anyhow::Result<u16> {
+    /// What is chosen is not taken at once: the next caller looks elsewhere.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let blocks = (PORTS_TO - PORTS_FROM) / PORTS;
     // Two runners that start together seldom look at the same block.
-    let start = u16::try_from(std::process::id() % u32::from(blocks))?;
+    let start = u16::try_from(std::process::id() % u32::from(blocks))?
+        + NEXT.fetch_add(1, Ordering::Relaxed) % blocks;
     for step in 0..blocks {
         let first = PORTS_FROM + (start + step) % blocks * PORTS;
         if (first..first + PORTS).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {

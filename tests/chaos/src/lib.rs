@@ -192,10 +192,20 @@ async fn play(scene: &Scene, house: &House, row: &mut Row) -> anyhow::Result<()>
     if figures.unanswered > 0 {
         row.fail(format!("{} commands have no answer", figures.unanswered));
     }
-    let audit = audit::run(&house.installation).await.context("no audit")?;
+    let partition = figures.place.partition;
+    let audit = audit::run(&house.installation, partition, figures.from)
+        .await
+        .context("no audit")?;
+    row.audited_gap_ms = Some(audit.without_decisions_ms);
+    // Of the whole log; the swarms of the scenes before were at rest.
+    row.lost = row.lost.max(usize::try_from(audit.lost)?);
+    row.doubled = row.doubled.max(usize::try_from(audit.doubled)?);
     row.audit = Some(audit.broken.clone().unwrap_or_else(|| "passed".to_owned()));
     if let Some(broken) = audit.broken {
         row.fail(format!("audit: {broken}"));
+    }
+    if row.lost + row.doubled > 0 {
+        row.fail("the audit counts tasks that were lost or doubled");
     }
     let strangers = house.installation.strangers()?;
     if !strangers.is_empty() {

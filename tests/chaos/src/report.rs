@@ -46,6 +46,9 @@ pub struct Row {
     /// The longest time in which work waited, an agent had room, and the distributor decided nothing, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub without_decisions_ms: Option<u64>,
+    /// The same by `swarm audit --gaps distributor`, which reads the log by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audited_gap_ms: Option<u64>,
     /// What `swarm audit` said: `passed`, or what it found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<String>,
@@ -68,6 +71,7 @@ impl Row {
             doubled: 0,
             cancelled: 0,
             without_decisions_ms: None,
+            audited_gap_ms: None,
             audit: None,
             notes: Vec::new(),
             took_ms: 0,

@@ -43,6 +43,8 @@ pub struct Stage<'a> {
     pub bus: &'a Bus,
     /// The swarm.
     pub place: Place,
+    /// The log before it.
+    pub from: u64,
     /// What the log says of it.
     pub follower: Follower,
     /// Agents of this process.
@@ -54,8 +56,12 @@ pub struct Stage<'a> {
 }
 
 /// What a scene comes to, by the log.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Figures {
+    /// The swarm.
+    pub place: Place,
+    /// The log before it.
+    pub from: u64,
     /// Tasks whose submission was acknowledged.
     pub tasks: usize,
     /// Those of them that have not ended, in words.
@@ -88,6 +94,7 @@ impl<'a> Stage<'a> {
             .org_id
             .context("the installation has no organization")?;
         let place = new_place(org, |p| needs.partition.is_none_or(|wanted| wanted == p));
+        let from = bus.log().info().await?.last_sequence;
         let follower = Follower::start(bus.log(), place).await?;
         bus.create_swarm(place, name).await?;
         follower
@@ -126,6 +133,7 @@ impl<'a> Stage<'a> {
             installation,
             bus,
             place,
+            from,
             follower,
             inside,
             outside,
@@ -175,7 +183,7 @@ impl<'a> Stage<'a> {
                 (!open && !unanswered).then_some(())
             })
             .await;
-        let figures = figures(&self.follower, &submitted);
+        let figures = figures(self.place, self.from, &self.follower, &submitted);
         // Without an end there is nothing more to wait for: what is missing is in the figures.
         if all_ended.is_ok() {
             for agent in self.inside {
@@ -189,13 +197,15 @@ impl<'a> Stage<'a> {
     }
 }
 
-fn figures(follower: &Follower, submitted: &Submitted) -> Figures {
+fn figures(place: Place, from: u64, follower: &Follower, submitted: &Submitted) -> Figures {
     follower.see(|fold| {
         let ended = |end: End| {
             let of = |id: &&swarm_events::TaskId| fold.end_of(**id) == Some(end);
             submitted.tasks.iter().filter(of).count()
         };
         Figures {
+            place,
+            from,
             tasks: submitted.tasks.len(),
             lost: submitted
                 .tasks
