@@ -244,6 +244,9 @@ impl World {
                 .or_insert(1);
             drop(self.reader.delete_object(name).now_or_never());
         } else if let Some(Ok(Some(bytes))) = self.reader.get_object(name).now_or_never() {
+            if bytes.is_empty() {
+                return; // cut off entirely before
+            }
             let mut bytes = bytes.to_vec();
             let at = self.rng.random_range(0..bytes.len());
             if self.rng.random_ratio(1, 3) {
