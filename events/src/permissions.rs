@@ -15,6 +15,8 @@ use crate::{
     },
 };
 
+/// Stream of the last heartbeats.
+const HEARTBEATS: &str = "swarm_heartbeats";
 /// Bucket of the services' presence keys.
 const PRESENCE: &str = "swarm_presence";
 /// Bucket of large payloads, inputs and results.
@@ -71,6 +73,12 @@ impl User {
             // Heartbeats, presence and snapshots too: all that there is. Named one by one, the rights would not fit into the
             // line in which a client brings them.
             publish.extend(stream_reading("*"));
+        }
+        // A single server forgets what it keeps in memory with its definition; whoever notices first makes it anew.
+        if matches!(self, Self::Service(_)) {
+            for stream in [format!("KV_{PRESENCE}"), HEARTBEATS.to_owned()] {
+                publish.push(format!("$JS.API.STREAM.CREATE.{stream}"));
+            }
         }
         // One's own only: who is not there must not be announced by another.
         publish.extend(self.presence().map(|own| format!("$KV.{PRESENCE}.{own}.>")));

@@ -124,6 +124,7 @@ struct Inner {
     context: Context,
     stream: Stream,
     cluster: bool,
+    replicas: usize,
     stores: objects::Stores,
     /// Unbounded, since `append` must take its place in the order without waiting. Callers bound it by awaiting outcomes.
     jobs: mpsc::UnboundedSender<writer::Job>,
@@ -136,6 +137,14 @@ impl Inner {
         bucket: &str,
     ) -> Result<&async_nats::jetstream::object_store::ObjectStore, LogError> {
         self.stores.open(&self.context, bucket).await
+    }
+
+    fn presence(&self) -> presence::Bucket<'_> {
+        presence::Bucket {
+            connection: &self.connection,
+            context: &self.context,
+            replicas: self.replicas,
+        }
     }
 }
 
@@ -170,7 +179,8 @@ impl JetStreamLog {
             .await
             .map_err(|error| LogError::Incompatible(error.to_string()))?;
         let counters = Arc::new(Counters::default());
-        let cluster = settings.replicas > 1;
+        let replicas = settings.replicas;
+        let cluster = replicas > 1;
         let jobs = writer::start(connection, settings, counters.clone()).await?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -178,6 +188,7 @@ impl JetStreamLog {
                 context,
                 stream,
                 cluster,
+                replicas,
                 stores,
                 jobs,
                 counters,
@@ -339,11 +350,11 @@ impl Log for JetStreamLog {
     }
 
     async fn put_presence(&self, key: &str, value: Bytes) -> Result<(), LogError> {
-        presence::put(&self.inner.connection, key, value).await
+        self.inner.presence().put(key, value).await
     }
 
     async fn remove_presence(&self, key: &str) -> Result<(), LogError> {
-        presence::remove(&self.inner.connection, key).await
+        self.inner.presence().remove(key).await
     }
 
     fn watch_presence(&self, prefix: &str) -> BoxStream<'static, PresenceNews> {

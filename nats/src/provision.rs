@@ -26,6 +26,24 @@ pub async fn provision(context: &Context, provision: &Provision) -> Result<(), L
     Ok(())
 }
 
+/// Makes anew what is kept in memory only: a single server forgets the definitions of such streams when it is restarted.
+///
+/// # Errors
+/// As [`provision`].
+pub async fn provision_in_memory(context: &Context, replicas: usize) -> Result<(), LogError> {
+    let provision = Provision {
+        replicas,
+        ..Provision::default()
+    };
+    for wanted in [
+        definitions::presence(&provision),
+        definitions::heartbeats(&provision),
+    ] {
+        provision_stream(context, wanted).await?;
+    }
+    Ok(())
+}
+
 /// Refuses servers older than [`SERVER_VERSION_MIN`].
 ///
 /// # Errors

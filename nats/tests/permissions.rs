@@ -149,3 +149,48 @@ async fn services_keep_snapshots_and_announce_themselves_and_agents_do_not() {
     let kept = admin.get_object(snapshot).await.expect("read");
     assert_eq!(kept, Some("state".into()));
 }
+
+/// Limit for a restarted server to take presence again, on a busy machine.
+const AGAIN: std::time::Duration = std::time::Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_restarted_server_has_presence_again_without_anybodys_help() {
+    let (mut server, authority) = nats_with_auth().await;
+    let all = authority
+        .mint("admin", &swarm_servers::Permissions::all())
+        .expect("mints");
+    let settings = ConnectSettings {
+        creds: Some(Credentials::Text(all)),
+        ..ConnectSettings::new(&server.url, "admin")
+    };
+    let connection = connect(settings).await.expect("connects");
+    let context = async_nats::jetstream::new(connection.client().clone());
+    provision(&context, &Provision::default())
+        .await
+        .expect("provisioned");
+    let service = User::Service(Service::Distributor);
+    let log = log_of(&server.url, creds(&authority, service)).await;
+    log.put_presence("distributor.a", "1".into())
+        .await
+        .expect("put");
+    // When the only server is killed, it forgets what it kept in memory, definitions included.
+    server.kill();
+    server.restart().await;
+    // Then whoever puts its key makes the bucket anew, and everybody sees the key.
+    let put = async {
+        while log.put_presence("distributor.a", "2".into()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        let mut watch = log.watch_presence("distributor.");
+        loop {
+            match watch.next().await.expect("never ends") {
+                PresenceNews::Put { value, .. } if value == "2" => break,
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(AGAIN, put).await.expect("in time");
+    for stream in ["KV_swarm_presence", "swarm_heartbeats"] {
+        context.get_stream(stream).await.expect(stream);
+    }
+}

@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::{
-    HeaderMap, StatusCode, Subscriber,
+    HeaderMap, RequestErrorKind, StatusCode, Subscriber,
     header::NATS_LAST_CONSUMER,
     jetstream::{
         Context,
@@ -25,6 +25,7 @@ use crate::{
     connect::{Connection, ConnectionState},
     definitions::{PRESENCE_BUCKET, TAIL_HEARTBEAT, TAIL_SILENCE_MAX},
     presence::check,
+    provision::provision_in_memory,
 };
 
 /// No answer for this long: two renewals are due by then, and a later one says more.
@@ -46,16 +47,56 @@ fn stream_name() -> String {
     format!("KV_{PRESENCE_BUCKET}")
 }
 
-pub(super) async fn put(connection: &Connection, key: &str, value: Bytes) -> Result<(), LogError> {
-    check(key, value.len())?;
-    write(connection, key, HeaderMap::new(), value).await
+/// Where presence is written to.
+pub(super) struct Bucket<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) context: &'a Context,
+    /// Copies of the bucket.
+    pub(super) replicas: usize,
 }
 
-pub(super) async fn remove(connection: &Connection, key: &str) -> Result<(), LogError> {
-    check(key, 0)?;
-    let mut headers = HeaderMap::new();
-    headers.insert(OPERATION, "DEL");
-    write(connection, key, headers, Bytes::new()).await
+impl Bucket<'_> {
+    pub(super) async fn put(&self, key: &str, value: Bytes) -> Result<(), LogError> {
+        check(key, value.len())?;
+        self.write(key, HeaderMap::new(), value).await
+    }
+
+    pub(super) async fn remove(&self, key: &str) -> Result<(), LogError> {
+        check(key, 0)?;
+        let mut headers = HeaderMap::new();
+        headers.insert(OPERATION, "DEL");
+        self.write(key, headers, Bytes::new()).await
+    }
+
+    async fn write(&self, key: &str, headers: HeaderMap, value: Bytes) -> Result<(), LogError> {
+        match write(self.connection, key, headers.clone(), value.clone()).await {
+            // A single server forgets what it keeps in memory with its definition when it is restarted.
+            Err(Unwritten::NoBucket) => {
+                provision_in_memory(self.context, self.replicas).await?;
+                write(self.connection, key, headers, value)
+                    .await
+                    .map_err(LogError::from)
+            }
+            outcome => outcome.map_err(LogError::from),
+        }
+    }
+}
+
+/// Why a key was not written.
+enum Unwritten {
+    /// Nobody takes it.
+    NoBucket,
+    Other(LogError),
+}
+impl From<Unwritten> for LogError {
+    fn from(unwritten: Unwritten) -> Self {
+        match unwritten {
+            Unwritten::NoBucket => {
+                Self::Unreachable("no server takes presence keys now (no responders)".to_owned())
+            }
+            Unwritten::Other(error) => error,
+        }
+    }
 }
 
 async fn write(
@@ -63,9 +104,11 @@ async fn write(
     key: &str,
     headers: HeaderMap,
     value: Bytes,
-) -> Result<(), LogError> {
-    let lost =
-        |cause: &str| LogError::Unreachable(format!("presence key {key} is not stored: {cause}"));
+) -> Result<(), Unwritten> {
+    let lost = |cause: &str| {
+        let text = format!("presence key {key} is not stored: {cause}");
+        Unwritten::Other(LogError::Unreachable(text))
+    };
     // The client would keep it and send it when it is back, when it is no longer true.
     if !connection.is_connected() {
         return Err(lost("not connected"));
@@ -78,15 +121,21 @@ async fn write(
         .client()
         .send_request(subject(key), request)
         .await
-        .map_err(|error| lost(&error.to_string()))?;
+        .map_err(|error| match error.kind() {
+            RequestErrorKind::NoResponders => Unwritten::NoBucket,
+            _ => lost(&error.to_string()),
+        })?;
+    if answer.status == Some(StatusCode::NO_RESPONDERS) {
+        return Err(Unwritten::NoBucket);
+    }
     match Outcome::parse(&answer) {
         Outcome::Stored { .. } => Ok(()),
         Outcome::Lost(cause) => Err(lost(&cause)),
         Outcome::Refused {
             code, description, ..
-        } => Err(LogError::Refused(format!(
+        } => Err(Unwritten::Other(LogError::Refused(format!(
             "presence key {key}: error {code}: {description}"
-        ))),
+        )))),
     }
 }
 
