@@ -75,11 +75,7 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
     let (watch, members) = (Watch::follow(&reader), Members::follow(&reader));
     let setting = &options.setting;
     let fleet = Fleet::start(&installation, options.swarms, setting.agents, setting.slots).await?;
-    for service in [Service::Coordinator, Service::Distributor, Service::Health] {
-        let name = service.to_string();
-        let names: Vec<String> = (1..=REPLICAS).map(|n| replica_name(&name, n)).collect();
-        members.steady(&watch, service, &names).await?;
-    }
+    settled(&members, &watch, &[]).await?;
 
     let length = Duration::from_secs(options.minutes * 60);
     let faults = script(length);
@@ -128,6 +124,11 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
         probe.assigned = probe.task.and_then(|task| watch.assigned(task));
     }
     report(&probes, &done);
+    // Probes may be good although nobody would take over any more.
+    match settled(&members, &watch, &left_behind(&faults)).await {
+        Ok(()) => println!("  afterwards: every partition has its owner and its standby again"),
+        Err(error) => println!("  afterwards: NOT WHOLE AGAIN: {error}"),
+    }
 
     let mut accepted = steady.stop().await?;
     accepted.extend(probes.iter().filter_map(|probe| probe.task));
@@ -135,6 +136,34 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
     print_verdict(&verdict);
     fleet.agents.stop();
     installation.stop().await;
+    Ok(())
+}
+
+/// The replicas that the script added and did not remove.
+fn left_behind(faults: &[(Duration, Fault)]) -> Vec<&'static str> {
+    let mut added = Vec::new();
+    for (_, fault) in faults {
+        match fault {
+            Fault::Add(name) => added.push(*name),
+            Fault::Remove(name) => added.retain(|other| other != name),
+            _ => {}
+        }
+    }
+    added
+}
+
+/// Waits until the replicas of each deciding service, and those of `added`, share all partitions.
+async fn settled(members: &Members, watch: &Watch, added: &[&str]) -> anyhow::Result<()> {
+    for service in [Service::Coordinator, Service::Distributor, Service::Health] {
+        let name = service.to_string();
+        let mut names: Vec<String> = (1..=REPLICAS).map(|n| replica_name(&name, n)).collect();
+        for added in added {
+            if service_of(added)? == name {
+                names.push((*added).to_owned());
+            }
+        }
+        members.steady(watch, service, &names).await?;
+    }
     Ok(())
 }
 
@@ -287,6 +316,15 @@ mod tests {
         assert_eq!(service_of("distributor-3").expect("known"), "distributor");
         assert_eq!(service_of("gateway").expect("known"), "gateway");
         assert!(service_of("nats-server").is_err());
+    }
+
+    #[test]
+    fn what_was_added_and_not_removed_is_still_there() {
+        let at = Duration::ZERO;
+        let script = [(at, Fault::Add("distributor-3")), (at, Fault::CrashNats)];
+        assert_eq!(left_behind(&script), ["distributor-3"]);
+        let removed = [script[0], (at, Fault::Remove("distributor-3"))];
+        assert!(left_behind(&removed).is_empty());
     }
 
     #[test]
