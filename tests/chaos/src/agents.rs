@@ -57,6 +57,14 @@ impl Inside {
         Self { id, stop, task }
     }
 
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// It ended with one.
+    pub async fn ended(&mut self) -> anyhow::Result<()> {
+        (&mut self.task).await?
+    }
+
     /// Lets it drain and leave.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use swarm_events::{Partition, Place};
 use swarm_log::Log;
+use tokio::time::Instant;
 
 use crate::{
     agents::{Inside, Outside},
@@ -153,14 +154,28 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// They do not.
     pub async fn recovered(&mut self) -> anyhow::Result<()> {
-        let late = Inside::start(self.bus, self.place);
-        let id = late.id;
-        self.inside.push(late);
-        self.follower
-            .until("an agent joins after the fault", PATIENCE, |fold| {
-                fold.is_member(id).then_some(())
-            })
-            .await?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut late = Inside::start(self.bus, self.place);
+            let id = late.id;
+            let joined = self
+                .follower
+                .until("an agent joins after the fault", PATIENCE, |fold| {
+                    fold.is_member(id).then_some(())
+                });
+            tokio::select! {
+                joined = joined => {
+                    joined?;
+                    self.inside.push(late);
+                    break;
+                }
+                // An agent gives up if its first connection fails; whoever runs it starts it again.
+                ended = late.ended() => ensure!(
+                    Instant::now() < deadline,
+                    "an agent that comes after the fault ends: {ended:?}"
+                ),
+            }
+        }
         let from = self.bus.log().info().await?.last_sequence;
         self.follower
             .until("tasks end that came after the fault", PATIENCE, |fold| {
@@ -186,12 +201,20 @@ impl<'a> Stage<'a> {
         let figures = figures(self.place, self.from, &self.follower, &submitted);
         // Without an end there is nothing more to wait for: what is missing is in the figures.
         if all_ended.is_ok() {
+            let mut ids = Vec::new();
             for agent in self.inside {
+                ids.push(agent.id);
                 agent.leave().await?;
             }
             for agent in self.outside {
+                ids.push(agent.id);
                 agent.leave().await?;
             }
+            self.follower
+                .until("every agent has left", PATIENCE, |fold| {
+                    (!ids.iter().any(|id| fold.is_member(*id))).then_some(())
+                })
+                .await?;
         }
         Ok(figures)
     }
