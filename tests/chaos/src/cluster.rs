@@ -165,6 +165,14 @@ impl Cluster {
         self.nodes.len()
     }
 
+    /// The servers' processes.
+    pub fn pids(&self) -> Vec<u32> {
+        self.nodes
+            .iter()
+            .filter_map(|node| node.child.id())
+            .collect()
+    }
+
     /// The number of the server of this name.
     ///
     /// # Errors
