@@ -59,7 +59,8 @@ pub async fn make(stage: &Stage<'_>) -> anyhow::Result<String> {
         publish(stage, after.to_vec()),
         publish_garbage(stage)
     );
-    (killed?, published_after?);
+    killed?;
+    published_after?;
     stored_garbage += garbage_after?;
     stage
         .follower
