@@ -337,8 +337,7 @@ impl Log for JetStreamLog {
         for bucket in [OBJECTS_BUCKET, SNAPSHOTS_BUCKET] {
             let may_hold = bucket == bucket_of(prefix) || SNAPSHOT_PREFIX.starts_with(prefix);
             if may_hold {
-                let store = self.inner.store(bucket).await?;
-                names.extend(objects::list(&self.inner.context, (bucket, store), prefix).await?);
+                names.extend(objects::list(&self.inner.context, bucket, prefix).await?);
             }
         }
         names.sort();
@@ -346,7 +345,9 @@ impl Log for JetStreamLog {
     }
 
     async fn delete_object(&self, name: &str) -> Result<(), LogError> {
-        objects::delete(self.inner.store(bucket_of(name)).await?, name).await
+        let bucket = bucket_of(name);
+        let store = self.inner.store(bucket).await?;
+        objects::delete(&self.inner.context, (bucket, store), name).await
     }
 
     async fn put_presence(&self, key: &str, value: Bytes) -> Result<(), LogError> {

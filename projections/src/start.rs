@@ -92,9 +92,12 @@ async fn load<D: Decider, L: Log>(
     info: &LogInfo,
     committed: u64,
 ) -> Result<Loaded<D>, SnapshotError> {
+    let catalogue = &store.catalogue(D::SERVICE.as_str()).await?;
     let looks = Partition::all().map(|partition| async move {
         let wanted = Wanted::of::<D>(partition, info.created_micros);
-        let loaded = store.newest::<D>(&wanted, Some(committed)).await?;
+        let loaded = store
+            .newest_in::<D>(catalogue, &wanted, Some(committed))
+            .await?;
         Ok::<_, SnapshotError>((partition, loaded))
     });
     let mut found = stream::iter(looks).buffered(LOOKS_MAX);

@@ -1,6 +1,6 @@
 //! Folds partitions to the log's end beside the loop: each from its newest snapshot, else from the log's first event.
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use swarm_events::{
     Input, Partition, Subject, Timestamp,
     decider::Decider,
@@ -16,6 +16,9 @@ use crate::snapshots::{self, SnapshotError, Store, Wanted};
 /// Partitions that lie further back than this behind the others are read by themselves: what they have is little, and the
 /// server finds it without sending the rest.
 const LAGGARD_AFTER: u64 = 2 * snapshots::EVERY;
+
+/// Snapshots that are loaded at a time: each is a few round trips, most of them a few kilobytes.
+const LOADS_MAX: usize = 8;
 
 /// What a join came to.
 #[derive(Debug)]
@@ -39,26 +42,33 @@ pub async fn fold_to_end<D: Decider, L: Log>(
     partitions: &[Partition],
 ) -> Result<Folded<D>, SnapshotError> {
     let store = Store::new(log.clone());
-    let info = log.info().await?;
-    let mut cores = Vec::with_capacity(partitions.len());
-    for partition in partitions {
-        let wanted = Wanted::of::<D>(*partition, info.created_micros);
-        let loaded = store.newest::<D>(&wanted, None).await?;
-        cores.push(match loaded {
-            Some(loaded) => Core {
-                partition: *partition,
-                from: loaded.meta.sequence,
-                snapshot: (loaded.meta.sequence, loaded.bytes as u64),
-                state: Some(loaded.state),
-            },
-            None => Core {
-                partition: *partition,
-                from: info.first_sequence.saturating_sub(1),
-                snapshot: (0, 0),
-                state: Some(D::new(*partition)),
-            },
-        });
-    }
+    let catalogue = store.catalogue(D::SERVICE.as_str()).await?;
+    let info = catalogue.info().clone();
+    let load = |partition: Partition| {
+        let (store, catalogue, info) = (&store, &catalogue, &info);
+        async move {
+            let wanted = Wanted::of::<D>(partition, info.created_micros);
+            let loaded = store.newest_in::<D>(catalogue, &wanted, None).await?;
+            Ok::<_, SnapshotError>(match loaded {
+                Some(loaded) => Core {
+                    partition,
+                    from: loaded.meta.sequence,
+                    snapshot: (loaded.meta.sequence, loaded.bytes as u64),
+                    state: Some(loaded.state),
+                },
+                None => Core {
+                    partition,
+                    from: info.first_sequence.saturating_sub(1),
+                    snapshot: (0, 0),
+                    state: Some(D::new(partition)),
+                },
+            })
+        }
+    };
+    let cores: Vec<Core<D>> = futures::stream::iter(partitions.iter().copied().map(load))
+        .buffered(LOADS_MAX)
+        .try_collect()
+        .await?;
     let newest = cores.iter().map(|core| core.from).max().unwrap_or(0);
     let (mut near, mut far): (Vec<_>, Vec<_>) = cores
         .into_iter()

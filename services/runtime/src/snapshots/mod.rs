@@ -13,8 +13,8 @@ pub use format::{
     encode_bounded, meta_of,
 };
 pub use store::{
-    DECODE_INLINE_BYTES_MAX, Loaded, SnapshotError, Store, name_of, prefix_of, sequence_of,
-    whole_history,
+    Catalogue, DECODE_INLINE_BYTES_MAX, Loaded, SnapshotError, Store, name_of, prefix_of,
+    sequence_of, whole_history,
 };
 
 /// A snapshot is due this many stream events after the last one. Folding as many takes about a second, so a start takes

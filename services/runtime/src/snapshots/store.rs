@@ -1,5 +1,7 @@
 //! Snapshots in the object store.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use swarm_events::Partition;
@@ -107,6 +109,21 @@ pub fn sequence_of(name: &str, prefix: &str) -> Option<u64> {
     all.then(|| digits.parse().ok()).flatten()
 }
 
+/// The snapshots of a kind at a moment.
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    kind: String,
+    sequences: BTreeMap<Partition, Vec<u64>>,
+    info: LogInfo,
+}
+
+impl Catalogue {
+    /// The log, as it was after the list was made.
+    pub const fn info(&self) -> &LogInfo {
+        &self.info
+    }
+}
+
 /// The snapshots that a log's object store holds.
 #[derive(Clone, Debug)]
 pub struct Store<L> {
@@ -144,9 +161,52 @@ impl<L: Log> Store<L> {
         wanted: &Wanted,
         at_most: Option<u64>,
     ) -> Result<Option<Loaded<S>>, SnapshotError> {
+        let catalogue = self.catalogue(&wanted.kind).await?;
+        self.newest_in(&catalogue, wanted, at_most).await
+    }
+
+    /// What is there of a kind, for [`Store::newest_in`].
+    ///
+    /// # Errors
+    /// The object store or the log cannot be read.
+    pub async fn catalogue(&self, kind: &str) -> Result<Catalogue, LogError> {
+        let names = self.log.list_objects(&format!("snapshot.{kind}.")).await?;
+        let mut sequences: BTreeMap<Partition, Vec<u64>> = BTreeMap::new();
+        for name in &names {
+            let found = name.strip_prefix("snapshot.").and_then(|rest| {
+                let partition = rest.strip_prefix(kind)?.get(1..3)?.parse().ok()?;
+                Some((partition, sequence_of(name, &prefix_of(kind, partition))?))
+            });
+            if let Some((partition, sequence)) = found {
+                sequences.entry(partition).or_default().push(sequence);
+            }
+        }
+        for found in sequences.values_mut() {
+            found.sort_unstable();
+        }
         // In this order: what is there now cannot lie past an end that is asked for later.
-        let sequences = self.sequences(&wanted.kind, wanted.partition).await?;
         let info = self.log.info().await?;
+        Ok(Catalogue {
+            kind: kind.to_owned(),
+            sequences,
+            info,
+        })
+    }
+
+    /// As [`Store::newest`], of what was listed before: many partitions, one list.
+    ///
+    /// # Errors
+    /// See [`Store::newest`].
+    pub async fn newest_in<S: DeserializeOwned + Send + 'static>(
+        &self,
+        catalogue: &Catalogue,
+        wanted: &Wanted,
+        at_most: Option<u64>,
+    ) -> Result<Option<Loaded<S>>, SnapshotError> {
+        debug_assert_eq!(catalogue.kind, wanted.kind, "a list of another kind");
+        let info = &catalogue.info;
+        let sequences = catalogue.sequences.get(&wanted.partition);
+        let sequences = sequences.map_or(&[][..], Vec::as_slice);
         let prefix = prefix_of(&wanted.kind, wanted.partition);
         let name = |sequence| name_of(&wanted.kind, wanted.partition, sequence);
         if let Some(&sequence) = sequences.last().filter(|last| **last > info.last_sequence) {
@@ -159,7 +219,7 @@ impl<L: Log> Store<L> {
         }
         let mut stranger = None;
         let mut own = false;
-        for sequence in sequences.into_iter().rev() {
+        for &sequence in sequences.iter().rev() {
             if at_most.is_some_and(|at_most| sequence > at_most) {
                 continue;
             }
