@@ -22,7 +22,7 @@ pub struct Sampling {
 impl Sampling {
     /// Every sequence in each eighth seed, every sixteenth in the others, each seed with another rest.
     pub fn of(seed: u64) -> Self {
-        if seed % 8 == 0 {
+        if seed.is_multiple_of(8) {
             Self { every: 1, rest: 0 }
         } else {
             Self {
