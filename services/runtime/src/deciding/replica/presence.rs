@@ -76,7 +76,7 @@ impl<D: Decider> Replica<D> {
         }
     }
 
-    /// Hands everything over and ends ([`Action::End`]).
+    /// Hands everything over and ends ([`super::Action::End`]).
     pub fn leave(&mut self, now: Duration) {
         if self.leaving.is_none() {
             self.leaving = Some(now);
