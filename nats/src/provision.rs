@@ -1,16 +1,24 @@
 //! Creates the streams and buckets of [`crate::definitions`], and refuses what differs.
 
+use std::time::Duration;
+
 use async_nats::jetstream::{
-    Context,
-    context::GetStreamErrorKind,
+    Context, ErrorCode,
+    context::{CreateStreamErrorKind, GetStreamErrorKind},
     stream::{Config, StorageType},
 };
 use serde_json::{Map, Value};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     LogError,
     definitions::{self, Provision, SERVER_VERSION_MIN},
 };
+
+/// How long the servers of a cluster may take to find each other; an election takes 4 to 9 s.
+const CLUSTER_WAIT: Duration = Duration::from_secs(30);
+/// Pause between attempts while they do.
+const CLUSTER_PAUSE: Duration = Duration::from_millis(250);
 
 /// Creates what is missing, accepts what is identical, raises `max_bytes`, `max_msg_size` and `num_replicas`, and brings what
 /// is kept in memory only up to date. Idempotent, and safe when several processes do it at once.
@@ -20,8 +28,21 @@ use crate::{
 /// [`LogError::Unreachable`] and [`LogError::Refused`] as the server answers.
 pub async fn provision(context: &Context, provision: &Provision) -> Result<(), LogError> {
     check_server(&context.client())?;
+    let deadline = Instant::now() + CLUSTER_WAIT;
     for wanted in definitions::streams(provision) {
-        provision_stream(context, wanted).await?;
+        loop {
+            match provision_stream(context, wanted.clone()).await {
+                // The servers of a cluster that has just been started find each other one by one: until then it has too few
+                // of them, or no leader that would answer.
+                Err(LogError::Unreachable(cause))
+                    if provision.replicas > 1 && Instant::now() + CLUSTER_PAUSE < deadline =>
+                {
+                    tracing::info!(cause, "waiting for the cluster");
+                    sleep(CLUSTER_PAUSE).await;
+                }
+                outcome => break outcome?,
+            }
+        }
     }
     Ok(())
 }
@@ -63,14 +84,7 @@ async fn provision_stream(context: &Context, wanted: Config) -> Result<(), LogEr
     let existing = match context.get_stream(&wanted.name).await {
         Ok(stream) => stream.cached_info().config.clone(),
         Err(error) if is_not_found(&error) => {
-            // Creating is idempotent on the server for an equal configuration; a racing process asks for the same.
-            return match context.create_stream(wanted.clone()).await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(LogError::Refused(format!(
-                    "stream {} cannot be created: {error}",
-                    wanted.name
-                ))),
-            };
+            return create(context, wanted).await;
         }
         Err(error) => {
             return Err(LogError::Unreachable(format!(
@@ -100,6 +114,27 @@ async fn provision_stream(context: &Context, wanted: Config) -> Result<(), LogEr
             Value::Object(normalized(&wanted)),
         ))),
     }
+}
+
+/// Creates a stream. Creating is idempotent on the server for an equal configuration; a racing process asks for the same.
+async fn create(context: &Context, wanted: Config) -> Result<(), LogError> {
+    let error = match context.create_stream(wanted.clone()).await {
+        Ok(_) => return Ok(()),
+        Err(error) => error,
+    };
+    let text = format!("stream {} cannot be created: {error}", wanted.name);
+    Err(match error.kind() {
+        CreateStreamErrorKind::JetStream(cause) if is_gathering(cause.error_code()) => {
+            LogError::Unreachable(text)
+        }
+        CreateStreamErrorKind::TimedOut => LogError::Unreachable(text),
+        _ => LogError::Refused(text),
+    })
+}
+
+/// Whether the cluster lacks servers or a leader at the moment.
+fn is_gathering(code: ErrorCode) -> bool {
+    code == ErrorCode::CLUSTER_NO_PEERS || code == ErrorCode::CLUSTER_NOT_AVAILABLE
 }
 
 fn is_not_found(error: &async_nats::jetstream::context::GetStreamError) -> bool {

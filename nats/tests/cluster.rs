@@ -12,10 +12,11 @@ use futures::StreamExt;
 use support::{Fixture, Server, connection, jetstream_cluster, message, subject, under};
 use swarm_log::{
     AppendError, Log, Message, StoredMessage, Tailed,
-    definitions::EVENTS_STREAM,
+    definitions::{EVENTS_STREAM, Provision},
     jetstream::{Durability, JetStreamLog, LogSettings},
+    provision::provision,
 };
-use swarm_servers::testing::TestNatsCluster;
+use swarm_servers::testing::{TestNatsCluster, nats_cluster};
 
 const CLAIMED: &str = "swarm.ctl.distributor.07.claimed";
 /// Decisions in one call.
@@ -322,4 +323,48 @@ async fn a_hanging_leader_takes_nothing_with_it() {
 #[tokio::test]
 async fn clients_of_a_hanging_server_move_to_another() {
     the_leader_goes(Outage::Paused, false).await;
+}
+
+/// Limit for a server's absence to be noticed, and for its return, on a busy machine.
+const GATHERED: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn provisioning_waits_for_a_server_that_comes_late() {
+    let mut cluster = nats_cluster().await;
+    let at_first = connection(&cluster.nodes[0].url).await;
+    let context = async_nats::jetstream::new(at_first.client().clone());
+    // Given a cluster that knows of a server which is not there.
+    cluster.nodes[2].kill();
+    let noticed = async {
+        for number in 0.. {
+            let scratch = async_nats::jetstream::stream::Config {
+                name: format!("scratch_{number}"),
+                num_replicas: 3,
+                ..Default::default()
+            };
+            if context.create_stream(scratch).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(GATHERED, noticed)
+        .await
+        .expect("noticed");
+    // When an installation is made, and the server comes.
+    let wanted = Provision {
+        replicas: 3,
+        max_bytes: 64 * 1024 * 1024,
+        ..Provision::default()
+    };
+    let provisioning = {
+        let context = context.clone();
+        tokio::spawn(async move { provision(&context, &wanted).await })
+    };
+    cluster.nodes[2].restart().await;
+    // Then it is made.
+    let made = tokio::time::timeout(GATHERED, provisioning)
+        .await
+        .expect("in time");
+    made.expect("joined").expect("provisioned");
+    context.get_stream(EVENTS_STREAM).await.expect("there");
 }
