@@ -492,33 +492,3 @@ fn a_gap_is_the_time_without_a_decision_while_work_waits_for_a_free_agent() {
     assert!(last.lasting);
     assert_eq!((last.from, last.micros), (waiting, 2_000_000));
 }
-
-#[test]
-#[ignore = "a figure, not a check: run it by name, in release for the real one"]
-fn how_many_events_a_second() {
-    const TASKS: u128 = 100_000;
-    let mut scene = Scene::recording(Checker::default());
-    for n in 1..=100 {
-        scene.join(agent(n), 1, 2);
-    }
-    for n in 0..TASKS {
-        scene.whole(task(n), agent(1 + n % 100));
-    }
-    let messages = scene.recorded.take().unwrap_or_default();
-    let began = std::time::Instant::now();
-    let inputs: Vec<_> = messages
-        .iter()
-        .map(|(sequence, now, subject, bytes)| swarm_events::read(*sequence, *now, subject, bytes))
-        .collect();
-    let parsed = began.elapsed();
-    let mut checker = Checker::default();
-    let began = std::time::Instant::now();
-    for input in &inputs {
-        checker.meet(input);
-    }
-    let met = began.elapsed();
-    println!(
-        "{} events: read in {parsed:?}, met in {met:?}",
-        inputs.len()
-    );
-}

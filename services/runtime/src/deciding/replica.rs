@@ -12,7 +12,7 @@ mod roles;
 use std::{collections::BTreeSet, time::Duration};
 
 use swarm_events::{
-    Input, Partition, Problem, Timestamp,
+    Input, Partition, Timestamp,
     control::Observed,
     decider::{Decider, Decision, Verdict},
     envelope::Decided,
@@ -312,19 +312,6 @@ impl<D: Decider> Replica<D> {
         self.due[index(partition)] = due;
         if let Some(due) = due {
             self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
-        }
-    }
-    /// An input whose answer cannot be stored is set aside with the next claim.
-    pub fn set_aside(
-        &mut self,
-        partition: Partition,
-        sequence: u64,
-        problem: Problem,
-        now: Duration,
-    ) {
-        if let Some(machine) = self.machine_mut(partition) {
-            machine.set_aside(sequence, problem, now);
-            self.touched(partition);
         }
     }
 }

@@ -44,9 +44,6 @@ pub(super) struct Forged {
     pub(super) id: Option<EventId>,
 }
 
-/// Sequence, store time, subject, bytes.
-type Stored = (u64, Timestamp, String, Vec<u8>);
-
 pub(super) struct Scene {
     pub(super) checker: Checker,
     pub(super) sequence: u64,
@@ -55,21 +52,12 @@ pub(super) struct Scene {
     pub(super) epochs: BTreeMap<Service, (u64, u64)>,
     pub(super) causation: Option<Uuid>,
     pub(super) forged: Forged,
-    /// What was stored, if it is to be read again.
-    pub(super) recorded: Option<Vec<Stored>>,
     ids: u128,
 }
 
 impl Scene {
     /// A swarm, claimed by one owner for every service.
     pub(super) fn new(checker: Checker) -> Self {
-        Self::begin(checker, None)
-    }
-    /// The same, and all of it can be read again.
-    pub(super) fn recording(checker: Checker) -> Self {
-        Self::begin(checker, Some(Vec::new()))
-    }
-    fn begin(checker: Checker, recorded: Option<Vec<Stored>>) -> Self {
         let place = Place::new(OrgId(Uuid::from_u128(1)), SwarmId(Uuid::from_u128(2)));
         let mut scene = Self {
             checker,
@@ -79,7 +67,6 @@ impl Scene {
             epochs: BTreeMap::new(),
             causation: None,
             forged: Forged::default(),
-            recorded,
             ids: 0,
         };
         for service in [COORDINATOR, DISTRIBUTOR, HEALTH] {
@@ -121,9 +108,6 @@ impl Scene {
             "the scene writes what can be read: {input:?}"
         );
         self.checker.meet(&input);
-        if let Some(recorded) = &mut self.recorded {
-            recorded.push((self.sequence, self.now, subject.to_string(), bytes));
-        }
         self.sequence
     }
 

@@ -6,7 +6,7 @@ use swarm_events::{Timestamp, control::Observed, decider::Decider, ids::Instance
 
 use super::{OBSERVATIONS_MAX, Replica, index};
 use crate::deciding::{
-    machine::{Machine, Mode},
+    machine::Mode,
     members::{Announcement, Held, News, Role},
 };
 
@@ -106,14 +106,6 @@ impl<D: Decider> Replica<D> {
                 ))
             })
             .collect();
-        let stuck = self
-            .universe
-            .iter()
-            .copied()
-            .filter(|p| {
-                self.unfoldable.contains(p) || self.machine(*p).is_some_and(Machine::is_stuck)
-            })
-            .collect();
         Announcement {
             service: D::SERVICE.as_str().to_owned(),
             instance: self.instance,
@@ -124,7 +116,7 @@ impl<D: Decider> Replica<D> {
             sequence: self.position,
             log_time: self.log_time,
             partitions,
-            stuck,
+            stuck: self.stuck(),
             cut_off_since: self.interrupted.map(|(_, since)| since),
         }
     }

@@ -22,20 +22,24 @@ impl<D: Decider> Replica<D> {
         })
     }
 
+    /// Partitions that it cannot decide for.
+    pub(super) fn stuck(&self) -> Vec<Partition> {
+        self.universe
+            .iter()
+            .copied()
+            .filter(|p| {
+                self.unfoldable.contains(p) || self.machine(*p).is_some_and(Machine::is_stuck)
+            })
+            .collect()
+    }
+
     pub(super) fn assess(&mut self, now: Duration) {
         self.assess = false;
         self.assess_at = None;
         if !self.complete {
             return;
         }
-        let stuck = self
-            .universe
-            .iter()
-            .copied()
-            .filter(|p| {
-                self.unfoldable.contains(p) || self.machine(*p).is_some_and(Machine::is_stuck)
-            })
-            .collect();
+        let stuck = self.stuck();
         self.members.set_stuck(stuck);
         let is_alone = self.members.is_alone();
         let mut join = BTreeSet::new();
@@ -47,8 +51,8 @@ impl<D: Decider> Replica<D> {
             let others_fold = folders
                 .iter()
                 .all(|id| *id == self.instance || self.members.has_folded(*id, partition));
+            let kept = others_fold && !folders.is_empty();
             let owner = self.owner_of(partition);
-            let alone = folders.is_empty();
             let Some(slot) = self.slots[index(partition)].as_mut() else {
                 if wanted && !self.unfoldable.contains(&partition) {
                     join.insert(partition);
@@ -69,11 +73,11 @@ impl<D: Decider> Replica<D> {
                     };
                     slot.machine.claim(now, reason);
                 }
-                Mode::Standby if !wanted && others_fold && !alone => {
+                Mode::Standby if !wanted && kept => {
                     self.slots[index(partition)] = None;
                     self.changed = true;
                 }
-                // It has lost it before it was met: the one that is preferred claims.
+                // Its claim is not met yet, and whoever takes over claims anyway.
                 Mode::Claiming if self.leaving.is_some() => slot.machine.stand_by(),
                 _ => {}
             }
