@@ -52,12 +52,13 @@ macro_rules! bodies {
 
 bodies! {
     OrgCreated(org::Created) => "swarm.org.created.v1",
+    OrgUpdated(org::Updated) => "swarm.org.updated.v1",
     OrgUserAdded(org::UserAdded) => "swarm.org.user_added.v1",
     OrgKeyCreated(org::KeyCreated) => "swarm.org.key_created.v1",
     OrgKeyRevoked(org::KeyRevoked) => "swarm.org.key_revoked.v1",
     OrgRefused(org::Refused) => "swarm.org.refused.v1",
-    SwarmCreated(swarm::Created) => "swarm.swarm.created.v1",
-    SwarmUpdated(swarm::Updated) => "swarm.swarm.updated.v1",
+    SwarmCreated(swarm::Created) => "swarm.swarm.created.v2",
+    SwarmUpdated(swarm::Updated) => "swarm.swarm.updated.v2",
     SwarmStopping(swarm::Stopping) => "swarm.swarm.stopping.v1",
     SwarmDeleted(swarm::Deleted) => "swarm.swarm.deleted.v1",
     SwarmRefused(swarm::Refused) => "swarm.swarm.refused.v1",
@@ -72,10 +73,12 @@ bodies! {
     TaskSubmitted(task::Submitted) => "swarm.task.submitted.v1",
     TaskGraphAccepted(task::GraphAccepted) => "swarm.task.graph_accepted.v1",
     TaskGraphRejected(task::GraphRejected) => "swarm.task.graph_rejected.v1",
+    TaskGraphCancelled(task::GraphCancelled) => "swarm.task.graph_cancelled.v1",
+    TaskDiscarded(task::Discarded) => "swarm.task.discarded.v1",
     TaskRejected(task::Rejected) => "swarm.task.rejected.v1",
     TaskRefused(task::Refused) => "swarm.task.refused.v1",
-    TaskAssigned(task::Assigned) => "swarm.task.assigned.v1",
-    TaskWithdrawn(task::Withdrawn) => "swarm.task.withdrawn.v1",
+    TaskAssigned(task::Assigned) => "swarm.task.assigned.v2",
+    TaskWithdrawn(task::Withdrawn) => "swarm.task.withdrawn.v2",
     TaskStarted(task::Started) => "swarm.task.started.v1",
     TaskProgressed(task::Progressed) => "swarm.task.progressed.v1",
     TaskCompleted(task::Completed) => "swarm.task.completed.v1",
@@ -91,6 +94,9 @@ bodies! {
     RemoveAgent(command::RemoveAgent) => "swarm.cmd.remove_agent.v1",
     Cancel(command::Cancel) => "swarm.cmd.cancel.v1",
     Retry(command::Retry) => "swarm.cmd.retry.v1",
+    CancelGraph(command::CancelGraph) => "swarm.cmd.cancel_graph.v1",
+    Discard(command::Discard) => "swarm.cmd.discard.v1",
+    UpdateOrg(command::UpdateOrg) => "swarm.cmd.update_org.v1",
     CreateOrg(command::CreateOrg) => "swarm.cmd.create_org.v1",
     CreateKey(command::CreateKey) => "swarm.cmd.create_key.v1",
     RevokeKey(command::RevokeKey) => "swarm.cmd.revoke_key.v1",
@@ -117,18 +123,20 @@ pub fn type_stem(subject: &Subject) -> &'static str {
         ]),
         Subject::Task(_, verb, _) => stems!(verb, TaskVerb, "swarm.task.", [
             Submitted "submitted", GraphAccepted "graph_accepted", GraphRejected "graph_rejected",
+            GraphCancelled "graph_cancelled", Discarded "discarded",
             Rejected "rejected", Refused "refused", Assigned "assigned", Withdrawn "withdrawn", Started "started",
             Progressed "progressed", Completed "completed", AttemptFailed "attempt_failed", Retried "retried",
             Failed "failed", Cancelled "cancelled"
         ]),
         Subject::Org(_, _, verb) => stems!(verb, OrgVerb, "swarm.org.", [
-            Created "created", UserAdded "user_added", KeyCreated "key_created", KeyRevoked "key_revoked",
+            Created "created", Updated "updated", UserAdded "user_added", KeyCreated "key_created", KeyRevoked "key_revoked",
             Refused "refused"
         ]),
         Subject::Command(_, verb) | Subject::OrgCommand(_, _, verb) => {
             stems!(verb, CommandVerb, "swarm.cmd.", [
                 Create "create", Update "update", Delete "delete", Join "join", Leave "leave",
-                RemoveAgent "remove_agent", Cancel "cancel", Retry "retry", CreateOrg "create_org",
+                RemoveAgent "remove_agent", Cancel "cancel", Retry "retry", CancelGraph "cancel_graph",
+                Discard "discard", UpdateOrg "update_org", CreateOrg "create_org",
                 CreateKey "create_key", RevokeKey "revoke_key"
             ])
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     configuration::TopologyKind,
-    ids::{InstanceId, KeyId, TaskId, UserId},
+    ids::{GraphId, InstanceId, KeyId, TaskId, UserId},
     json::Json,
     org::Role,
 };
@@ -108,6 +108,33 @@ pub struct Cancel {
 pub struct Retry {
     /// The task.
     pub task_id: TaskId,
+}
+
+/// `swarm.cmd.cancel_graph.v1`: call off every task of a graph that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CancelGraph {
+    /// The graph.
+    pub graph_id: GraphId,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// `swarm.cmd.discard.v1`: put a dead letter away for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Discard {
+    /// The task.
+    pub task_id: TaskId,
+}
+
+/// `swarm.cmd.update_org.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateOrg {
+    /// A JSON merge patch (RFC 7396) over `{name, queue_limit}`; `queue_limit` null: no limit.
+    pub patch: Json,
 }
 
 /// `swarm.cmd.create_org.v1`: the organization that the subject names, its first admin and that admin's key.

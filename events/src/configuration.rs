@@ -31,6 +31,25 @@ pub enum Algorithm {
     /// The agent with the smallest load.
     #[default]
     LeastLoaded,
+    /// Each agent in turn, in a circle, whatever its load.
+    RoundRobin,
+    /// The agent with the fewest capabilities beyond what the task needs; then by load.
+    CapabilityMatch,
+    /// The agent that had the last task of the same `affinity_key` (else of the same type), unless it has more than its
+    /// share of the load; then by load.
+    Affinity,
+    /// Nothing waits at agents, so that the most urgent task gets the next free slot; then by load.
+    PriorityQueue,
+}
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::RoundRobin,
+        Self::CapabilityMatch,
+        Self::LeastLoaded,
+        Self::Affinity,
+        Self::PriorityQueue,
+    ];
 }
 
 /// Waits between attempts: `base_ms * factor_percent/100 ^ (attempt - 1)`, at most `cap_ms`, plus a jitter of up to a
@@ -77,6 +96,15 @@ pub struct Configuration {
     pub distribution_algorithm: Algorithm,
     /// Most tasks that may wait (pending or queued) in the swarm.
     pub queue_limit: u64,
+    /// Shedding: from this share of `queue_limit` on, in percent, submissions of the lowest priority are refused, at the
+    /// full limit also those of the highest, in even steps between. 100: nothing is shed before the limit.
+    pub shed_from_percent: u32,
+    /// How long a task that names no limit may wait from when it is queued to its start, in milliseconds; 0: for ever.
+    pub queue_timeout_ms: u64,
+    /// How long an attempt of a task that names no limit may go without progress, in milliseconds; 0: up to its run limit.
+    pub progress_timeout_ms: u64,
+    /// Whether idle agents take over what waits at busy ones.
+    pub stealing: bool,
     /// Slots of an agent that names none when it joins.
     pub agent_slots: u32,
     /// How many tasks may wait at an agent beyond its slots.
@@ -112,6 +140,10 @@ impl Default for Configuration {
             max_attempts: 3,
             distribution_algorithm: Algorithm::default(),
             queue_limit: 100_000,
+            shed_from_percent: 100,
+            queue_timeout_ms: 0,
+            progress_timeout_ms: 0,
+            stealing: true,
             agent_slots: 1,
             agent_waiting: 0,
             priority_step_ms: 30_000,
@@ -155,6 +187,14 @@ impl Configuration {
         between("task_timeout_ms", self.task_timeout_ms, 1, TIMEOUT_MS_MAX)?;
         between("max_attempts", self.max_attempts, 1, ATTEMPTS_MAX)?;
         between("queue_limit", self.queue_limit, 1, QUEUE_LIMIT_MAX)?;
+        between("shed_from_percent", self.shed_from_percent, 1, 100)?;
+        between("queue_timeout_ms", self.queue_timeout_ms, 0, TIMEOUT_MS_MAX)?;
+        between(
+            "progress_timeout_ms",
+            self.progress_timeout_ms,
+            0,
+            TIMEOUT_MS_MAX,
+        )?;
         between("agent_slots", self.agent_slots, 1, SLOTS_MAX)?;
         between("agent_waiting", self.agent_waiting, 0, WAITING_MAX)?;
         between("priority_step_ms", self.priority_step_ms, 0, 86_400_000)?;
@@ -171,6 +211,11 @@ impl Configuration {
                 .field("configuration.scaling_policy"));
         }
         Ok(())
+    }
+
+    /// How many tasks may wait when one of this priority (1 to 10) is submitted.
+    pub fn queue_limit_for(&self, priority: u8) -> u64 {
+        queue_limit_for(self.queue_limit, self.shed_from_percent, priority)
     }
 
     /// Applies a JSON merge patch (RFC 7396: absent keeps, null resets to the default) and checks the outcome.
@@ -192,6 +237,17 @@ impl Configuration {
         merged.check()?;
         Ok(merged)
     }
+}
+
+/// The share of `queue_limit` that tasks of this priority (1 to 10) may fill: `shed_from_percent` at 1, all of it at 10, in
+/// even steps between; at least 1.
+pub fn queue_limit_for(queue_limit: u64, shed_from_percent: u32, priority: u8) -> u64 {
+    let steps = u64::from(priority.clamp(1, 10)) - 1;
+    let from = u64::from(shed_from_percent.min(100));
+    // In ninths of a percent, so that nothing is rounded before the end.
+    let ninths = from * 9 + (100 - from) * steps;
+    let limit = u128::from(queue_limit) * u128::from(ninths) / 900;
+    u64::try_from(limit).unwrap_or(u64::MAX).max(1)
 }
 
 /// RFC 7396 on objects.

@@ -33,6 +33,19 @@ pub struct Created {
     pub name: String,
 }
 
+/// Largest queue limit of an organization: a thousand swarms at the largest limit of one.
+pub const QUEUE_LIMIT_MAX: u64 = 10_000_000_000;
+
+/// `swarm.org.updated.v1`: the whole new values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Updated {
+    /// Its name.
+    pub name: String,
+    /// Most tasks that may wait in all its swarms together, as far as their last figures show; absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_limit: Option<u64>,
+}
+
 /// `swarm.org.user_added.v1`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UserAdded {

@@ -185,6 +185,10 @@ words! {
         GraphAccepted => "graph_accepted",
         /// A graph is refused as a whole.
         GraphRejected => "graph_rejected",
+        /// What has not ended of a graph is called off.
+        GraphCancelled => "graph_cancelled",
+        /// A dead letter is put away.
+        Discarded => "discarded",
         /// The task ends at once, with a reason.
         Rejected => "rejected",
         /// Something about tasks was refused; no task is touched.
@@ -235,6 +239,8 @@ words! {
     OrgVerb {
         /// It exists.
         Created => "created",
+        /// Its settings changed.
+        Updated => "updated",
         /// A user was added.
         UserAdded => "user_added",
         /// An API key was made.
@@ -264,6 +270,12 @@ words! {
         Cancel => "cancel",
         /// Give an ended task another generation.
         Retry => "retry",
+        /// Call a graph off.
+        CancelGraph => "cancel_graph",
+        /// Put a dead letter away.
+        Discard => "discard",
+        /// Change an organization's settings.
+        UpdateOrg => "update_org",
         /// Create an organization with its first admin and key.
         CreateOrg => "create_org",
         /// Make an API key.
@@ -275,12 +287,15 @@ words! {
 impl CommandVerb {
     /// Whether it is about an organization and not about a swarm.
     pub const fn of_org(self) -> bool {
-        matches!(self, Self::CreateOrg | Self::CreateKey | Self::RevokeKey)
+        matches!(
+            self,
+            Self::CreateOrg | Self::UpdateOrg | Self::CreateKey | Self::RevokeKey
+        )
     }
     /// The service that answers it.
     pub const fn service(self) -> Service {
         match self {
-            Self::Cancel | Self::Retry => Service::Distributor,
+            Self::Cancel | Self::Retry | Self::CancelGraph | Self::Discard => Service::Distributor,
             _ => Service::Coordinator,
         }
     }
@@ -521,6 +536,8 @@ pub mod filter {
                 format!("swarm.evt.{p}.*.*.task.>"),
                 format!("swarm.cmd.{p}.*.*.cancel"),
                 format!("swarm.cmd.{p}.*.*.retry"),
+                format!("swarm.cmd.{p}.*.*.cancel_graph"),
+                format!("swarm.cmd.{p}.*.*.discard"),
                 claims,
                 woken,
                 observed,

@@ -18,7 +18,7 @@ pub const NAME_CHARS_MAX: usize = 100;
 /// Longest description, in bytes.
 pub const DESCRIPTION_BYTES_MAX: usize = 10_000;
 
-/// `swarm.swarm.created.v1`; the CloudEvents subject is the swarm.
+/// `swarm.swarm.created.v2`; the CloudEvents subject is the swarm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Created {
     /// Unique among the living swarms of the organization in its partition's view; 1 to 100 characters.
@@ -35,7 +35,7 @@ pub struct Created {
     pub created_by: Option<UserId>,
 }
 
-/// `swarm.swarm.updated.v1`: the whole new values.
+/// `swarm.swarm.updated.v2`: the whole new values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Updated {
     /// Name.
@@ -82,6 +82,14 @@ pub struct AgentLoad {
     pub failed: u64,
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature is serde's"
+)]
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 /// `swarm.swarm.measured.v1`: the distributor's figures, at most once a second for an active swarm.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Measured {
@@ -103,6 +111,18 @@ pub struct Measured {
     pub oldest_wait_ms: u64,
     /// Queued tasks that no live agent has the capabilities for.
     pub unmet: u64,
+    /// Assignments so far that went to the agent that their affinity likes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub affinity_hits: u64,
+    /// Assignments so far that could not go to the agent that their affinity likes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub affinity_misses: u64,
+    /// Tasks so far that an idle agent took over from a busy one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub steals: u64,
+    /// Attempts so far after the first of a task.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u64,
     /// Agents whose figures moved since the last time, at most 256 in one event.
     pub agents: BTreeMap<AgentId, AgentLoad>,
 }

@@ -12,6 +12,7 @@ use crate::{
     ids::{AgentId, CommandId, GraphId, TaskId},
     json::Json,
     problem::Problem,
+    time::Timestamp,
 };
 
 /// Longest task type, in characters (the PRD's VARCHAR(50)).
@@ -22,9 +23,10 @@ pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
 pub const RESULT_BYTES_MAX: usize = 256 * 1024;
 /// Largest inline sum of inputs in an assignment, in bytes; above it they go to the object store.
 pub const INPUTS_BYTES_MAX: usize = 256 * 1024;
-/// Most tasks in one graph.
-pub const GRAPH_TASKS_MAX: u32 = 1_000;
-/// Most dependencies of one task: a reduce over the largest graph.
+/// Most tasks in one graph: it is accepted in one step, and ten thousand take a core some ten milliseconds.
+pub const GRAPH_TASKS_MAX: u32 = 10_000;
+/// Most dependencies of one task: with the types and aliases of that many, a submission stays far below 1 MiB. A wider
+/// reduce is a tree of reduces.
 pub const DEPENDENCIES_MAX: usize = 1_000;
 /// Longest error message, in bytes; longer ones are cut by the agent.
 pub const ERROR_BYTES_MAX: usize = 8 * 1024;
@@ -32,6 +34,10 @@ pub const ERROR_BYTES_MAX: usize = 8 * 1024;
 pub const KEY_BYTES_MAX: usize = 200;
 /// Most candidates that an assignment names.
 pub const CANDIDATES_MAX: usize = 8;
+/// Most tasks that the path of a failure names: the first cause and those nearest to the task.
+pub const FAILURE_PATH_MAX: usize = 32;
+/// Longest reason that a command may give, in bytes.
+pub const REASON_BYTES_MAX: usize = 1_000;
 
 /// What a dependency waits for.
 #[derive(
@@ -101,6 +107,13 @@ pub struct Submitted {
     /// Run limit of an attempt from its start, in milliseconds; the swarm's setting if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// How long it may wait from when it is queued to its start, in milliseconds; the swarm's setting if absent, 0: for
+    /// ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_timeout_ms: Option<u64>,
+    /// How long an attempt may go without progress, in milliseconds; the swarm's setting if absent, 0: up to its run limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_timeout_ms: Option<u64>,
     /// The task that this one is a part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_task_id: Option<TaskId>,
@@ -135,6 +148,22 @@ pub struct GraphRejected {
     pub problem: Problem,
     /// The task that it is about.
     pub task_id: Option<TaskId>,
+}
+
+/// `swarm.task.graph_cancelled.v1`: every task of the graph that has not ended is called off; the `cancelled` of each follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GraphCancelled {
+    /// Why.
+    pub reason: String,
+    /// How many of its tasks had not ended.
+    pub tasks: u32,
+}
+
+/// `swarm.task.discarded.v1`: a dead letter is put away; it cannot be retried any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Discarded {
+    /// The generation that had failed.
+    pub generation: u32,
 }
 
 /// `swarm.task.rejected.v1`: the task has ended without ever being queued.
@@ -198,7 +227,21 @@ pub enum PassedOver {
     Unresponsive,
 }
 
-/// `swarm.task.assigned.v1`. Its own stream sequence is the fencing token, and the assignment's name.
+/// What became of a task's affinity.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum AffinityOutcome {
+    /// It goes to the agent that had the last task of its key.
+    Hit,
+    /// That agent could not take it, or had more than its share of the load.
+    Miss,
+    /// No agent is remembered for its key.
+    New,
+}
+
+/// `swarm.task.assigned.v2`. Its own stream sequence is the fencing token, and the assignment's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Assigned {
     /// What kind of work.
@@ -225,6 +268,15 @@ pub struct Assigned {
     /// How many agents were passed over, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub passed_over: BTreeMap<PassedOver, u32>,
+    /// Under the algorithm `affinity`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<AffinityOutcome>,
+    /// The busy agent at which it had waited, if it was taken over from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stolen_from: Option<AgentId>,
+    /// Since when it has waited: what its rank derives from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued_at: Option<Timestamp>,
 }
 
 /// `swarm.task.started.v1`
@@ -301,6 +353,10 @@ pub enum WithdrawReason {
     Topology,
     /// The agent's event could not be used (over-large result, for one).
     BadResult,
+    /// It had not started when its time in the queue was over.
+    QueueTimeout,
+    /// It went without progress for too long.
+    NoProgress,
 }
 
 /// What happens when a withdrawal is met.
@@ -315,7 +371,7 @@ pub enum Then {
     End,
 }
 
-/// `swarm.task.withdrawn.v1`
+/// `swarm.task.withdrawn.v2`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Withdrawn {
     /// Stream sequence of the assignment.
@@ -328,6 +384,9 @@ pub struct Withdrawn {
     pub force: bool,
     /// What happens next.
     pub then: Then,
+    /// The idle agent on whose account it is taken over (`steal`). Which agent gets it is decided when it is queued again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thief: Option<AgentId>,
 }
 
 /// `swarm.task.retried.v1`: after a failed attempt, or a person's retry of an ended task (a new generation).
@@ -356,6 +415,10 @@ pub struct Failed {
     pub dead_lettered: bool,
     /// The task whose failure caused this one, if it failed for its dependency.
     pub because_of: Option<TaskId>,
+    /// How the failure came here: the task that failed by itself first, then each that failed for the one before, up to
+    /// `because_of`. At most [`FAILURE_PATH_MAX`]; of a longer one the first cause and the nearest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<TaskId>,
 }
 
 /// `swarm.task.cancelled.v1`

@@ -14,8 +14,34 @@ pub struct Upcaster {
     pub convert: fn(Value) -> Result<Value, String>,
 }
 
-/// All upcasters. Empty as long as every type is at its first version.
-pub const UPCASTERS: &[Upcaster] = &[];
+/// Nothing in the data differs: the newer version allows more (other algorithms, reasons, settings).
+fn as_it_is(data: Value) -> Result<Value, String> {
+    Ok(data)
+}
+
+/// All upcasters.
+pub const UPCASTERS: &[Upcaster] = &[
+    Upcaster {
+        from: "swarm.swarm.created.v1",
+        to: "swarm.swarm.created.v2",
+        convert: as_it_is,
+    },
+    Upcaster {
+        from: "swarm.swarm.updated.v1",
+        to: "swarm.swarm.updated.v2",
+        convert: as_it_is,
+    },
+    Upcaster {
+        from: "swarm.task.assigned.v1",
+        to: "swarm.task.assigned.v2",
+        convert: as_it_is,
+    },
+    Upcaster {
+        from: "swarm.task.withdrawn.v1",
+        to: "swarm.task.withdrawn.v2",
+        convert: as_it_is,
+    },
+];
 
 /// Follows `upcasters` from `name` to the newest version. `None`: nothing to do.
 ///

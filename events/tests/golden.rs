@@ -6,7 +6,12 @@
 use std::{fs, path::Path};
 
 use serde_json::Value;
-use swarm_events::{Body, Input, Timestamp, read, read::read_with, schema, upcast::Upcaster};
+use swarm_events::{
+    Body, Input, Timestamp, read,
+    read::read_with,
+    schema,
+    upcast::{UPCASTERS, Upcaster},
+};
 
 fn folder(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -56,10 +61,45 @@ fn each_golden_file_belongs_to_a_type() {
             .expect("UTF-8");
         let stem = name.strip_suffix(".json").expect("JSON files only");
         assert!(
-            Body::TYPES.iter().any(|t| t.name == stem),
+            Body::TYPES.iter().any(|t| t.name == stem) || UPCASTERS.iter().any(|u| u.from == stem),
             "{stem} is no type (an old version needs an upcaster)"
         );
     }
+}
+
+#[test]
+fn each_old_version_reads_its_golden_file_as_the_newest() {
+    for old in UPCASTERS {
+        let (subject, event) = golden(old.from);
+        let bytes = serde_json::to_vec(&event).expect("JSON");
+        let Input::Event(recorded) = read(42, Timestamp::from_micros(1), &subject, &bytes) else {
+            panic!(
+                "{}: {:?}",
+                old.from,
+                read(42, Timestamp::from_micros(1), &subject, &bytes)
+            );
+        };
+        assert_eq!(recorded.event.body.type_name(), old.to);
+        let written: Value =
+            serde_json::from_slice(&recorded.event.to_json().expect("JSON")).expect("JSON");
+        let mut expected = event.clone();
+        expected["type"] = old.to.into();
+        // What the newer version has beside it is at its default.
+        let newer = written["data"].as_object().expect("an object");
+        for (name, value) in expected["data"].as_object().expect("an object") {
+            assert!(
+                newer[name] == *value || (name == "configuration" && contains(&newer[name], value)),
+                "{}: {name}",
+                old.from
+            );
+        }
+    }
+}
+
+fn contains(newer: &Value, older: &Value) -> bool {
+    older
+        .as_object()
+        .is_some_and(|older| older.iter().all(|(name, value)| newer[name] == *value))
 }
 
 #[test]

@@ -146,6 +146,7 @@ pub async fn everything() -> Script {
         error: "broken".to_owned(),
         dead_lettered: true,
         because_of: None,
+        path: Vec::new(),
     };
     s.by_distributor(TaskVerb::Failed, None, task(4).0, failed)
         .await;

@@ -350,6 +350,9 @@ impl Script {
             algorithm: Algorithm::LeastLoaded,
             candidates: Vec::new(),
             passed_over: BTreeMap::new(),
+            affinity: None,
+            stolen_from: None,
+            queued_at: None,
         };
         self.by_distributor(TaskVerb::Assigned, Some(agent), task.0, assigned)
             .await
@@ -417,6 +420,8 @@ pub fn submission() -> Submitted {
         required_capabilities: Vec::new(),
         max_attempts: None,
         timeout_ms: None,
+        queue_timeout_ms: None,
+        progress_timeout_ms: None,
         parent_task_id: None,
         affinity_key: None,
         depends_on: Vec::new(),

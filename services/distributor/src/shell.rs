@@ -175,6 +175,7 @@ impl<L: Log> Shell<Distributor> for DistributorShell<L> {
                     error: format!("what the task needs cannot be read any more: {detail}"),
                     dead_lettered: true,
                     because_of: None,
+                    path: Vec::new(),
                 };
                 if let Subject::Task(place, ..) = decision.subject {
                     decision.subject = Subject::Task(place, TaskVerb::Failed, None);

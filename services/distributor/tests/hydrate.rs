@@ -80,6 +80,9 @@ fn assignment(hydrate: Hydrate) -> Decision {
         algorithm: Algorithm::LeastLoaded,
         candidates: Vec::new(),
         passed_over: Default::default(),
+        affinity: None,
+        stolen_from: None,
+        queued_at: None,
     };
     let subject = Subject::Task(place(), TaskVerb::Assigned, Some(agent()));
     let mut decision = Decision::new(subject, Uuid::from_u128(4), body);

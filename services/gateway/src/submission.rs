@@ -291,6 +291,8 @@ impl Checked<'_> {
             required_capabilities,
             max_attempts: attempts.transpose()?.and_then(|n| u32::try_from(n).ok()),
             timeout_ms: timeout.transpose()?,
+            queue_timeout_ms: None,
+            progress_timeout_ms: None,
             parent_task_id: input.parent_task_id.map(TaskId),
             affinity_key: input.affinity_key,
             depends_on: self.dependencies(input.depends_on.unwrap_or_default())?,

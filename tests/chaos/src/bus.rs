@@ -184,6 +184,8 @@ pub fn submission(place: Place, payload: serde_json::Value) -> anyhow::Result<(T
         required_capabilities: Vec::new(),
         max_attempts: Some(crate::load::ATTEMPTS_MAX),
         timeout_ms: None,
+        queue_timeout_ms: None,
+        progress_timeout_ms: None,
         parent_task_id: None,
         affinity_key: None,
         depends_on: Vec::new(),

@@ -201,6 +201,8 @@ impl Client {
             },
             max_attempts: rng.random_ratio(1, 3).then(|| rng.random_range(1..5)),
             timeout_ms: Some(5_000),
+            queue_timeout_ms: None,
+            progress_timeout_ms: None,
             parent_task_id: None,
             affinity_key: None,
             depends_on: Vec::new(),

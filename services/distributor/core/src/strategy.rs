@@ -30,6 +30,6 @@ impl Strategy for LeastLoaded {
 /// The strategy of an algorithm.
 pub fn of(algorithm: Algorithm) -> &'static dyn Strategy {
     match algorithm {
-        Algorithm::LeastLoaded => &LeastLoaded,
+        _ => &LeastLoaded,
     }
 }

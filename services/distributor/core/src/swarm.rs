@@ -54,6 +54,12 @@ pub(crate) struct Settings {
     pub(crate) max_attempts: u32,
     pub(crate) priority_step_ms: u64,
     pub(crate) retry: RetryPolicy,
+    pub(crate) shed_from_percent: u32,
+    /// 0: none.
+    pub(crate) queue_timeout_ms: u64,
+    /// 0: none.
+    pub(crate) progress_timeout_ms: u64,
+    pub(crate) stealing: bool,
 }
 impl From<&Configuration> for Settings {
     fn from(c: &Configuration) -> Self {
@@ -64,6 +70,10 @@ impl From<&Configuration> for Settings {
             max_attempts: c.max_attempts,
             priority_step_ms: c.priority_step_ms,
             retry: c.retry,
+            shed_from_percent: c.shed_from_percent,
+            queue_timeout_ms: c.queue_timeout_ms,
+            progress_timeout_ms: c.progress_timeout_ms,
+            stealing: c.stealing,
         }
     }
 }

@@ -101,6 +101,17 @@ pub(crate) struct More {
     pub(crate) outcome: Option<Outcome>,
     /// The task whose end made it fail (ended tasks).
     pub(crate) because_of: Option<TaskId>,
+    /// How the failure came to it, the first cause first (ended tasks).
+    pub(crate) path: Box<[TaskId]>,
+    /// Its own limits, where it names any; 0: none.
+    pub(crate) queue_timeout_ms: Option<u64>,
+    pub(crate) progress_timeout_ms: Option<u64>,
+    /// When the running attempt was last heard of.
+    pub(crate) progressed_at: Timestamp,
+    /// How often idle agents took it over.
+    pub(crate) steals: u8,
+    /// Number of the agent from which it was taken over, until it starts.
+    pub(crate) stolen_from: Option<u32>,
 }
 
 /// A live task, or the definition of an ended one that can be retried.

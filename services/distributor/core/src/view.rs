@@ -149,6 +149,14 @@ pub struct Counters {
     pub failed: u64,
     /// Tasks cancelled so far.
     pub cancelled: u64,
+    /// Assignments so far that went to the agent that their affinity likes.
+    pub affinity_hits: u64,
+    /// Assignments so far that could not go to the agent that their affinity likes.
+    pub affinity_misses: u64,
+    /// Tasks so far that an idle agent took over from a busy one.
+    pub steals: u64,
+    /// Attempts so far after the first of a task.
+    pub retries: u64,
 }
 
 /// Which rows an input changed. Gathers over any number of inputs; the caller clears it.

@@ -95,6 +95,9 @@ impl Past {
                 algorithm: Algorithm::default(),
                 candidates: Vec::new(),
                 passed_over: Default::default(),
+                affinity: None,
+                stolen_from: None,
+                queued_at: None,
             }
             .into(),
             TaskVerb::Started => Started {
@@ -108,6 +111,7 @@ impl Past {
                 reason: WithdrawReason::AgentLeft,
                 force: true,
                 then: Then::Queue,
+                thief: None,
             }
             .into(),
             _ => Completed {

@@ -353,6 +353,8 @@ pub fn submission(place: Place, task: TaskId, payload: &Json) -> anyhow::Result<
         required_capabilities: Vec::new(),
         max_attempts: None,
         timeout_ms: None,
+        queue_timeout_ms: None,
+        progress_timeout_ms: None,
         parent_task_id: None,
         affinity_key: None,
         depends_on: Vec::new(),

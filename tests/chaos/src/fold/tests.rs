@@ -87,6 +87,9 @@ impl Log {
             algorithm: Algorithm::default(),
             candidates: Vec::new(),
             passed_over: BTreeMap::new(),
+            affinity: None,
+            stolen_from: None,
+            queued_at: None,
         };
         let subject = Subject::Task(place(), TaskVerb::Assigned, Some(AGENT));
         self.write(millis, subject, TASK.0, assigned.into(), true);
@@ -114,6 +117,7 @@ impl Log {
             error: "no".into(),
             dead_lettered: true,
             because_of: None,
+            path: Vec::new(),
         };
         let subject = Subject::Task(place(), TaskVerb::Failed, None);
         self.write(0, subject, TASK.0, failed.into(), true);

@@ -280,6 +280,9 @@ impl Scene {
             algorithm: Algorithm::LeastLoaded,
             candidates: Vec::new(),
             passed_over: BTreeMap::new(),
+            affinity: None,
+            stolen_from: None,
+            queued_at: None,
         };
         let subject = Subject::Task(self.place, TaskVerb::Assigned, Some(to));
         self.decide(DISTRIBUTOR, subject, id.0, assigned)
@@ -323,6 +326,7 @@ impl Scene {
             reason: WithdrawReason::AgentFailed,
             force: true,
             then: Then::Queue,
+            thief: None,
         };
         let subject = Subject::Task(self.place, TaskVerb::Withdrawn, Some(from));
         self.decide(DISTRIBUTOR, subject, id.0, body)
@@ -334,6 +338,7 @@ impl Scene {
             error: "no".to_owned(),
             dead_lettered: true,
             because_of: None,
+            path: Vec::new(),
         };
         self.task_decision(id, TaskVerb::Failed, body)
     }

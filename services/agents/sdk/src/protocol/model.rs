@@ -45,6 +45,9 @@ pub(super) fn assignment(sequence: u64, incarnation: u64) -> Arc<Assignment> {
             algorithm: Algorithm::LeastLoaded,
             candidates: Vec::new(),
             passed_over: BTreeMap::new(),
+            affinity: None,
+            stolen_from: None,
+            queued_at: None,
         },
     })
 }

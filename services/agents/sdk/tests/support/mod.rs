@@ -332,6 +332,9 @@ impl Swarm {
             algorithm: Algorithm::LeastLoaded,
             candidates: Vec::new(),
             passed_over: BTreeMap::new(),
+            affinity: None,
+            stolen_from: None,
+            queued_at: None,
         };
         let subject = Subject::Task(self.place, TaskVerb::Assigned, Some(agent));
         (
@@ -372,6 +375,7 @@ impl Swarm {
             reason,
             force,
             then: Then::Queue,
+            thief: None,
         };
         let subject = Subject::Task(self.place, TaskVerb::Withdrawn, Some(self.agent));
         self.decision(Service::Distributor, subject, task.0, None, withdrawn)

@@ -36,6 +36,7 @@ pub(super) fn withdrawal(
         reason,
         force,
         then,
+        thief: None,
     };
     Some(
         Decision::new(subject, task.id.0, body)
@@ -196,6 +197,10 @@ impl Distributor {
                     .oldest()
                     .map_or(0, |since| self.head.now.millis_since(since)),
                 unmet: index.unmet(),
+                affinity_hits: counters.affinity_hits,
+                affinity_misses: counters.affinity_misses,
+                steals: counters.steals,
+                retries: counters.retries,
                 agents,
             };
             let subject = Subject::Swarm(swarm.place, SwarmVerb::Measured);
@@ -244,6 +249,7 @@ fn ending(swarm: &Swarm, task: &Task) -> Decision {
                 error: error.to_string(),
                 dead_lettered: *dead_lettered,
                 because_of: *because_of,
+                path: Vec::new(),
             };
             about(swarm, task, TaskVerb::Failed, body)
         }
@@ -271,6 +277,7 @@ fn after_failure(swarm: &Swarm, task: &Task) -> Decision {
         error: error.unwrap_or_default(),
         dead_lettered: true,
         because_of: None,
+        path: Vec::new(),
     };
     about(swarm, task, TaskVerb::Failed, body)
 }

@@ -74,6 +74,9 @@ fn assignment(swarm: &Swarm, found: Match) -> Option<Decision> {
         algorithm: swarm.settings.algorithm,
         candidates: found.candidates.iter().filter_map(candidate).collect(),
         passed_over: found.passed_over,
+        affinity: None,
+        stolen_from: None,
+        queued_at: Some(task.queued_at),
     };
     let subject = Subject::Task(swarm.place, TaskVerb::Assigned, Some(agent.id));
     let mut decision = Decision::new(subject, task.id.0, body)

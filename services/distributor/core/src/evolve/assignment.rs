@@ -28,6 +28,8 @@ pub(crate) const fn words(reason: WithdrawReason) -> &'static str {
         WithdrawReason::Steal => "an idle agent took it over",
         WithdrawReason::Drain => "its agent was drained",
         WithdrawReason::Topology => "the topology changed",
+        WithdrawReason::QueueTimeout => "it waited longer than its queue_timeout_ms",
+        WithdrawReason::NoProgress => "it made no progress for its progress_timeout_ms",
         WithdrawReason::BadResult => "its agent's result was larger than an event may carry",
     }
 }

@@ -176,6 +176,10 @@ impl Swarm {
         self.reported.completed = measured.completed;
         self.reported.failed = measured.failed;
         self.reported.cancelled = measured.cancelled;
+        self.reported.affinity_hits = measured.affinity_hits;
+        self.reported.affinity_misses = measured.affinity_misses;
+        self.reported.steals = measured.steals;
+        self.reported.retries = measured.retries;
         self.reported_at = now;
         for (id, load) in &measured.agents {
             if let Some(&at) = self.agent_numbers.get(id)
