@@ -5,7 +5,9 @@
 //! whenever the fold says that the thing changed. So the index after any history equals the one made anew.
 
 mod follow;
+pub(crate) mod kinds;
 pub(crate) mod ready;
+pub(crate) mod steal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +22,7 @@ use crate::{
     trace::Trace,
 };
 use ready::SwarmPlan;
+pub use steal::{STEAL_AFTER_MS, STEALS_MAX};
 
 /// How often a swarm's figures are written at the most, in milliseconds.
 pub const MEASURE_MS: u64 = 1_000;
@@ -85,6 +88,9 @@ pub struct Plan {
     pub(crate) behind: BTreeMap<(u32, u32), Vec<u64>>,
     /// Swarms in which a queued task may find an agent.
     pub(crate) assignable: BTreeSet<u32>,
+    /// Swarms in which an idle agent may find something to take over, and when that may be so in others.
+    pub(crate) thieving: BTreeSet<u32>,
+    pub(crate) steal_timers: BTreeSet<(Timestamp, u32)>,
     /// Stopping swarms, and how far their tasks have been looked at.
     pub(crate) sweeps: BTreeMap<u32, u32>,
     pub(crate) trace: Trace,
@@ -111,7 +117,7 @@ pub(crate) fn task_demand(swarm: &Swarm, task: &Task, now: Timestamp) -> Demand 
             if stopping || bad || agent.lost(held.incarnation).is_some() {
                 return due;
             }
-            if let Some(timeout) = task.timeout_at() {
+            if let Some(timeout) = task.timeout_at(&swarm.settings) {
                 return Demand::at(task.changed, timeout, now);
             }
             match agent.clock {
@@ -160,7 +166,9 @@ impl Plan {
 
     /// When something falls due by itself.
     pub(crate) fn next_timer(&self) -> Option<Timestamp> {
-        self.timers.first().map(|&(when, _)| when)
+        let timer = self.timers.first().map(|&(when, _)| when);
+        let steal = self.steal_timers.first().map(|&(when, _)| when);
+        timer.into_iter().chain(steal).min()
     }
 
     pub(crate) fn demand(state: &Distributor, mark: Mark) -> Demand {

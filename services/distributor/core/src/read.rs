@@ -60,10 +60,14 @@ impl Swarm {
             queued_at: some(task.queued_at),
             started_at: some(task.started_at),
             completed_at: None,
-            timeout_at: task.timeout_at(),
+            timeout_at: task.timeout_at(&self.settings),
+            queue_timeout_at: task.queue_timeout_at(&self.settings),
             error: more.and_then(|m| m.error.as_deref().map(str::to_owned)),
             dead_lettered: false,
+            discarded: false,
             because_of: more.and_then(|m| m.because_of),
+            failure_path: more.map_or_else(Vec::new, |m| m.path.to_vec()),
+            steals: more.map_or(0, |m| u32::from(m.steals)),
             submitted: task.submitted,
             result: None,
             dependencies: task
@@ -93,6 +97,7 @@ impl Swarm {
             assignment: None,
             completed_at: Some(moment.now),
             timeout_at: None,
+            queue_timeout_at: None,
             error: end.error.as_deref().map(str::to_owned),
             dead_lettered: matches!(
                 end.how,
@@ -119,6 +124,7 @@ impl Swarm {
                     dead_lettered: true
                 }
             ),
+            discarded: ended.discarded,
             result: (ended.how == How::Completed).then_some(ended.sequence),
             ..view.unwrap_or_else(|| TaskView {
                 place: self.place,
@@ -141,9 +147,13 @@ impl Swarm {
                 started_at: None,
                 completed_at: None,
                 timeout_at: None,
+                queue_timeout_at: None,
                 error: None,
                 dead_lettered: false,
+                discarded: false,
                 because_of: None,
+                failure_path: Vec::new(),
+                steals: 0,
                 submitted: ended.submitted,
                 result: None,
                 dependencies: Vec::new(),
@@ -163,6 +173,12 @@ impl Swarm {
             incarnation: agent.incarnation,
             running: ids(&agent.running),
             waiting: ids(&agent.waiting),
+            slots: agent.slots,
+            waiting_limit: agent.places,
+            waiting_since: agent
+                .waiting
+                .first()
+                .and_then(|&(_, at)| Some(self.tasks.get(at)?.phase.held()?.at)),
             completed: agent.completed,
             failed: agent.failed,
             unresponsive: agent.lapses >= crate::agent::LAPSES_MAX,

@@ -9,11 +9,12 @@ use swarm_events::{
     decider::{AHEAD_MS_MAX, Remembered},
     ids::time_of_v7,
     planted::{self, Bug},
-    task::DependencyType,
+    task::{AffinityOutcome, DependencyType},
 };
 use uuid::Uuid;
 
 use crate::{
+    affinity::{Homes, key_of},
     agent::Agent,
     graph::Graph,
     memory::{IdMap, Interner, Slab},
@@ -78,6 +79,23 @@ impl From<&Configuration> for Settings {
     }
 }
 
+impl Settings {
+    /// A queued task's place in the order of tasks.
+    pub(crate) fn rank(&self, task: &Task) -> i64 {
+        rank(task.queued_at, task.priority, self.priority_step_ms)
+    }
+}
+
+/// The order of queued tasks: the smallest comes first, ties go to the one that was submitted first. Each step of priority is
+/// worth so much waiting, so that whatever waits long enough comes first, and no rank ever changes while a task waits.
+pub(crate) fn rank(queued_at: Timestamp, priority: u8, step_ms: u64) -> i64 {
+    let boost = i64::try_from(step_ms)
+        .unwrap_or(i64::MAX)
+        .saturating_mul(1_000)
+        .saturating_mul(i64::from(priority));
+    queued_at.as_micros().saturating_sub(boost)
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Swarm {
     /// Its number in the partition.
@@ -103,6 +121,9 @@ pub(crate) struct Swarm {
     pub(crate) reported_at: Timestamp,
     /// Agents whose figures differ from the last `measured` that named them.
     pub(crate) moved: BTreeSet<u32>,
+    /// Assignments so far: each is a turn of its agent.
+    pub(crate) turns: u64,
+    pub(crate) homes: Homes,
 }
 
 fn counter(counters: &mut Counters, phase: Phase) -> &mut u64 {
@@ -138,6 +159,8 @@ impl Swarm {
             reported: Counters::default(),
             reported_at: Timestamp::ZERO,
             moved: BTreeSet::new(),
+            turns: 0,
+            homes: Homes::default(),
         }
     }
 
@@ -249,6 +272,30 @@ impl Swarm {
         if let Some(agent) = changed {
             self.note_load(agent, trace);
         }
+    }
+
+    /// Counts what became of an assigned task's affinity, and remembers where its key is at home.
+    pub(crate) fn note_affinity(
+        &mut self,
+        at: u32,
+        agent: u32,
+        outcome: Option<AffinityOutcome>,
+        moment: Moment,
+    ) {
+        let (Some(outcome), Some(task)) = (outcome, self.tasks.get(at)) else {
+            return;
+        };
+        match outcome {
+            AffinityOutcome::Hit => self.counters.affinity_hits += 1,
+            AffinityOutcome::Miss => {
+                // Its home stays where it is.
+                self.counters.affinity_misses += 1;
+                return;
+            }
+            AffinityOutcome::New => {}
+        }
+        let key = key_of(self, task);
+        self.homes.used(key, agent, moment.sequence);
     }
 
     /// Notes that an agent's figures may have moved.
@@ -394,6 +441,7 @@ impl Swarm {
             how,
             named,
             overdue: false,
+            discarded: false,
             definition: None,
         };
         if matches!(how, How::Failed { .. } | How::Cancelled) {

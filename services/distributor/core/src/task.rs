@@ -6,6 +6,8 @@ use swarm_events::{
 };
 use uuid::Uuid;
 
+use crate::swarm::Settings;
+
 /// Largest payload that the state holds, in bytes. Above it the sequence of `submitted` is enough: the shell reads it when
 /// it assigns. A kibibyte keeps a million queued tasks within 1.5 GB and saves most assignments a read.
 pub const PAYLOAD_HELD_BYTES_MAX: usize = 1024;
@@ -108,6 +110,9 @@ pub(crate) struct More {
     pub(crate) progress_timeout_ms: Option<u64>,
     /// When the running attempt was last heard of.
     pub(crate) progressed_at: Timestamp,
+    /// When an attempt that had begun was taken away without being counted as failed: the task keeps its place in the
+    /// queue, and its queue limit begins anew then. 0: the limit counts from `queued_at`.
+    pub(crate) requeued_at: Timestamp,
     /// How often idle agents took it over.
     pub(crate) steals: u8,
     /// Number of the agent from which it was taken over, until it starts.
@@ -163,12 +168,46 @@ impl Task {
     pub(crate) fn outcome(&self) -> Option<&Outcome> {
         self.more.as_ref()?.outcome.as_ref()
     }
-    /// When the running attempt is taken away.
-    pub(crate) fn timeout_at(&self) -> Option<Timestamp> {
+    /// When the running attempt is taken away for its run limit.
+    pub(crate) fn run_timeout_at(&self) -> Option<Timestamp> {
         match &self.phase {
             Phase::Running(held) => Some(held.at.plus_millis(u64::from(self.timeout_ms))),
             _ => None,
         }
+    }
+    /// When the running attempt is taken away for want of progress.
+    pub(crate) fn progress_timeout_at(&self, settings: &Settings) -> Option<Timestamp> {
+        let Phase::Running(held) = &self.phase else {
+            return None;
+        };
+        let more = self.more.as_deref();
+        let limit = more
+            .and_then(|more| more.progress_timeout_ms)
+            .unwrap_or(settings.progress_timeout_ms);
+        // What an earlier attempt was heard of does not count.
+        let heard = more.map_or(held.at, |more| more.progressed_at.max(held.at));
+        (limit > 0).then(|| heard.plus_millis(limit))
+    }
+    /// When the running attempt is taken away, for whatever is due first.
+    pub(crate) fn timeout_at(&self, settings: &Settings) -> Option<Timestamp> {
+        let run = self.run_timeout_at().into_iter();
+        run.chain(self.progress_timeout_at(settings)).min()
+    }
+    /// From when its queue limit counts.
+    pub(crate) fn waits_from(&self) -> Timestamp {
+        match self.more.as_deref() {
+            Some(more) if more.requeued_at != Timestamp::ZERO => more.requeued_at,
+            _ => self.queued_at,
+        }
+    }
+    /// When it has waited too long for its start.
+    pub(crate) fn queue_timeout_at(&self, settings: &Settings) -> Option<Timestamp> {
+        if !matches!(self.phase, Phase::Queued | Phase::Assigned(_)) {
+            return None;
+        }
+        let own = self.more.as_deref().and_then(|more| more.queue_timeout_ms);
+        let limit = own.unwrap_or(settings.queue_timeout_ms);
+        (limit > 0).then(|| self.waits_from().plus_millis(limit))
     }
 }
 
@@ -204,6 +243,8 @@ pub(crate) struct Ended {
     pub(crate) named: u32,
     /// Past the horizon: forgotten when nobody names it any more.
     pub(crate) overdue: bool,
+    /// It was a dead letter, and a person has put it away.
+    pub(crate) discarded: bool,
     /// What a retry needs; failed and cancelled tasks only.
     pub(crate) definition: Option<Box<Task>>,
 }

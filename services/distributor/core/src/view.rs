@@ -93,14 +93,24 @@ pub struct TaskView {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub completed_at: Option<Timestamp>,
-    /// When the running attempt is taken away.
+    /// When the running attempt is taken away: at its run limit, or earlier for want of progress.
     pub timeout_at: Option<Timestamp>,
+    /// When it has waited too long for its start, by its own limit or the swarm's present setting. A change of that
+    /// setting moves it without touching the rows of queued tasks, of which there may be a million.
+    pub queue_timeout_at: Option<Timestamp>,
     /// Why it failed, was cancelled or rejected; while it lives, error of its last attempt.
     pub error: Option<String>,
     /// A person may look and retry.
     pub dead_lettered: bool,
+    /// It was a dead letter and is put away: it cannot be retried any more.
+    pub discarded: bool,
     /// The task whose end made this one fail.
     pub because_of: Option<TaskId>,
+    /// How that failure came here: the first cause first, `because_of` last. At most
+    /// [`swarm_events::task::FAILURE_PATH_MAX`]; empty if it failed by itself.
+    pub failure_path: Vec<TaskId>,
+    /// How often an idle agent has taken it over from a busy one.
+    pub steals: u32,
     /// Sequence of its `submitted`.
     pub submitted: u64,
     /// Sequence of the `completed` that ended it.
@@ -120,6 +130,12 @@ pub struct AgentView {
     pub running: Vec<TaskId>,
     /// Tasks assigned and not started, in the order of their assignments.
     pub waiting: Vec<TaskId>,
+    /// How many tasks it runs at once.
+    pub slots: u32,
+    /// How many tasks may wait at it beyond its slots.
+    pub waiting_limit: u32,
+    /// When the oldest of those that wait at it was assigned.
+    pub waiting_since: Option<Timestamp>,
     /// Tasks completed in its life.
     pub completed: u64,
     /// Attempts failed in its life.
