@@ -51,6 +51,8 @@ pub(crate) struct Agent {
     pub(crate) clock: Option<(u64, Timestamp)>,
     pub(crate) completed: u64,
     pub(crate) failed: u64,
+    /// Number of the last assignment in the swarm that went to it; 0 if none did.
+    pub(crate) turn: u64,
     /// Its figures in the last `measured` that named it.
     pub(crate) reported: AgentLoad,
 }

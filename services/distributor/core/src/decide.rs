@@ -1,8 +1,9 @@
-//! Answers to open marks, in the order in which they opened; then assignments.
+//! Answers to open marks, in the order in which they opened; then assignments; then steals, for those who still have nothing.
 
 mod answers;
 mod assign;
 mod commands;
+mod steal;
 
 use swarm_events::decider::Decision;
 
@@ -35,6 +36,12 @@ impl Distributor {
                 break;
             };
             self.assign(plan, swarm, end, out);
+        }
+        while out.len() < end {
+            let Some(&swarm) = plan.thieving.first() else {
+                break;
+            };
+            self.steal(plan, swarm, end, out);
         }
     }
 

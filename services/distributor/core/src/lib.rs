@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
 
+pub mod affinity;
 mod agent;
 mod check;
 mod decide;
@@ -31,7 +32,7 @@ use swarm_events::{
 pub use agent::{BARRED_MS, LAPSES_MAX, START_LIMIT_MS};
 pub use evolve::{QUEUE_RETRY_AFTER_MS, SUMS_MAX};
 pub use graph::GRAPH_PARTS_MS_MAX;
-pub use plan::{MEASURE_MS, Plan};
+pub use plan::{MEASURE_MS, Plan, STEAL_AFTER_MS, STEALS_MAX};
 pub use state::Distributor;
 pub use task::PAYLOAD_HELD_BYTES_MAX;
 pub use view::{AgentView, Counters, DependencyView, Status, TaskView, Touched};

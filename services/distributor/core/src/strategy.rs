@@ -1,4 +1,7 @@
 //! How an agent is chosen. To add an algorithm: a variant of `Algorithm`, a [`Strategy`] here, an arm in [`of`].
+//!
+//! Which task comes next is decided before, by rank alone, so that an algorithm never changes the order of tasks. Affinity
+//! is the one that looks at the task, too: at where the last one of its key went (`affinity`).
 
 use swarm_events::configuration::Algorithm;
 
@@ -9,27 +12,121 @@ pub struct Load {
     pub held: u32,
     /// Tasks that it runs at once, at least 1.
     pub slots: u32,
+    /// Number of the last assignment in the swarm that went to it; 0 if none did.
+    pub turn: u64,
 }
 
-/// Gives each agent an integer score; the lowest wins, ties go to the agent that joined first. A free slot always goes
-/// before a waiting place.
-pub trait Strategy {
-    /// The score of an agent with this load.
+/// Gives each agent an integer score; the lowest wins, ties go to the agent that joined first.
+pub trait Strategy: Sync {
+    /// The score of an agent with this load, below [`SURPLUS_WEIGHT_MAX`] if the algorithm gives surplus a weight.
     fn score(&self, load: Load) -> i64;
+    /// What each capability that an agent has beyond what the task needs adds to its score.
+    fn surplus_weight(&self) -> i64 {
+        0
+    }
+    /// Whether any free slot goes before any waiting place.
+    fn slots_first(&self) -> bool {
+        true
+    }
+    /// Whether tasks wait at agents at all.
+    fn fills_places(&self) -> bool {
+        true
+    }
 }
 
-/// The agent with the smallest share of its slots taken: in thousandths.
+/// Above every load in thousandths: the most slots and waiting places of an agent, at one slot, are two millions.
+pub const SURPLUS_WEIGHT_MAX: i64 = 10_000_000;
+
+/// The share of its slots that an agent has taken: in thousandths.
+const fn share(load: Load) -> i64 {
+    let slots = if load.slots == 0 { 1 } else { load.slots };
+    load.held as i64 * 1_000 / slots as i64
+}
+
+/// The agent with the smallest share of its slots taken.
 #[derive(Clone, Copy, Debug)]
 pub struct LeastLoaded;
 impl Strategy for LeastLoaded {
     fn score(&self, load: Load) -> i64 {
-        i64::from(load.held) * 1_000 / i64::from(load.slots.max(1))
+        share(load)
     }
 }
 
-/// The strategy of an algorithm.
+/// The agent whose last turn is longest ago, whatever its load: a circle over all that have a slot or a waiting place.
+#[derive(Clone, Copy, Debug)]
+pub struct RoundRobin;
+impl Strategy for RoundRobin {
+    fn score(&self, load: Load) -> i64 {
+        i64::try_from(load.turn).unwrap_or(i64::MAX)
+    }
+    fn slots_first(&self) -> bool {
+        false
+    }
+}
+
+/// The agent with the fewest capabilities that the task does not need, so that those who can more stay free for what only
+/// they can do; among equals by load.
+#[derive(Clone, Copy, Debug)]
+pub struct CapabilityMatch;
+impl Strategy for CapabilityMatch {
+    fn score(&self, load: Load) -> i64 {
+        share(load)
+    }
+    fn surplus_weight(&self) -> i64 {
+        SURPLUS_WEIGHT_MAX
+    }
+}
+
+/// By load, with free slots only: what is submitted last and urgent gets the next slot, because nothing waits at an agent
+/// before it.
+#[derive(Clone, Copy, Debug)]
+pub struct PriorityQueue;
+impl Strategy for PriorityQueue {
+    fn score(&self, load: Load) -> i64 {
+        share(load)
+    }
+    fn fills_places(&self) -> bool {
+        false
+    }
+}
+
+/// The strategy of an algorithm. Affinity's is that of the tasks whose own agent cannot take them.
 pub fn of(algorithm: Algorithm) -> &'static dyn Strategy {
     match algorithm {
-        _ => &LeastLoaded,
+        Algorithm::LeastLoaded | Algorithm::Affinity => &LeastLoaded,
+        Algorithm::RoundRobin => &RoundRobin,
+        Algorithm::CapabilityMatch => &CapabilityMatch,
+        Algorithm::PriorityQueue => &PriorityQueue,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm_events::configuration::{SLOTS_MAX, WAITING_MAX};
+
+    use super::*;
+
+    const fn load(held: u32, slots: u32, turn: u64) -> Load {
+        Load { held, slots, turn }
+    }
+
+    #[test]
+    fn least_loaded_compares_shares_and_not_counts() {
+        assert!(LeastLoaded.score(load(2, 4, 0)) < LeastLoaded.score(load(1, 1, 0)));
+        assert_eq!(
+            LeastLoaded.score(load(1, 2, 9)),
+            LeastLoaded.score(load(2, 4, 0))
+        );
+    }
+
+    #[test]
+    fn round_robin_looks_at_turns_alone() {
+        assert!(RoundRobin.score(load(9, 1, 3)) < RoundRobin.score(load(0, 1, 4)));
+    }
+
+    #[test]
+    fn no_load_outweighs_one_surplus_capability() {
+        let fullest = load(SLOTS_MAX + WAITING_MAX, 1, 0);
+        assert!(CapabilityMatch.score(fullest) < CapabilityMatch.surplus_weight());
     }
 }

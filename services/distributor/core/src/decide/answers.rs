@@ -1,7 +1,7 @@
 //! Answers of tasks, graphs, refusals and figures.
 
 use swarm_events::{
-    CommandId, GraphId, Subject,
+    AgentId, CommandId, GraphId, Subject,
     decider::Decision,
     subject::{SwarmVerb, TaskVerb},
     swarm::{Measured, SAMPLE_AGENTS_MAX},
@@ -27,6 +27,7 @@ pub(super) fn withdrawal(
     reason: WithdrawReason,
     force: bool,
     then: Then,
+    thief: Option<AgentId>,
 ) -> Option<Decision> {
     let agent = swarm.agents.get(held.agent as usize)?;
     let subject = Subject::Task(swarm.place, TaskVerb::Withdrawn, Some(agent.id));
@@ -36,7 +37,7 @@ pub(super) fn withdrawal(
         reason,
         force,
         then,
-        thief: None,
+        thief,
     };
     Some(
         Decision::new(subject, task.id.0, body)
@@ -104,7 +105,7 @@ impl Distributor {
                     return;
                 };
                 let (reason, force, then) = take_away(swarm, agent, task, held);
-                withdrawal(swarm, task, held, reason, force, then)
+                withdrawal(swarm, task, held, reason, force, then, None)
             }
             Phase::Ending => Some(ending(swarm, task)),
             _ if swarm.life != Life::Running => Some(cancelled(swarm, task, STOPPING)),

@@ -1,7 +1,7 @@
 //! Assignments: the best-ranked task that finds an agent, to the best-scored agent that can take it.
 
 use swarm_events::{
-    Subject,
+    AgentId, Subject,
     decider::{Decision, Hydrate},
     subject::TaskVerb,
     task::{Assigned, Candidate, Carried, DependencyType},
@@ -10,7 +10,8 @@ use swarm_events::{
 use crate::{
     plan::{
         Mark, Plan,
-        ready::{AgentKey, Match},
+        kinds::AgentKey,
+        ready::{Match, Promise},
     },
     state::Distributor,
     swarm::Swarm,
@@ -26,9 +27,14 @@ impl Distributor {
             let found = plan
                 .swarms
                 .get_mut(number as usize)
-                .and_then(|p| p.next_match());
+                .and_then(|p| p.next_match(swarm));
             let Some(found) = found else {
                 break;
+            };
+            let promise = Promise {
+                task: found.task,
+                agent: found.agent,
+                affinity: found.affinity,
             };
             let (task, agent) = (found.task, found.agent);
             let Some(decision) = assignment(swarm, found) else {
@@ -36,12 +42,7 @@ impl Distributor {
             };
             out.push(decision);
             if let Some(plan) = plan.swarms.get_mut(number as usize) {
-                if let Some(task) = plan.task_mut(task) {
-                    task.promised = Some(agent);
-                }
-                if let Some(agent) = plan.agents.get_mut(agent as usize) {
-                    agent.promised += 1;
-                }
+                plan.promise(&promise, swarm.turns);
             }
             plan.depart(self, Mark::Task(number, task), 1);
             plan.refresh_agent(self, number, agent);
@@ -74,8 +75,8 @@ fn assignment(swarm: &Swarm, found: Match) -> Option<Decision> {
         algorithm: swarm.settings.algorithm,
         candidates: found.candidates.iter().filter_map(candidate).collect(),
         passed_over: found.passed_over,
-        affinity: None,
-        stolen_from: None,
+        affinity: found.affinity.map(|(_, outcome)| outcome),
+        stolen_from: stolen_from(swarm, task),
         queued_at: Some(task.queued_at),
     };
     let subject = Subject::Task(swarm.place, TaskVerb::Assigned, Some(agent.id));
@@ -84,6 +85,11 @@ fn assignment(swarm: &Swarm, found: Match) -> Option<Decision> {
         .caused_by(task.event);
     decision.hydrate = hydrate(swarm, task);
     Some(decision)
+}
+
+fn stolen_from(swarm: &Swarm, task: &Task) -> Option<AgentId> {
+    let from = task.more.as_ref()?.stolen_from?;
+    Some(swarm.agents.get(from as usize)?.id)
 }
 
 /// What the shell must look up: a payload that the state does not hold, and results of data dependencies.

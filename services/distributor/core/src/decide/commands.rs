@@ -99,6 +99,7 @@ fn cancel(swarm: &Swarm, command: &Command) -> Result<Decision, Problem> {
             WithdrawReason::Cancelled,
             true,
             Then::End,
+            None,
         )
     });
     Ok(decision.unwrap_or_else(|| cancelled(swarm, task, &command.reason())))

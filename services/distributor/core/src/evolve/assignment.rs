@@ -110,6 +110,11 @@ impl Distributor {
             at: moment.now,
             agent,
         };
+        state.turns += 1;
+        if let Some(agent) = state.agents.get_mut(agent as usize) {
+            agent.turn = state.turns;
+        }
+        state.note_affinity(at, agent, assigned.affinity, moment);
         state.set_phase(at, Phase::Assigned(held), moment, trace);
         Verdict::Applied
     }
@@ -194,6 +199,9 @@ impl Distributor {
         if let Some(task) = state.tasks.get_mut(at) {
             task.attempts = task.attempts.saturating_add(1);
             task.started_at = moment.now;
+            if let Some(more) = &mut task.more {
+                more.stolen_from = None;
+            }
         }
         let held = Held {
             assignment: event.assignment,
@@ -292,6 +300,14 @@ impl Distributor {
         }
         if started && !event.force && !planted::is(Bug::WithdrawsTheStarted) {
             return Verdict::Void("started");
+        }
+        if event.reason == WithdrawReason::Steal {
+            state.counters.steals += 1;
+            if let Some(task) = state.tasks.get_mut(at) {
+                let more = task.more_mut();
+                more.steals = more.steals.saturating_add(1);
+                more.stolen_from = Some(agent);
+            }
         }
         if event.reason == WithdrawReason::StartLimit
             && let Some(found) = state.agents.get_mut(agent as usize)
@@ -426,6 +442,8 @@ impl Distributor {
             more.outcome = None;
             more.because_of = None;
             more.bad_result = false;
+            more.steals = 0;
+            more.stolen_from = None;
         }
         if ended.named > 0 {
             task.more_mut().named = ended.named;

@@ -157,6 +157,7 @@ impl Swarm {
                     clock: None,
                     completed: 0,
                     failed: 0,
+                    turn: 0,
                     reported: AgentLoad::default(),
                 });
                 self.agent_numbers.insert(id, at);

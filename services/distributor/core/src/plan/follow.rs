@@ -1,5 +1,8 @@
 //! Keeps the plan in step with the fold.
 
+use swarm_events::Timestamp;
+
+use super::{ready::SwarmPlan, steal};
 use crate::{
     plan::{Demand, Mark, Plan},
     state::Distributor,
@@ -51,6 +54,13 @@ impl Plan {
 
     /// Timers that have passed.
     fn ring(&mut self, state: &Distributor) {
+        while let Some(&(when, swarm)) = self.steal_timers.first() {
+            if when > state.head.now {
+                break;
+            }
+            self.set_steal_timer(swarm, None);
+            self.thieving.insert(swarm);
+        }
         while let Some(&(when, mark)) = self.timers.first() {
             if when > state.head.now {
                 break;
@@ -111,16 +121,28 @@ impl Plan {
 
     /// A place that was promised for a task is promised no more.
     fn release(&mut self, state: &Distributor, swarm: u32, at: u32) {
+        let taken = self
+            .swarms
+            .get_mut(swarm as usize)
+            .and_then(|plan| plan.take_back(at));
+        if let Some(agent) = taken {
+            self.refresh_agent(state, swarm, agent);
+        }
+    }
+
+    /// Sets when it is looked again for something to take over.
+    pub(crate) fn set_steal_timer(&mut self, swarm: u32, when: Option<Timestamp>) {
         let Some(plan) = self.swarms.get_mut(swarm as usize) else {
             return;
         };
-        let Some(agent) = plan.task_mut(at).and_then(|task| task.promised.take()) else {
-            return;
-        };
-        if let Some(entry) = plan.agents.get_mut(agent as usize) {
-            entry.promised = entry.promised.saturating_sub(1);
+        let when = when.unwrap_or(Timestamp::ZERO);
+        let before = std::mem::replace(&mut plan.steal_at, when);
+        if before != Timestamp::ZERO {
+            self.steal_timers.remove(&(before, swarm));
         }
-        self.refresh_agent(state, swarm, agent);
+        if when != Timestamp::ZERO {
+            self.steal_timers.insert((when, swarm));
+        }
     }
 
     /// Figures are written at the most once a second: once a timer runs, nothing more is to be looked at.
@@ -140,13 +162,11 @@ impl Plan {
         while self.swarms.len() <= number as usize {
             self.swarms.push(super::ready::SwarmPlan::default());
         }
+        if let Some(plan) = self.swarms.get_mut(number as usize) {
+            plan.configure(&swarm.settings, swarm.life);
+        }
         for agent in 0..swarm.agents.len() as u32 {
             self.judge(state, number, agent);
-        }
-        if let Some(plan) = self.swarms.get_mut(number as usize) {
-            plan.priority_step_ms = swarm.settings.priority_step_ms;
-            plan.active = swarm.life == Life::Running;
-            plan.fix_all_heads();
         }
         if swarm.life != Life::Running {
             self.sweeps.insert(number, 0);
@@ -205,6 +225,10 @@ impl Plan {
         let ready = task.filter(|_| demand.ready);
         if let Some(swarm) = state.swarm(swarm) {
             plan.set_ready(at, ready, swarm);
+            let free = task.filter(|_| entry.under_way == 0 && demand.due.is_none());
+            let place = free.and_then(|task| steal::waiting(swarm, task));
+            let class = task.map_or("", |task| swarm.classes.get(task.class));
+            plan.set_waiting(at, place, class);
         }
         self.place(&mut entry, mark, demand);
         if let Some(plan) = self.swarms.get_mut(swarm as usize) {
@@ -221,17 +245,18 @@ impl Plan {
         else {
             return;
         };
-        let Some(settings) = state.swarm(swarm).map(|s| &s.settings) else {
-            return;
-        };
+        let busy = known.running.len() >= known.slots as usize;
+        let mut turned = false;
         if let Some(plan) = self.swarms.get_mut(swarm as usize) {
-            plan.set_load(agent, known, crate::strategy::of(settings.algorithm));
+            plan.set_load(agent, known);
+            turned = plan.set_busy(agent, busy);
         }
-        if let Some(&(_, first)) = known.waiting.first() {
-            self.refresh_task(state, swarm, first);
-        } else {
-            self.refresh_assignable(swarm);
+        // The first one's timer; all of them, if they may now be taken over, or no more.
+        let look = if turned { known.waiting.len() } else { 1 };
+        for &(_, at) in known.waiting.iter().take(look) {
+            self.refresh_task(state, swarm, at);
         }
+        self.refresh_assignable(swarm);
     }
 
     pub(crate) fn refresh_assignable(&mut self, swarm: u32) {
@@ -248,6 +273,13 @@ impl Plan {
             if let Some(plan) = self.swarms.get_mut(swarm as usize) {
                 plan.listed = assignable;
             }
+        }
+        if self
+            .swarms
+            .get(swarm as usize)
+            .is_some_and(SwarmPlan::may_steal)
+        {
+            self.thieving.insert(swarm);
         }
     }
 }

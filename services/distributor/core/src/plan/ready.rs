@@ -1,23 +1,28 @@
 //! Which queued task is next, and which agent can take it.
 //!
 //! Tasks wait in one ordered queue for each class (set of required capabilities) and priority; the queues' heads are
-//! ordered by rank. Agents with the same capabilities are one kind; a kind orders those with a place by score. An
-//! assignment looks at the first head and at the first agent of each kind that has what the class needs: its cost does
-//! not grow with the number of tasks or agents.
+//! ordered by rank. An assignment looks at the first head and at the first agents of the kinds that have what the class
+//! needs (`kinds`): its cost does not grow with the number of tasks or agents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_events::{
     Timestamp,
-    task::{CANDIDATES_MAX, PassedOver},
+    configuration::Algorithm,
+    task::{AffinityOutcome, CANDIDATES_MAX, PassedOver},
 };
 
+use super::{
+    kinds::{AgentKey, AgentPlan, Kind, Standing, Tally, fitted},
+    steal::Waiting,
+};
 use crate::{
-    agent::{Agent, Health, LAPSES_MAX, Membership, has},
+    affinity::{Key, key_of},
+    agent::{Agent, Health, Membership, has},
     check::of_class,
     plan::Entry,
-    strategy::{Load, Strategy},
-    swarm::Swarm,
+    strategy::{self, Strategy},
+    swarm::{Life, Settings, Swarm, rank},
     task::Task,
 };
 
@@ -27,51 +32,34 @@ const PRIORITIES: usize = 10;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TaskPlan {
     pub(crate) entry: Entry,
+    /// The agent that an assignment or a steal under way keeps a place of.
     pub(crate) promised: Option<u32>,
     /// Where it waits, if it is ready.
     ready: Option<(u32, u8, Timestamp, u64)>,
 }
 
-/// The order of agents with a place: free slots first, then score, then who joined first.
-pub(crate) type AgentKey = (u8, i64, u64);
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Standing {
-    #[default]
-    Out,
-    Unhealthy,
-    Unresponsive,
-    Full,
-    Free(AgentKey),
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct AgentPlan {
-    kind: Option<u32>,
-    standing: Standing,
-    pub(crate) promised: u32,
-}
-
 #[derive(Debug, Default)]
-struct Kind {
-    capabilities: Box<[Box<str>]>,
-    members: u32,
-    unhealthy: u32,
-    unresponsive: u32,
-    full: u32,
-    free: BTreeSet<(AgentKey, u32)>,
-    /// Classes whose tasks its agents can take.
-    classes: Vec<u32>,
-}
-
-#[derive(Debug, Default)]
-struct Class {
-    text: Box<str>,
-    kinds: Vec<u32>,
+pub(crate) struct Class {
+    text: Option<Box<str>>,
+    /// How many capabilities it needs.
+    pub(crate) needs: usize,
+    pub(crate) kinds: Vec<u32>,
+    /// It has many kinds, and keeps those with a place ordered by their first agent, and the sums over all of them.
+    pub(crate) indexed: bool,
+    pub(crate) best: BTreeSet<(AgentKey, u32)>,
+    pub(crate) tally: Tally,
     queues: [BTreeSet<(Timestamp, u64, u32)>; PRIORITIES],
     heads: [Option<(i64, u64)>; PRIORITIES],
     /// No agent that could take its tasks has a place: its heads are out of the order until one has.
-    blocked: bool,
+    pub(crate) blocked: bool,
+    /// Tasks that idle agents may take over: rank, sequence of the submission, task.
+    pub(crate) waiting: BTreeSet<(i64, u64, u32)>,
+}
+impl Class {
+    /// Its text; `None` while its number stands for no class.
+    pub(crate) fn words(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -81,15 +69,33 @@ pub(crate) struct SwarmPlan {
     pub(crate) listed: bool,
     /// Whether its figures have a mark already.
     pub(crate) measuring: bool,
+    /// When it is next looked for tasks that idle agents may take over; zero if that is not due by time.
+    pub(crate) steal_at: Timestamp,
+    pub(crate) algorithm: Algorithm,
     pub(crate) priority_step_ms: u64,
     tasks: Vec<TaskPlan>,
     pub(crate) agents: Vec<AgentPlan>,
-    kinds: Vec<Kind>,
-    kind_numbers: BTreeMap<Box<[Box<str>]>, u32>,
-    classes: Vec<Class>,
-    members: u32,
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) kind_numbers: BTreeMap<Box<[Box<str>]>, u32>,
+    pub(crate) classes: Vec<Class>,
+    pub(crate) members: u32,
+    /// Agents with a free slot.
+    pub(crate) idle: u32,
+    /// Tasks held by and promised to the agents that are given work, and their slots.
+    pub(crate) held_total: u64,
+    pub(crate) slots_total: u64,
     /// Rank, sequence of the submission, class, index of the priority.
     pub(crate) heads: BTreeSet<(i64, u64, u32, u8)>,
+    /// Where each task that idle agents may take over stands.
+    pub(crate) waiting: BTreeMap<u32, Waiting>,
+    pub(crate) waiting_classes: BTreeSet<u32>,
+    /// Promises under way, and the number of the last assignment among them.
+    promises: u32,
+    turn: u64,
+    /// Keys whose first assignment is under way: agent, and how many decisions rely on it.
+    homes: BTreeMap<Key, (u32, u32)>,
+    /// The key that each of these decisions relies on, by task.
+    keys: BTreeMap<u32, Key>,
 }
 
 /// What an assignment is to be made of.
@@ -99,6 +105,7 @@ pub(crate) struct Match {
     /// Agent numbers and scores, the chosen one first.
     pub(crate) candidates: Vec<(AgentKey, u32)>,
     pub(crate) passed_over: BTreeMap<PassedOver, u32>,
+    pub(crate) affinity: Option<(Key, AffinityOutcome)>,
 }
 
 impl SwarmPlan {
@@ -114,6 +121,27 @@ impl SwarmPlan {
             self.tasks.resize(at + 1, TaskPlan::default());
         }
         &mut self.tasks[at]
+    }
+    pub(crate) fn strategy(&self) -> &'static dyn Strategy {
+        strategy::of(self.algorithm)
+    }
+
+    /// Takes over settings. Each agent is to be judged anew after it.
+    pub(crate) fn configure(&mut self, settings: &Settings, life: Life) {
+        if self.algorithm != settings.algorithm {
+            // They stand by the old rules: out, before the rules change.
+            for at in 0..self.agents.len() as u32 {
+                self.stand(at, Standing::Out);
+            }
+            self.algorithm = settings.algorithm;
+        }
+        self.active = life == Life::Running;
+        if self.priority_step_ms != settings.priority_step_ms {
+            self.priority_step_ms = settings.priority_step_ms;
+            for class in 0..self.classes.len() as u32 {
+                self.fix_heads(class);
+            }
+        }
     }
 
     /// Puts a task into its queue, or takes it out.
@@ -141,32 +169,32 @@ impl SwarmPlan {
     }
 
     /// The class of that number with that text: numbers are used again when a class has no task left.
-    fn ensure_class(&mut self, class: u32, text: &str) {
+    pub(crate) fn ensure_class(&mut self, class: u32, text: &str) {
         while self.classes.len() <= class as usize {
-            // No class has this text, so that the first use fills it in.
-            let text = "\n".into();
-            self.classes.push(Class {
-                text,
-                ..Class::default()
-            });
+            self.classes.push(Class::default());
         }
-        if &*self.classes[class as usize].text == text {
+        if self.classes[class as usize].words() == Some(text) {
             return;
         }
-        for kind in &mut self.kinds {
+        for &kind in &self.classes[class as usize].kinds {
+            let kind = &mut self.kinds[kind as usize];
             kind.classes.retain(|c| *c != class);
-        }
-        let mut kinds = Vec::new();
-        for (number, kind) in (0u32..).zip(&mut self.kinds) {
-            if of_class(text).all(|word| has(&kind.capabilities, word)) {
-                kinds.push(number);
-                kind.classes.push(class);
-            }
+            kind.indexed.retain(|c| *c != class);
         }
         let fresh = &mut self.classes[class as usize];
-        fresh.text = text.into();
-        fresh.kinds = kinds;
+        fresh.text = Some(text.into());
+        fresh.needs = of_class(text).count();
+        fresh.kinds.clear();
+        fresh.indexed = false;
+        fresh.best.clear();
+        fresh.tally = Tally::default();
         fresh.blocked = false;
+        for number in 0..self.kinds.len() as u32 {
+            let have = &self.kinds[number as usize].capabilities;
+            if of_class(text).all(|word| has(have, word)) {
+                self.link(class, number);
+            }
+        }
     }
 
     fn fix_head(&mut self, class: u32, priority: u8) {
@@ -177,11 +205,8 @@ impl SwarmPlan {
             .first()
             .filter(|_| !waiting.blocked);
         let head = first.map(|&(queued_at, sequence, _)| {
-            let boost = i64::try_from(self.priority_step_ms)
-                .unwrap_or(i64::MAX)
-                .saturating_mul(1_000)
-                .saturating_mul(i64::from(priority) + 1);
-            (queued_at.as_micros().saturating_sub(boost), sequence)
+            let rank = rank(queued_at, priority + 1, self.priority_step_ms);
+            (rank, sequence)
         });
         let before = std::mem::replace(&mut waiting.heads[priority as usize], head);
         if before == head {
@@ -195,170 +220,150 @@ impl SwarmPlan {
         }
     }
 
-    fn fix_heads(&mut self, class: u32) {
+    pub(crate) fn fix_heads(&mut self, class: u32) {
         for priority in 0..PRIORITIES as u8 {
             self.fix_head(class, priority);
         }
     }
-    /// The weight of a priority changed.
-    pub(crate) fn fix_all_heads(&mut self) {
-        for class in 0..self.classes.len() as u32 {
-            self.fix_heads(class);
-        }
-    }
-
-    /// An agent joined, or joined again, perhaps with other capabilities.
-    pub(crate) fn join(&mut self, at: u32, agent: &Agent) {
-        self.stand(at, Standing::Out);
-        let kind = match self.kind_numbers.get(&agent.capabilities) {
-            Some(&kind) => kind,
-            None => self.add_kind(agent),
-        };
-        self.agent_or_new(at).kind = Some(kind);
-    }
-
-    fn add_kind(&mut self, agent: &Agent) -> u32 {
-        let number = self.kinds.len() as u32;
-        self.kind_numbers.insert(agent.capabilities.clone(), number);
-        let mut kind = Kind {
-            capabilities: agent.capabilities.clone(),
-            ..Kind::default()
-        };
-        for (class, waiting) in (0u32..).zip(&mut self.classes) {
-            if &*waiting.text != "\n" && agent.has_all(of_class(&waiting.text)) {
-                waiting.kinds.push(number);
-                kind.classes.push(class);
-            }
-        }
-        self.kinds.push(kind);
-        number
-    }
-
-    fn agent_or_new(&mut self, at: u32) -> &mut AgentPlan {
-        let at = at as usize;
-        if self.agents.len() <= at {
-            self.agents.resize(at + 1, AgentPlan::default());
-        }
-        &mut self.agents[at]
-    }
-
-    /// Puts an agent where its state, its load and what is promised to it belong.
-    pub(crate) fn set_load(&mut self, at: u32, agent: &Agent, strategy: &dyn Strategy) {
-        let promised = self.agent_or_new(at).promised;
-        let held = (agent.running.len() + agent.waiting.len()) as u32 + promised;
-        let standing = if agent.membership != Membership::Member {
-            Standing::Out
-        } else if agent.health != Health::Well {
-            Standing::Unhealthy
-        } else if agent.lapses >= LAPSES_MAX {
-            Standing::Unresponsive
-        } else if held >= agent.slots.saturating_add(agent.places) {
-            Standing::Full
-        } else {
-            let score = strategy.score(Load {
-                held,
-                slots: agent.slots,
-            });
-            Standing::Free((u8::from(held >= agent.slots), score, agent.joined))
-        };
-        self.stand(at, standing);
-    }
-
-    fn stand(&mut self, at: u32, standing: Standing) {
-        let entry = self.agent_or_new(at);
-        let before = std::mem::replace(&mut entry.standing, standing);
-        let Some(kind) = entry.kind.filter(|_| before != standing) else {
-            return;
-        };
-        let Some(state) = self.kinds.get_mut(kind as usize) else {
-            return;
-        };
-        match before {
-            Standing::Out => {}
-            Standing::Unhealthy => state.unhealthy -= 1,
-            Standing::Unresponsive => state.unresponsive -= 1,
-            Standing::Full => state.full -= 1,
-            Standing::Free(key) => {
-                state.free.remove(&(key, at));
-            }
-        }
-        let had_none = state.free.is_empty();
-        match standing {
-            Standing::Out => {}
-            Standing::Unhealthy => state.unhealthy += 1,
-            Standing::Unresponsive => state.unresponsive += 1,
-            Standing::Full => state.full += 1,
-            Standing::Free(key) => {
-                state.free.insert((key, at));
-            }
-        }
-        let (was, is) = (before != Standing::Out, standing != Standing::Out);
-        if was != is {
-            let step = |n: &mut u32| if is { *n += 1 } else { *n -= 1 };
-            step(&mut state.members);
-            step(&mut self.members);
-        }
-        if had_none && matches!(standing, Standing::Free(_)) {
-            self.unblock(kind);
-        }
-    }
-
-    fn unblock(&mut self, kind: u32) {
-        let classes = std::mem::take(&mut self.kinds[kind as usize].classes);
-        for &class in &classes {
-            let waiting = &mut self.classes[class as usize];
-            if waiting.blocked {
-                waiting.blocked = false;
-                self.fix_heads(class);
-            }
-        }
-        self.kinds[kind as usize].classes = classes;
-    }
 
     /// The next task and its agent, if any agent with a place can take any of the tasks that wait.
-    pub(crate) fn next_match(&mut self) -> Option<Match> {
+    pub(crate) fn next_match(&mut self, swarm: &Swarm) -> Option<Match> {
         loop {
             let &(_, _, class, priority) = self.heads.first()?;
-            let waiting = self.classes.get(class as usize)?;
-            let mut free: Vec<(AgentKey, u32)> = Vec::with_capacity(CANDIDATES_MAX);
-            for &kind in &waiting.kinds {
-                free.extend(self.kinds[kind as usize].free.iter().take(CANDIDATES_MAX));
-            }
-            if waiting.kinds.len() > 1 {
-                free.sort_unstable();
-                free.truncate(CANDIDATES_MAX);
-            }
-            let Some(&(_, agent)) = free.first() else {
-                self.classes[class as usize].blocked = true;
+            let mut candidates = self.candidates(class);
+            let Some(&(_, mut agent)) = candidates.first() else {
+                self.classes.get_mut(class as usize)?.blocked = true;
                 self.fix_heads(class);
                 continue;
             };
-            let &(_, _, task) = waiting.queues[priority as usize].first()?;
+            let &(_, _, at) = self.classes.get(class as usize)?.queues[priority as usize].first()?;
+            let task = swarm.tasks.get(at)?;
+            let stolen = task
+                .more
+                .as_ref()
+                .is_some_and(|more| more.stolen_from.is_some());
+            let affinity = (self.algorithm == Algorithm::Affinity).then(|| key_of(swarm, task));
+            let affinity = affinity.map(|key| (key, self.home(swarm, task, key, stolen)));
+            let preferred = match affinity {
+                Some((_, Home::Here(at))) => Some(at),
+                // It was taken from a busy agent for an idle one.
+                None if stolen && !self.strategy().slots_first() => {
+                    self.idle_for(class).map(|(_, at)| at)
+                }
+                _ => None,
+            };
+            if let Some(preferred) = preferred {
+                agent = preferred;
+                self.put_first(class, preferred, &mut candidates);
+            }
             return Some(Match {
-                task,
+                task: at,
                 agent,
-                candidates: free,
-                passed_over: self.passed_over(waiting),
+                candidates,
+                passed_over: self.passed_over(class),
+                affinity: affinity.map(|(key, home)| (key, home.outcome())),
             });
         }
     }
 
-    fn passed_over(&self, class: &Class) -> BTreeMap<PassedOver, u32> {
-        let (mut able, mut full, mut unhealthy, mut unresponsive) = (0, 0, 0, 0);
-        for &kind in &class.kinds {
-            let kind = &self.kinds[kind as usize];
-            able += kind.members;
-            full += kind.full;
-            unhealthy += kind.unhealthy;
-            unresponsive += kind.unresponsive;
+    fn put_first(&self, class: u32, agent: u32, candidates: &mut Vec<(AgentKey, u32)>) {
+        if let Some(found) = candidates.iter().position(|&(_, at)| at == agent) {
+            candidates[..=found].rotate_right(1);
+            return;
         }
-        let all = [
-            (PassedOver::Capability, self.members - able),
-            (PassedOver::Full, full),
-            (PassedOver::Unhealthy, unhealthy),
-            (PassedOver::Unresponsive, unresponsive),
-        ];
-        all.into_iter().filter(|(_, count)| *count > 0).collect()
+        let Some(AgentPlan {
+            kind: Some(kind),
+            standing: Standing::Free { key, .. },
+            ..
+        }) = self.agents.get(agent as usize)
+        else {
+            return;
+        };
+        let fit = self.fit(class, self.kinds[*kind as usize].capabilities.len());
+        candidates.insert(0, (fitted(*key, fit), agent));
+        candidates.truncate(CANDIDATES_MAX);
+    }
+
+    /// Where the last task of a key went, and whether this one may go there.
+    fn home(&self, swarm: &Swarm, task: &Task, key: Key, stolen: bool) -> Home {
+        let under_way = self.homes.get(&key).map(|&(agent, _)| agent);
+        let Some(at) = under_way.or_else(|| swarm.homes.get(key)) else {
+            return Home::None;
+        };
+        let needed = swarm.classes.get(task.class);
+        let fit = |agent: &&Agent| {
+            agent.membership == Membership::Member
+                && agent.health != Health::Failed
+                && agent.has_all(of_class(needed))
+        };
+        if swarm.agents.get(at as usize).filter(fit).is_none() {
+            return Home::None;
+        }
+        match self.may_have_more(at, stolen) {
+            Some(_) => Home::Here(at),
+            None => Home::Busy,
+        }
+    }
+
+    /// Notes an assignment under way.
+    pub(crate) fn promise(&mut self, found: &Promise, turns: u64) {
+        self.promises += 1;
+        self.task_or_new(found.task).promised = Some(found.agent);
+        self.turn = self.turn.max(turns) + 1;
+        let turn = self.turn;
+        if let Some(agent) = self.agents.get_mut(found.agent as usize) {
+            agent.promised += 1;
+            agent.turn = turn;
+        }
+        let (Some((key, outcome)), agent) = (found.affinity, found.agent) else {
+            return;
+        };
+        // The first one of a key under way says where its home will be; those after it rely on that.
+        let home = match outcome {
+            AffinityOutcome::New => Some(self.homes.entry(key).or_insert((agent, 0))),
+            AffinityOutcome::Hit => self.homes.get_mut(&key),
+            AffinityOutcome::Miss => None,
+        };
+        if let Some(home) = home {
+            if outcome == AffinityOutcome::New {
+                home.0 = agent;
+            }
+            home.1 += 1;
+            self.keys.insert(found.task, key);
+        }
+    }
+
+    /// Keeps a slot of an idle agent for a task that is being taken over.
+    pub(crate) fn reserve(&mut self, task: u32, thief: u32) {
+        self.promises += 1;
+        self.task_or_new(task).promised = Some(thief);
+        if let Some(agent) = self.agents.get_mut(thief as usize) {
+            agent.promised += 1;
+        }
+    }
+
+    /// Takes back what was promised for a task. The agent's load is to be set after it.
+    pub(crate) fn take_back(&mut self, task: u32) -> Option<u32> {
+        let agent = self.task_mut(task)?.promised.take()?;
+        self.promises = self.promises.saturating_sub(1);
+        if self.promises == 0 {
+            self.turn = 0;
+        }
+        if let Some(entry) = self.agents.get_mut(agent as usize) {
+            entry.promised = entry.promised.saturating_sub(1);
+            if entry.promised == 0 {
+                entry.turn = 0;
+            }
+        }
+        if let Some(key) = self.keys.remove(&task)
+            && let Some(home) = self.homes.get_mut(&key)
+        {
+            home.1 -= 1;
+            if home.1 == 0 {
+                self.homes.remove(&key);
+            }
+        }
+        Some(agent)
     }
 
     /// When the task that has waited longest was queued.
@@ -383,5 +388,32 @@ impl SwarmPlan {
             .flat_map(|class| &class.queues)
             .map(|queue| queue.len() as u64)
             .sum()
+    }
+}
+
+/// An assignment that is being decided on.
+pub(crate) struct Promise {
+    pub(crate) task: u32,
+    pub(crate) agent: u32,
+    pub(crate) affinity: Option<(Key, AffinityOutcome)>,
+}
+
+/// Where the last task of a key went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Home {
+    /// It may go there, too.
+    Here(u32),
+    /// That agent cannot take it now.
+    Busy,
+    /// Nowhere, or to an agent that is no more, or cannot do this one.
+    None,
+}
+impl Home {
+    const fn outcome(self) -> AffinityOutcome {
+        match self {
+            Self::Here(_) => AffinityOutcome::Hit,
+            Self::Busy => AffinityOutcome::Miss,
+            Self::None => AffinityOutcome::New,
+        }
     }
 }

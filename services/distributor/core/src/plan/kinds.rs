@@ -1,0 +1,394 @@
+//! Where each agent stands. Agents with the same capabilities are one kind; a kind orders those with a place by score.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use swarm_events::task::{CANDIDATES_MAX, PassedOver};
+
+use super::ready::SwarmPlan;
+use crate::{
+    affinity,
+    agent::{Agent, Health, LAPSES_MAX, Membership},
+    check::of_class,
+    strategy::Load,
+};
+
+/// Up to so many kinds that can take a class are looked at one by one; above it the class keeps them ordered. Most swarms
+/// have a handful, and keeping an order costs more than looking at those.
+pub(crate) const KINDS_SCANNED_MAX: usize = 8;
+
+/// The order of agents with a place: free slots first where the algorithm wants that, then score, then who joined first.
+pub(crate) type AgentKey = (u8, i64, u64);
+
+/// The key of an agent for a class of which it has `surplus` capabilities more than needed.
+pub(crate) const fn fitted(key: AgentKey, fit: i64) -> AgentKey {
+    (key.0, key.1.saturating_add(fit), key.2)
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Not a member.
+    #[default]
+    Out,
+    Unhealthy,
+    Unresponsive,
+    /// Without a place for another task.
+    Full,
+    Free {
+        key: AgentKey,
+        /// A slot is free, and not just a waiting place.
+        slot: bool,
+    },
+}
+impl Standing {
+    const fn has_slot(self) -> bool {
+        matches!(self, Self::Free { slot: true, .. })
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AgentPlan {
+    pub(crate) kind: Option<u32>,
+    pub(crate) standing: Standing,
+    /// Tasks that are promised to it: assignments and steals under way.
+    pub(crate) promised: u32,
+    /// Number of the last assignment under way to it; 0 if there is none.
+    pub(crate) turn: u64,
+    /// Tasks held and promised, and slots, as they count in the swarm's totals.
+    counted: (u32, u32),
+    /// All its slots run something.
+    busy: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Kind {
+    pub(crate) capabilities: Box<[Box<str>]>,
+    pub(crate) members: u32,
+    pub(crate) unhealthy: u32,
+    pub(crate) unresponsive: u32,
+    pub(crate) full: u32,
+    pub(crate) free: BTreeSet<(AgentKey, u32)>,
+    /// Those of `free` with a free slot, where `free` is not ordered by that.
+    idle: BTreeSet<(AgentKey, u32)>,
+    /// Classes whose tasks its agents can take.
+    pub(crate) classes: Vec<u32>,
+    /// Those of them that keep their kinds ordered.
+    pub(crate) indexed: Vec<u32>,
+}
+
+impl SwarmPlan {
+    /// An agent joined, or joined again, perhaps with other capabilities.
+    pub(crate) fn join(&mut self, at: u32, agent: &Agent) {
+        self.stand(at, Standing::Out);
+        let kind = match self.kind_numbers.get(&agent.capabilities) {
+            Some(&kind) => kind,
+            None => self.add_kind(agent),
+        };
+        self.agent_or_new(at).kind = Some(kind);
+    }
+
+    fn add_kind(&mut self, agent: &Agent) -> u32 {
+        let number = self.kinds.len() as u32;
+        self.kind_numbers.insert(agent.capabilities.clone(), number);
+        self.kinds.push(Kind {
+            capabilities: agent.capabilities.clone(),
+            ..Kind::default()
+        });
+        for class in 0..self.classes.len() as u32 {
+            if self.classes[class as usize]
+                .words()
+                .is_some_and(|text| agent.has_all(of_class(text)))
+            {
+                self.link(class, number);
+            }
+        }
+        number
+    }
+
+    fn agent_or_new(&mut self, at: u32) -> &mut AgentPlan {
+        let at = at as usize;
+        if self.agents.len() <= at {
+            self.agents.resize(at + 1, AgentPlan::default());
+        }
+        &mut self.agents[at]
+    }
+
+    /// Puts an agent where its state, its load and what is promised to it belong.
+    pub(crate) fn set_load(&mut self, at: u32, agent: &Agent) {
+        let (promised, turn) = {
+            let entry = self.agent_or_new(at);
+            (entry.promised, entry.turn)
+        };
+        let held = (agent.running.len() + agent.waiting.len()) as u32 + promised;
+        let strategy = self.strategy();
+        let places = if strategy.fills_places() {
+            agent.places
+        } else {
+            0
+        };
+        let slot = held < agent.slots;
+        let standing = if agent.membership != Membership::Member {
+            Standing::Out
+        } else if agent.health != Health::Well {
+            Standing::Unhealthy
+        } else if agent.lapses >= LAPSES_MAX {
+            Standing::Unresponsive
+        } else if held >= agent.slots.saturating_add(places) {
+            Standing::Full
+        } else {
+            let score = strategy.score(Load {
+                held,
+                slots: agent.slots,
+                turn: agent.turn.max(turn),
+            });
+            let waits = u8::from(strategy.slots_first() && !slot);
+            Standing::Free {
+                key: (waits, score, agent.joined),
+                slot,
+            }
+        };
+        let counted = match standing {
+            Standing::Full | Standing::Free { .. } => (held, agent.slots),
+            _ => (0, 0),
+        };
+        let before = std::mem::replace(&mut self.agent_or_new(at).counted, counted);
+        self.held_total = self.held_total - u64::from(before.0) + u64::from(counted.0);
+        self.slots_total = self.slots_total - u64::from(before.1) + u64::from(counted.1);
+        self.stand(at, standing);
+    }
+
+    /// Notes whether all slots of an agent run something. True: that has changed.
+    pub(crate) fn set_busy(&mut self, at: u32, busy: bool) -> bool {
+        std::mem::replace(&mut self.agent_or_new(at).busy, busy) != busy
+    }
+
+    /// Whether an agent may be given a task for the sake of its key: it has a free slot, or a waiting place and no more than
+    /// its share of the load.
+    pub(crate) fn may_have_more(&self, at: u32, slot_only: bool) -> Option<(AgentKey, u32)> {
+        let agent = self.agents.get(at as usize)?;
+        let Standing::Free { key, slot } = agent.standing else {
+            return None;
+        };
+        let (held, slots) = agent.counted;
+        let fair = || affinity::within_bound(held, slots, self.held_total, self.slots_total);
+        (slot || (!slot_only && fair())).then_some((key, at))
+    }
+
+    pub(crate) fn stand(&mut self, at: u32, standing: Standing) {
+        let ordered_by_slot = self.strategy().slots_first();
+        let entry = self.agent_or_new(at);
+        let before = std::mem::replace(&mut entry.standing, standing);
+        let Some(number) = entry.kind.filter(|_| before != standing) else {
+            return;
+        };
+        let Some(kind) = self.kinds.get_mut(number as usize) else {
+            return;
+        };
+        let head = kind.free.first().copied();
+        match before {
+            Standing::Out => {}
+            Standing::Unhealthy => kind.unhealthy -= 1,
+            Standing::Unresponsive => kind.unresponsive -= 1,
+            Standing::Full => kind.full -= 1,
+            Standing::Free { key, .. } => {
+                kind.free.remove(&(key, at));
+                kind.idle.remove(&(key, at));
+            }
+        }
+        match standing {
+            Standing::Out => {}
+            Standing::Unhealthy => kind.unhealthy += 1,
+            Standing::Unresponsive => kind.unresponsive += 1,
+            Standing::Full => kind.full += 1,
+            Standing::Free { key, slot } => {
+                kind.free.insert((key, at));
+                if slot && !ordered_by_slot {
+                    kind.idle.insert((key, at));
+                }
+            }
+        }
+        let (was, is) = (before != Standing::Out, standing != Standing::Out);
+        if was != is {
+            let step = |n: &mut u32| if is { *n += 1 } else { *n -= 1 };
+            step(&mut kind.members);
+            step(&mut self.members);
+        }
+        let next = kind.free.first().copied();
+        match (before.has_slot(), standing.has_slot()) {
+            (false, true) => self.idle += 1,
+            (true, false) => self.idle -= 1,
+            _ => {}
+        }
+        self.show(number, before, standing, head, next);
+        if head.is_none() && next.is_some() {
+            self.unblock(number);
+        }
+    }
+
+    /// Tells the classes that keep their kinds ordered.
+    fn show(
+        &mut self,
+        number: u32,
+        before: Standing,
+        after: Standing,
+        head: Option<(AgentKey, u32)>,
+        next: Option<(AgentKey, u32)>,
+    ) {
+        let kind = &mut self.kinds[number as usize];
+        if kind.indexed.is_empty() {
+            return;
+        }
+        let have = kind.capabilities.len();
+        let classes = std::mem::take(&mut kind.indexed);
+        for &class in &classes {
+            let fit = self.fit(class, have);
+            let waiting = &mut self.classes[class as usize];
+            waiting.tally.moved(before, after);
+            if head == next {
+                continue;
+            }
+            if let Some((key, _)) = head {
+                waiting.best.remove(&(fitted(key, fit), number));
+            }
+            if let Some((key, _)) = next {
+                waiting.best.insert((fitted(key, fit), number));
+            }
+        }
+        self.kinds[number as usize].indexed = classes;
+    }
+
+    fn unblock(&mut self, kind: u32) {
+        let classes = std::mem::take(&mut self.kinds[kind as usize].classes);
+        for &class in &classes {
+            let waiting = &mut self.classes[class as usize];
+            if waiting.blocked {
+                waiting.blocked = false;
+                self.fix_heads(class);
+            }
+        }
+        self.kinds[kind as usize].classes = classes;
+    }
+
+    /// What the surplus of a kind with `have` capabilities adds to its agents' scores for a class.
+    pub(crate) fn fit(&self, class: u32, have: usize) -> i64 {
+        let surplus = have.saturating_sub(self.classes[class as usize].needs);
+        self.strategy().surplus_weight() * surplus as i64
+    }
+
+    /// Notes that a kind can take a class.
+    pub(crate) fn link(&mut self, class: u32, kind: u32) {
+        self.classes[class as usize].kinds.push(kind);
+        self.kinds[kind as usize].classes.push(class);
+        let waiting = &self.classes[class as usize];
+        if waiting.indexed {
+            self.index(class, kind);
+        } else if waiting.kinds.len() > KINDS_SCANNED_MAX {
+            self.classes[class as usize].indexed = true;
+            for kind in self.classes[class as usize].kinds.clone() {
+                self.index(class, kind);
+            }
+        }
+    }
+
+    fn index(&mut self, class: u32, number: u32) {
+        let fit = self.fit(class, self.kinds[number as usize].capabilities.len());
+        let kind = &mut self.kinds[number as usize];
+        kind.indexed.push(class);
+        let waiting = &mut self.classes[class as usize];
+        waiting.tally.add(kind);
+        if let Some(&(key, _)) = kind.free.first() {
+            waiting.best.insert((fitted(key, fit), number));
+        }
+    }
+
+    /// The best agents for a class with a place, best first, at most [`CANDIDATES_MAX`].
+    pub(crate) fn candidates(&self, class: u32) -> Vec<(AgentKey, u32)> {
+        let waiting = &self.classes[class as usize];
+        let mut found = Vec::with_capacity(CANDIDATES_MAX);
+        let mut add = |number: u32| {
+            let kind = &self.kinds[number as usize];
+            let fit = self.fit(class, kind.capabilities.len());
+            let best = kind.free.iter().take(CANDIDATES_MAX);
+            found.extend(best.map(|&(key, at)| (fitted(key, fit), at)));
+        };
+        if waiting.indexed {
+            // The best eight agents are among those of the eight kinds whose first agent is best.
+            let kinds = waiting.best.iter().take(CANDIDATES_MAX);
+            kinds.for_each(|&(_, kind)| add(kind));
+        } else {
+            waiting.kinds.iter().for_each(|&kind| add(kind));
+        }
+        if waiting.kinds.len() > 1 {
+            found.sort_unstable();
+            found.truncate(CANDIDATES_MAX);
+        }
+        found
+    }
+
+    /// The best agent for a class that has a free slot. (Where free slots do not go first, it looks at every kind.)
+    pub(crate) fn idle_for(&self, class: u32) -> Option<(AgentKey, u32)> {
+        if self.idle == 0 {
+            return None;
+        }
+        if self.strategy().slots_first() {
+            let best = self.candidates(class).into_iter().next();
+            return best.filter(|&((waits, ..), _)| waits == 0);
+        }
+        let kinds = self.classes[class as usize].kinds.iter();
+        kinds
+            .filter_map(|&kind| self.kinds[kind as usize].idle.first().copied())
+            .min()
+    }
+
+    /// Why the agents that are no candidates for a class are none.
+    pub(crate) fn passed_over(&self, class: u32) -> BTreeMap<PassedOver, u32> {
+        let waiting = &self.classes[class as usize];
+        let mut tally = waiting.tally;
+        if !waiting.indexed {
+            for &kind in &waiting.kinds {
+                tally.add(&self.kinds[kind as usize]);
+            }
+        }
+        let all = [
+            (PassedOver::Capability, self.members - tally.members),
+            (PassedOver::Full, tally.full),
+            (PassedOver::Unhealthy, tally.unhealthy),
+            (PassedOver::Unresponsive, tally.unresponsive),
+        ];
+        all.into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+/// How many agents of the kinds that can take a class stand where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) members: u32,
+    pub(crate) full: u32,
+    pub(crate) unhealthy: u32,
+    pub(crate) unresponsive: u32,
+}
+impl Tally {
+    fn add(&mut self, kind: &Kind) {
+        self.members += kind.members;
+        self.full += kind.full;
+        self.unhealthy += kind.unhealthy;
+        self.unresponsive += kind.unresponsive;
+    }
+    fn moved(&mut self, before: Standing, after: Standing) {
+        if let Some(n) = self.of(before) {
+            *n -= 1;
+        }
+        if let Some(n) = self.of(after) {
+            *n += 1;
+        }
+        self.members -= u32::from(before != Standing::Out);
+        self.members += u32::from(after != Standing::Out);
+    }
+    const fn of(&mut self, standing: Standing) -> Option<&mut u32> {
+        match standing {
+            Standing::Out | Standing::Free { .. } => None,
+            Standing::Unhealthy => Some(&mut self.unhealthy),
+            Standing::Unresponsive => Some(&mut self.unresponsive),
+            Standing::Full => Some(&mut self.full),
+        }
+    }
+}
