@@ -1,5 +1,6 @@
 //! What the fields of commands may hold. Every refusal names the field and the cure.
 
+use serde_json::{Map, Value};
 use swarm_events::{
     Json, Problem,
     agent::{self, Profile},
@@ -50,6 +51,41 @@ pub(crate) fn description(text: Option<&str>) -> Result<(), Problem> {
         text.map_or(0, str::len),
         DESCRIPTION_BYTES_MAX,
     )
+}
+
+/// `current` under a merge patch. What serde finds wrong it does not name: it is the member that is refused alone, too.
+pub(crate) fn merged(current: &Configuration, patch: &Json) -> Result<Configuration, Problem> {
+    current.merged(patch).map_err(|problem| {
+        if !is_unnamed(&problem) {
+            return problem;
+        }
+        let named = culprit(current, &patch.to_value());
+        named.unwrap_or(problem)
+    })
+}
+
+fn is_unnamed(problem: &Problem) -> bool {
+    problem.field.as_deref() == Some("configuration")
+}
+
+/// The refusal of a part of `patch`, with its path: a setting, or a member of one. Settings go no deeper.
+fn culprit(current: &Configuration, patch: &Value) -> Option<Problem> {
+    let alone =
+        |name: &str, value: Value| Value::Object(Map::from_iter([(name.to_owned(), value)]));
+    let refusal = |part: Value| {
+        let problem = current.merged(&Json::from(part)).err();
+        problem.filter(is_unnamed)
+    };
+    patch.as_object()?.iter().find_map(|(setting, value)| {
+        let problem = refusal(alone(setting, value.clone()))?;
+        let members = value.as_object().into_iter().flatten();
+        let below = members.into_iter().find_map(|(member, value)| {
+            let part = alone(setting, alone(member, value.clone()));
+            let problem = refusal(part)?;
+            Some(problem.field(format!("configuration.{setting}.{member}")))
+        });
+        Some(below.unwrap_or_else(|| problem.field(format!("configuration.{setting}"))))
+    })
 }
 
 /// What the configuration's own check does not cover.

@@ -108,6 +108,7 @@ impl Coordinator {
                 OrgOrder::CreateOrg(order) => self.create_org(*org, order, room),
                 OrgOrder::CreateKey(order) => self.create_key(*org, order),
                 OrgOrder::RevokeKey(order) => self.revoke_key(*org, order),
+                OrgOrder::UpdateOrg(order) => self.update_org(*org, order),
             },
             Wanted::Swarm(place, order) => match &**order {
                 SwarmOrder::Create(order, content) => self.create(*place, order, *content),

@@ -446,6 +446,7 @@ fn order(body: &Body, about: Uuid) -> Option<Order> {
         Body::CreateOrg(c) => Order::Org(OrgOrder::CreateOrg(c.clone())),
         Body::CreateKey(c) => Order::Org(OrgOrder::CreateKey(c.clone())),
         Body::RevokeKey(c) => Order::Org(OrgOrder::RevokeKey(c.clone())),
+        Body::UpdateOrg(c) => Order::Org(OrgOrder::UpdateOrg(c.clone())),
         _ => return None,
     })
 }
@@ -468,6 +469,7 @@ impl OrgOrder {
             Self::CreateOrg(_) => CommandVerb::CreateOrg,
             Self::CreateKey(_) => CommandVerb::CreateKey,
             Self::RevokeKey(_) => CommandVerb::RevokeKey,
+            Self::UpdateOrg(_) => CommandVerb::UpdateOrg,
         }
     }
 }

@@ -102,7 +102,7 @@ impl Coordinator {
 impl Decider for Coordinator {
     const SERVICE: Service = Service::Coordinator;
     const VERSION: u32 = 1;
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
     type Plan = Plan;
 
     fn new(partition: Partition) -> Self {

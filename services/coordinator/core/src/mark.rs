@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use swarm_events::{
     AgentId, OrgId, Place, Problem, SwarmId, Timestamp,
     agent::Evidence,
-    command::{Create, CreateKey, CreateOrg, Join, Leave, RemoveAgent, RevokeKey, Update},
+    command::{
+        Create, CreateKey, CreateOrg, Join, Leave, RemoveAgent, RevokeKey, Update, UpdateOrg,
+    },
 };
 use uuid::Uuid;
 
@@ -48,6 +50,7 @@ pub(crate) enum OrgOrder {
     CreateOrg(CreateOrg),
     CreateKey(CreateKey),
     RevokeKey(RevokeKey),
+    UpdateOrg(UpdateOrg),
 }
 
 /// What is refused, and where that is said.

@@ -16,6 +16,8 @@ use crate::{Touched, fold::Void};
 pub struct Organization {
     /// Its name; several may have the same.
     pub name: String,
+    /// Most tasks that may wait in all its swarms together; `None`: no limit.
+    pub queue_limit: Option<u64>,
     /// When its creation was stored.
     pub created_at: Timestamp,
     /// Its users.
@@ -110,6 +112,7 @@ impl Organizations {
             }
             let new = Organization {
                 name: name.clone(),
+                queue_limit: None,
                 created_at: at,
                 users: BTreeMap::new(),
                 keys: BTreeMap::new(),
@@ -120,6 +123,11 @@ impl Organizations {
         }
         let found = self.by_id.get_mut(&org).ok_or("unknown-organization")?;
         match &recorded.event.body {
+            Body::OrgUpdated(updated) => {
+                found.name.clone_from(&updated.name);
+                found.queue_limit = updated.queue_limit;
+                touched.orgs.insert(org);
+            }
             Body::OrgUserAdded(added) => {
                 if found.users.contains_key(&added.user_id) {
                     return Err("user-exists");

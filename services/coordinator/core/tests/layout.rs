@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 use support::{Given, P, agent, create, join, org, place, user};
 use swarm_coordinator_core::Coordinator;
 use swarm_events::{
-    KeyId, Subject,
-    command::{CreateKey, RevokeKey},
+    Json, KeyId, Subject,
+    command::{CreateKey, RevokeKey, UpdateOrg},
     decider::Decider,
     org::Role,
     subject::CommandVerb,
@@ -16,14 +16,21 @@ use uuid::Uuid;
 
 /// [`Decider::FORMAT`], and the SHA-256 of the world's state in postcard.
 const GOLDEN: (u32, &str) = (
-    1,
-    "3587d747c0f2b53f2dc88747965c2381a7b269204b1551b38655e44efcb6a2a5",
+    2,
+    "e9482a3654162ab1e9c8ec96c2580f40eb99576db7d15048df64cdff7c99619b",
 );
 
 /// A state with something in every field: keys, swarms in each status, agents that are well, suspected, failed,
 /// gone; open marks, sums, remembered commands.
 fn world() -> Given {
-    let mut given = Given::a_swarm(r#"{"agent_slots": 2, "retry": {"base_ms": 10}}"#);
+    let mut given =
+        Given::a_swarm(r#"{"agent_slots": 2, "agent_waiting": 0, "retry": {"base_ms": 10}}"#);
+    // Of no default that may change.
+    let create = |name| {
+        let mut order = create(name);
+        order.configuration = Json::parse(r#"{"agent_waiting": 0}"#).expect("JSON");
+        order
+    };
     let key = |n| KeyId(Uuid::from_u128(n));
     for n in [911, 912] {
         given.org_command(
@@ -38,6 +45,9 @@ fn world() -> Given {
         );
     }
     given.org_command(CommandVerb::RevokeKey, RevokeKey { key_id: key(912) });
+    let patch = Json::parse(r#"{"queue_limit": 500}"#).expect("JSON");
+    let update = UpdateOrg { patch };
+    given.org_command(CommandVerb::UpdateOrg, update.clone());
     for n in 1..=5 {
         given.join(n, join(n, None));
     }
@@ -56,6 +66,11 @@ fn world() -> Given {
     // From here on nothing is answered.
     given.send(4, CommandVerb::Create, place(4).swarm.0, create("s4"));
     given.send(3, CommandVerb::Join, agent(9).0, join(9, Some("nine")));
+    given.0.client(
+        Subject::OrgCommand(P, org(), CommandVerb::UpdateOrg),
+        org().0,
+        update,
+    );
     let subject = Subject::Command(place(3), CommandVerb::Create).to_string();
     given.0.store(&subject, br#"{"source": "broken"}"#.to_vec());
     given

@@ -4,9 +4,9 @@ mod support;
 
 use support::{Given, create_org, org, pair, sha, user};
 use swarm_events::{
-    KeyId, OrgId, UserId,
-    command::{CreateKey, RevokeKey},
-    org::Role,
+    Json, KeyId, OrgId, UserId,
+    command::{CreateKey, RevokeKey, UpdateOrg},
+    org::{QUEUE_LIMIT_MAX, Role},
     subject::CommandVerb,
 };
 use uuid::Uuid;
@@ -156,6 +156,70 @@ fn a_key_of_an_unknown_organization_is_refused() {
     assert_eq!(given.refused(id), pair("unknown-organization", "org"));
 }
 
+fn update(given: &mut Given, patch: &str) -> Uuid {
+    let patch = Json::parse(patch).expect("JSON");
+    given.org_command(CommandVerb::UpdateOrg, UpdateOrg { patch })
+}
+
+#[test]
+fn an_organization_is_changed_by_a_merge_patch() {
+    let mut given = Given::an_organization();
+    let shown = |given: &Given| {
+        let found = given.0.state.organization(org()).expect("there");
+        (found.name.clone(), found.queue_limit)
+    };
+    assert_eq!(shown(&given), ("Acme".to_owned(), None));
+    let max = format!(r#"{{"queue_limit": {QUEUE_LIMIT_MAX}}}"#);
+    for (patch, name, limit) in [
+        (r#"{"queue_limit": 1}"#, "Acme", Some(1)),
+        (r#"{"name": "Apex"}"#, "Apex", Some(1)),
+        ("{}", "Apex", Some(1)),
+        (max.as_str(), "Apex", Some(QUEUE_LIMIT_MAX)),
+        (r#"{"name": "A", "queue_limit": null}"#, "A", None),
+    ] {
+        let id = update(&mut given, patch);
+        assert_eq!(given.answered_by(id), "swarm.org.updated.v1", "{patch}");
+        assert_eq!(shown(&given), (name.to_owned(), limit), "{patch}");
+    }
+    assert_eq!(given.0.state.open_marks(), 0);
+}
+
+#[test]
+fn a_wrong_change_of_an_organization_is_refused_by_its_field_and_changes_nothing() {
+    let mut given = Given::an_organization();
+    update(&mut given, r#"{"queue_limit": 5}"#);
+    let over = format!(r#"{{"queue_limit": {}}}"#, QUEUE_LIMIT_MAX + 1);
+    let long = format!(r#"{{"name": "{}"}}"#, "x".repeat(101));
+    for (patch, code, field) in [
+        ("[]", "wrong-type", "patch"),
+        ("null", "wrong-type", "patch"),
+        (r#"{"colour": 1}"#, "unknown-field", "colour"),
+        (r#"{"name": null}"#, "wrong-type", "name"),
+        (r#"{"name": ""}"#, "empty", "name"),
+        (long.as_str(), "too-long", "name"),
+        (r#"{"queue_limit": 0}"#, "out-of-range", "queue_limit"),
+        (r#"{"queue_limit": -1}"#, "out-of-range", "queue_limit"),
+        (r#"{"queue_limit": 1.5}"#, "out-of-range", "queue_limit"),
+        (over.as_str(), "out-of-range", "queue_limit"),
+        (r#"{"queue_limit": "9"}"#, "wrong-type", "queue_limit"),
+        // All of it or nothing.
+        (
+            r#"{"name": "new", "queue_limit": 0}"#,
+            "out-of-range",
+            "queue_limit",
+        ),
+    ] {
+        let id = update(&mut given, patch);
+        assert_eq!(given.refused(id), pair(code, field), "{patch}");
+        assert!(given.refusal(id).cure.is_some(), "{patch}");
+        let found = given.0.state.organization(org()).expect("there");
+        assert_eq!((found.name.as_str(), found.queue_limit), ("Acme", Some(5)));
+    }
+    let mut given = Given::nothing();
+    let id = update(&mut given, r#"{"name": "x"}"#);
+    assert_eq!(given.refused(id), pair("unknown-organization", "org"));
+}
+
 #[test]
 fn organizations_of_other_partitions_are_known_and_their_refusals_touch_nothing() {
     let mut given = Given::nothing();
@@ -166,14 +230,26 @@ fn organizations_of_other_partitions_are_known_and_their_refusals_touch_nothing(
     let home = swarm_events::Partition::of(far.0);
     let subject = swarm_events::Subject::Org(home, far, swarm_events::subject::OrgVerb::Created);
     let created = swarm_events::org::Created { name: "Far".into() };
-    let verdict = given.0.other(
-        swarm_events::Service::Coordinator,
-        subject,
-        far.0,
-        created,
-        99,
-        1,
+    let updated = swarm_events::org::Updated {
+        name: "Farther".into(),
+        queue_limit: Some(7),
+    };
+    let changed = swarm_events::Subject::Org(home, far, swarm_events::subject::OrgVerb::Updated);
+    let mut other = |subject, body: swarm_events::Body, ordinal| {
+        let coordinator = swarm_events::Service::Coordinator;
+        given
+            .0
+            .other(coordinator, subject, far.0, body, 99, ordinal)
+    };
+    let early = other(changed, updated.clone().into(), 1);
+    let void = swarm_events::decider::Verdict::Void("unknown-organization");
+    assert_eq!(early, void);
+    let applied = swarm_events::decider::Verdict::Applied;
+    assert_eq!(other(subject, created.into(), 2), applied);
+    assert_eq!(other(changed, updated.into(), 3), applied);
+    let found = given.0.state.organization(far).expect("known");
+    assert_eq!(
+        (found.name.as_str(), found.queue_limit),
+        ("Farther", Some(7))
     );
-    assert_eq!(verdict, swarm_events::decider::Verdict::Applied);
-    assert_eq!(given.0.state.organization(far).expect("known").name, "Far");
 }

@@ -11,7 +11,7 @@ use swarm_coordinator_core::Coordinator;
 use swarm_events::{
     Json, KeyId, Subject,
     agent::{Failed, Recovered, Suspected},
-    command::{CreateKey, Delete, Leave, RemoveAgent, RevokeKey, Update},
+    command::{CreateKey, Delete, Leave, RemoveAgent, RevokeKey, Update, UpdateOrg},
     decider::{Decider, Verdict},
     org::Role,
     subject::{AgentVerb, CommandVerb, Service, SwarmVerb},
@@ -23,6 +23,7 @@ use uuid::Uuid;
 #[derive(Clone, Debug)]
 enum Step {
     CreateOrg,
+    UpdateOrg(u8),
     Key(u8, bool),
     Create(usize, u8),
     Update(usize, u8),
@@ -45,6 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
     let agents = 1u128..5;
     prop_oneof![
         1 => Just(Step::CreateOrg),
+        1 => (0u8..4).prop_map(Step::UpdateOrg),
         1 => (2u8..5, any::<bool>()).prop_map(|(n, revoke)| Step::Key(n, revoke)),
         3 => (swarm.clone(), 0u8..3).prop_map(|(s, n)| Step::Create(s, n)),
         2 => (swarm.clone(), 0u8..3).prop_map(|(s, n)| Step::Update(s, n)),
@@ -95,6 +97,20 @@ impl Run {
                 let id = self
                     .world()
                     .client(subject, support::org().0, support::create_org());
+                self.commands.push(id);
+            }
+            Step::UpdateOrg(n) => {
+                let limit = if n == 3 {
+                    "null".to_owned()
+                } else {
+                    n.to_string()
+                };
+                let patch = format!(r#"{{"name": "org{n}", "queue_limit": {limit}}}"#);
+                let patch = Json::parse(&patch).expect("JSON");
+                let subject = Subject::OrgCommand(P, support::org(), CommandVerb::UpdateOrg);
+                let id = self
+                    .world()
+                    .client(subject, support::org().0, UpdateOrg { patch });
                 self.commands.push(id);
             }
             Step::Key(n, revoke) => {

@@ -1,10 +1,11 @@
 //! Organizations, users and keys.
 
+use serde_json::Value;
 use swarm_events::{
     OrgId, Problem,
-    command::{CreateKey, CreateOrg, RevokeKey},
+    command::{CreateKey, CreateOrg, RevokeKey, UpdateOrg},
     decider::Decision,
-    org::{Created, KeyCreated, KeyRevoked, Role, UserAdded},
+    org::{Created, KeyCreated, KeyRevoked, QUEUE_LIMIT_MAX, Role, Updated, UserAdded},
     subject::OrgVerb,
     swarm::NAME_CHARS_MAX,
 };
@@ -62,6 +63,51 @@ impl Coordinator {
         decisions.push(about(org, OrgVerb::KeyCreated, created));
         decisions.truncate(room.max(1));
         Ok(Answer::Decide(decisions))
+    }
+
+    pub(super) fn update_org(&self, org: OrgId, order: &UpdateOrg) -> Outcome {
+        let found = self.known_org(org)?;
+        let Value::Object(patch) = order.patch.to_value() else {
+            return Err(Problem::new("wrong-type", "must be an object")
+                .field("patch")
+                .cure("give an object with name, queue_limit or both"));
+        };
+        let mut updated = Updated {
+            name: found.name.clone(),
+            queue_limit: found.queue_limit,
+        };
+        for (field, value) in patch {
+            match (field.as_str(), value) {
+                ("name", Value::String(name)) => updated.name = name,
+                ("name", _) => {
+                    return Err(Problem::new(
+                        "wrong-type",
+                        "must be a text; an organization always has a name",
+                    )
+                    .field("name")
+                    .cure("give a text, or leave it out"));
+                }
+                ("queue_limit", Value::Null) => updated.queue_limit = None,
+                ("queue_limit", Value::Number(number)) => {
+                    updated.queue_limit = Some(queue_limit(&number)?);
+                }
+                ("queue_limit", _) => {
+                    return Err(Problem::new("wrong-type", "must be a number or null")
+                        .field("queue_limit")
+                        .cure(limit_cure()));
+                }
+                (unknown, _) => {
+                    return Err(Problem::new(
+                        "unknown-field",
+                        "is no field of an organization that can be changed",
+                    )
+                    .field(unknown)
+                    .cure("change name or queue_limit"));
+                }
+            }
+        }
+        check::text("name", &updated.name, NAME_CHARS_MAX)?;
+        one(about(org, OrgVerb::Updated, updated))
     }
 
     pub(super) fn create_key(&self, org: OrgId, order: &CreateKey) -> Outcome {
@@ -150,4 +196,22 @@ impl Coordinator {
 
 fn about(org: OrgId, verb: OrgVerb, body: impl Into<swarm_events::Body>) -> Decision {
     Decision::new(org_subject(org, verb), org.0, body)
+}
+
+fn limit_cure() -> String {
+    format!("give a whole number from 1 to {QUEUE_LIMIT_MAX}, or null for no limit")
+}
+
+fn queue_limit(number: &serde_json::Number) -> Result<u64, Problem> {
+    let limit = number
+        .as_u64()
+        .filter(|limit| (1..=QUEUE_LIMIT_MAX).contains(limit));
+    limit.ok_or_else(|| {
+        Problem::new(
+            "out-of-range",
+            format!("{number} is no whole number from 1 to {QUEUE_LIMIT_MAX}"),
+        )
+        .field("queue_limit")
+        .cure(limit_cure())
+    })
 }

@@ -26,7 +26,7 @@ impl Coordinator {
         } else {
             order.configuration.clone()
         };
-        let configuration = Configuration::default().merged(&patch)?;
+        let configuration = check::merged(&Configuration::default(), &patch)?;
         check::configuration(&configuration)?;
         self.name_is_free(place, &order.name)?;
         one(about(
@@ -72,7 +72,8 @@ impl Coordinator {
                 }
                 ("configuration", Value::Null) => updated.configuration = Configuration::default(),
                 ("configuration", patch) => {
-                    updated.configuration = updated.configuration.merged(&Json::from(patch))?;
+                    updated.configuration =
+                        check::merged(&updated.configuration, &Json::from(patch))?;
                 }
                 (unknown, _) => {
                     return Err(Problem::new(
