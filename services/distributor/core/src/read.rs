@@ -62,6 +62,9 @@ impl Swarm {
             completed_at: None,
             timeout_at: task.timeout_at(&self.settings),
             queue_timeout_at: task.queue_timeout_at(&self.settings),
+            run_timeout_at: task.run_timeout_at(),
+            waits_from: matches!(task.phase, Phase::Queued | Phase::Assigned(_))
+                .then(|| task.waits_from()),
             error: more.and_then(|m| m.error.as_deref().map(str::to_owned)),
             dead_lettered: false,
             discarded: false,
@@ -98,6 +101,8 @@ impl Swarm {
             completed_at: Some(moment.now),
             timeout_at: None,
             queue_timeout_at: None,
+            run_timeout_at: None,
+            waits_from: None,
             error: end.error.as_deref().map(str::to_owned),
             dead_lettered: matches!(
                 end.how,
@@ -148,6 +153,8 @@ impl Swarm {
                 completed_at: None,
                 timeout_at: None,
                 queue_timeout_at: None,
+                run_timeout_at: None,
+                waits_from: None,
                 error: None,
                 dead_lettered: false,
                 discarded: false,

@@ -98,6 +98,10 @@ pub struct TaskView {
     /// When it has waited too long for its start, by its own limit or the swarm's present setting. A change of that
     /// setting moves it without touching the rows of queued tasks, of which there may be a million.
     pub queue_timeout_at: Option<Timestamp>,
+    /// When the running attempt is taken away for its run limit: of `timeout_at` what no setting of the swarm moves.
+    pub run_timeout_at: Option<Timestamp>,
+    /// From when its queue limit counts, while it waits for its start: of `queue_timeout_at` what no setting moves.
+    pub waits_from: Option<Timestamp>,
     /// Why it failed, was cancelled or rejected; while it lives, error of its last attempt.
     pub error: Option<String>,
     /// A person may look and retry.
