@@ -107,7 +107,8 @@ pub struct Configuration {
     pub stealing: bool,
     /// Slots of an agent that names none when it joins.
     pub agent_slots: u32,
-    /// How many tasks may wait at an agent beyond its slots.
+    /// How many tasks may wait at an agent beyond its slots. One saves it the round trip between two tasks; more would bind
+    /// tasks to agents early.
     pub agent_waiting: u32,
     /// Ageing: one step of priority weighs as much as this many milliseconds of waiting.
     pub priority_step_ms: u64,
@@ -145,7 +146,7 @@ impl Default for Configuration {
             progress_timeout_ms: 0,
             stealing: true,
             agent_slots: 1,
-            agent_waiting: 0,
+            agent_waiting: 1,
             priority_step_ms: 30_000,
             retry: RetryPolicy::default(),
         }

@@ -233,11 +233,11 @@ pub enum PassedOver {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum AffinityOutcome {
-    /// It goes to the agent that had the last task of its key.
+    /// It goes to the agent at which its key is at home.
     Hit,
-    /// That agent could not take it, or had more than its share of the load.
+    /// That agent has no place for it, or more than its share of the load. The key stays at home there.
     Miss,
-    /// No agent is remembered for its key.
+    /// Its key has no home, or that agent is gone or cannot do this task: from now on it is at home here.
     New,
 }
 
