@@ -30,6 +30,23 @@ const NAME_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked for.
 const NAME_LOOK: Duration = Duration::from_millis(100);
 
+/// What a gateway answered, whatever it was.
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// When to try again, if it says so.
+    pub retry_after: Option<Duration>,
+    /// The body, as text.
+    pub text: String,
+}
+
+impl Answer {
+    /// A refusal in the gateway's own words.
+    pub fn refusal(&self) -> Failure {
+        problem(self.status, &self.text)
+    }
+}
+
 /// A client of the gateways, of which any will do.
 #[derive(Clone)]
 pub struct Api {
@@ -96,6 +113,53 @@ impl Api {
         })
         .await
     }
+    /// `POST path` with a body of JSON text, for callers that judge the answer themselves. A repeat under the same key is the
+    /// same request, so another gateway is asked if one does not answer.
+    ///
+    /// # Errors
+    /// Only if no gateway answers.
+    pub async fn post_text(
+        &self,
+        path: &str,
+        body: bytes::Bytes,
+        idempotency_key: &str,
+    ) -> Outcome<Answer> {
+        let (sequence, answer) = self
+            .at_any(true, |base| {
+                let request = self
+                    .http
+                    .request(Method::POST, format!("{base}{path}"))
+                    .bearer_auth(&self.key)
+                    .timeout(REQUEST_TIMEOUT)
+                    .header(header::CONTENT_TYPE, "application/json")
+                    .header("Idempotency-Key", idempotency_key)
+                    .body(body.clone());
+                async move {
+                    let response = request.send().await?;
+                    let number = |name| {
+                        let value: Option<&header::HeaderValue> = response.headers().get(name);
+                        value?.to_str().ok()?.parse::<u64>().ok()
+                    };
+                    let sequence = number(SEQUENCE_HEADER);
+                    let retry_after = number("retry-after").map(Duration::from_secs);
+                    let status = response.status();
+                    let text = response.text().await?;
+                    Ok((
+                        sequence,
+                        Answer {
+                            status,
+                            retry_after,
+                            text,
+                        },
+                    ))
+                }
+            })
+            .await?;
+        if let Some(sequence) = sequence {
+            self.written.fetch_max(sequence, Ordering::Relaxed);
+        }
+        Ok(answer)
+    }
     /// `PUT path` with a JSON body.
     pub async fn put(&self, path: &str, body: &Value) -> Outcome<Value> {
         self.send(Method::PUT, path, |request| request.json(body))
@@ -128,21 +192,37 @@ impl Api {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
         while items.len() < limit {
-            let mut query = query.to_vec();
-            query.push(("limit", PAGE.min(limit - items.len()).to_string()));
-            if let Some(cursor) = cursor.take() {
-                query.push(("cursor", cursor));
+            let most = PAGE.min(limit - items.len());
+            let (more, next) = self.page(path, query, most, cursor.take()).await?;
+            items.extend(more);
+            if next.is_none() {
+                break;
             }
-            let mut page = self.get(path, &query).await?;
-            if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
-                items.extend(more);
-            }
-            match page.get("next_cursor").and_then(Value::as_str) {
-                Some(next) => cursor = Some(next.to_owned()),
-                None => break,
-            }
+            cursor = next;
         }
         Ok(items)
+    }
+
+    /// One page of a list, of at most `most` items, and where the next one begins.
+    pub async fn page(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        most: usize,
+        cursor: Option<String>,
+    ) -> Outcome<(Vec<Value>, Option<String>)> {
+        let mut query = query.to_vec();
+        query.push(("limit", most.to_string()));
+        if let Some(cursor) = cursor {
+            query.push(("cursor", cursor));
+        }
+        let mut page = self.get(path, &query).await?;
+        let items = match page.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => items,
+            _ => Vec::new(),
+        };
+        let next = page.get("next_cursor").and_then(Value::as_str);
+        Ok((items, next.map(str::to_owned)))
     }
 
     /// Opens a stream of server-sent events.

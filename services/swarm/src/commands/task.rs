@@ -1,5 +1,6 @@
 //! `swarm task`
 
+mod file;
 mod submit;
 mod wait;
 
@@ -16,7 +17,7 @@ use crate::{
 /// Commands on tasks.
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
-    /// Hand in a task, or a graph of tasks from a file
+    /// Hand in a task, a graph of tasks, or a file with any number of tasks
     Submit(Box<submit::Args>),
     /// List the tasks of a swarm
     List(ListArgs),
@@ -83,7 +84,7 @@ pub fn ended(status: &str) -> bool {
 pub async fn run(command: Command, server: &ServerArgs, output: Format) -> Outcome {
     let api = super::api(server)?;
     match command {
-        Command::Submit(args) => submit::run(*args, &api, output).await,
+        Command::Submit(args) => submit::run(*args, &api, &server.data_dir()?, output).await,
         Command::Wait(args) => wait::run(args, &api, output).await,
         Command::List(args) => {
             let id = api.swarm_id(&args.swarm).await?;

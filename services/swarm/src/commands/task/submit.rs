@@ -1,10 +1,10 @@
 //! `swarm task submit`
 
-use std::io::Read;
+use std::{io::Read, path::Path};
 
 use serde_json::{Map, Value, json};
 
-use super::wait;
+use super::{file, wait};
 use crate::{
     api::Api,
     exit::{Failure, Outcome},
@@ -44,11 +44,21 @@ pub struct Args {
     /// Tasks with the same key like the same agent
     #[arg(long, value_name = "KEY")]
     pub affinity_key: Option<String>,
-    /// A graph {"tasks": […]} or one task, as the API takes it; - for stdin
+    /// Limit from when it is queued to its start, such as 10m; 0 for none
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub queue_limit: Option<std::time::Duration>,
+    /// Limit of an attempt's time without progress, such as 30s; 0 for none
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub progress_limit: Option<std::time::Duration>,
+    /// Tasks from a file, as the API takes them: one task on each line (JSON Lines, any number), or one JSON document with a
+    /// graph {"tasks": […]} or a task; - for stdin
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["task_type", "required_capabilities", "depends_on"])]
     pub file: Option<String>,
-    /// A repeat with the same key submits nothing new
-    #[arg(long, value_name = "KEY")]
+    /// A file with a task on each line
+    #[command(flatten)]
+    pub lines: file::LinesArgs,
+    /// A repeat with the same key submits nothing new; for a file of lines it takes the place of the content's hash
+    #[arg(long, visible_alias = "key", value_name = "KEY")]
     pub idempotency_key: Option<String>,
     /// Wait until all of it has ended; a task that did not complete is a failure
     #[arg(long)]
@@ -66,8 +76,17 @@ const COLUMNS: [Column; 4] = [
 ];
 
 /// Submits, and waits if asked to.
-pub async fn run(args: Args, api: &Api, output: Format) -> Outcome {
-    let body = body(&args)?;
+pub async fn run(args: Args, api: &Api, data: &Path, output: Format) -> Outcome {
+    let body = match &args.file {
+        None => body(&args)?,
+        Some(name) => {
+            let mut source = file::Source::open(name)?;
+            if source.is_lines(&args.lines)? {
+                return lines(&args, source, api, data, output).await;
+            }
+            parse(&source.text()?, name)?
+        }
+    };
     let id = api.swarm_id(&args.swarm).await?;
     let path = format!("/v1/swarms/{id}/tasks");
     let answer = api
@@ -92,11 +111,26 @@ pub async fn run(args: Args, api: &Api, output: Format) -> Outcome {
     }
 }
 
-fn body(args: &Args) -> Outcome<Value> {
-    if let Some(file) = &args.file {
-        let text = if file == "-" { stdin()? } else { read(file)? };
-        return parse(&text, file);
+/// A file with a task on each line.
+async fn lines(
+    args: &Args,
+    source: file::Source,
+    api: &Api,
+    data: &Path,
+    output: Format,
+) -> Outcome {
+    if args.wait {
+        return Err(Failure::usage(
+            "--wait waits for what fits on a screen: `swarm metrics` shows how far many tasks are, \
+             `swarm task list --status failed` what went wrong",
+        ));
     }
+    let id = api.swarm_id(&args.swarm).await?;
+    let key = args.idempotency_key.as_deref();
+    file::run(&args.lines, source, key, api, data, &id, output).await
+}
+
+fn body(args: &Args) -> Outcome<Value> {
     let payload = match args.payload.as_str() {
         "-" => parse(&stdin()?, "stdin")?,
         text => match text.strip_prefix('@') {
@@ -119,11 +153,14 @@ fn body(args: &Args) -> Outcome<Value> {
         "max_attempts",
         args.max_attempts.map(|number| json!(number)),
     );
-    put(
-        "timeout_ms",
-        args.run_limit
-            .map(|limit| json!(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))),
-    );
+    for (name, limit) in [
+        ("timeout_ms", args.run_limit),
+        ("queue_timeout_ms", args.queue_limit),
+        ("progress_timeout_ms", args.progress_limit),
+    ] {
+        let millis = limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        put(name, millis.map(|millis| json!(millis)));
+    }
     put(
         "parent_task_id",
         args.parent.as_ref().map(|text| json!(text)),
@@ -197,10 +234,11 @@ mod tests {
     #[test]
     fn flags_become_the_fields_of_the_api() {
         let body = made(
-            "s --type t --payload {\"a\":1} --priority 7 --require x --after 1:data:n --after 2 --run-limit 2s",
+            "s --type t --payload {\"a\":1} --priority 7 --require x --after 1:data:n --after 2 --run-limit 2s --queue-limit 1m --progress-limit 0",
         );
         let expected = json!({
             "task_type": "t", "payload": {"a": 1}, "priority": 7, "required_capabilities": ["x"], "timeout_ms": 2000,
+            "queue_timeout_ms": 60_000, "progress_timeout_ms": 0,
             "depends_on": [{"task_id": "1", "dependency_type": "data", "as": "n"}, {"task_id": "2"}],
         });
         assert_eq!(body.expect("good"), expected);
@@ -220,8 +258,12 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_a_failure_that_names_it() {
-        let failure = made("s --file /does/not/exist").expect_err("missing");
+        let failure = file::Source::open("/does/not/exist")
+            .err()
+            .expect("missing");
         assert_eq!(failure.code, Code::Failed);
+        assert!(failure.message.contains("/does/not/exist"));
+        let failure = made("s --type t --payload @/does/not/exist").expect_err("missing");
         assert!(failure.message.contains("/does/not/exist"));
     }
 }
