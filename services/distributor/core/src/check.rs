@@ -79,6 +79,14 @@ pub(crate) fn check(id: TaskId, task: &Submitted) -> Result<(), Problem> {
     if let Some(timeout) = task.timeout_ms {
         within("timeout_ms", timeout, 1, TIMEOUT_MS_MAX)?;
     }
+    for (field, limit) in [
+        ("queue_timeout_ms", task.queue_timeout_ms),
+        ("progress_timeout_ms", task.progress_timeout_ms),
+    ] {
+        if let Some(limit) = limit {
+            within(field, limit, 0, TIMEOUT_MS_MAX)?;
+        }
+    }
     if let Some(key) = &task.affinity_key {
         text("affinity_key", key)?;
     }
@@ -151,7 +159,11 @@ fn edges(id: TaskId, task: &Submitted) -> Result<(), Problem> {
     for (n, edge) in task.depends_on.iter().enumerate() {
         let field = format!("depends_on[{n}].task_id");
         if edge.task_id == id {
-            return Err(wrong(field, "is the task itself", "take it out"));
+            return Err(wrong(
+                field,
+                format!("task {id} cannot wait for itself"),
+                "take it out",
+            ));
         }
         if !tasks.insert(edge.task_id) {
             return Err(wrong(field, "is named twice", "name each task once"));
@@ -232,6 +244,8 @@ mod tests {
                 .collect();
             t.max_attempts = Some(ATTEMPTS_MAX);
             t.timeout_ms = Some(TIMEOUT_MS_MAX);
+            t.queue_timeout_ms = Some(TIMEOUT_MS_MAX);
+            t.progress_timeout_ms = Some(0);
             t.affinity_key = Some("k".repeat(KEY_BYTES_MAX));
             t.graph = Some(GraphPart {
                 id: swarm_events::GraphId(Uuid::from_u128(9)),
@@ -283,6 +297,14 @@ mod tests {
             ),
             ("timeout_ms", refused(|t| t.timeout_ms = Some(0))),
             (
+                "queue_timeout_ms",
+                refused(|t| t.queue_timeout_ms = Some(TIMEOUT_MS_MAX + 1)),
+            ),
+            (
+                "progress_timeout_ms",
+                refused(|t| t.progress_timeout_ms = Some(TIMEOUT_MS_MAX + 1)),
+            ),
+            (
                 "affinity_key",
                 refused(|t| t.affinity_key = Some(over(KEY_BYTES_MAX))),
             ),
@@ -329,6 +351,16 @@ mod tests {
                         id: swarm_events::GraphId(Uuid::from_u128(9)),
                         index: 0,
                         of: GRAPH_TASKS_MAX + 1,
+                    });
+                }),
+            ),
+            (
+                "graph.index",
+                refused(|t| {
+                    t.graph = Some(GraphPart {
+                        id: swarm_events::GraphId(Uuid::from_u128(9)),
+                        index: GRAPH_TASKS_MAX,
+                        of: GRAPH_TASKS_MAX,
                     });
                 }),
             ),

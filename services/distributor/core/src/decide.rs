@@ -1,4 +1,5 @@
-//! Answers to open marks, in the order in which they opened; then assignments; then steals, for those who still have nothing.
+//! Answers to open marks, in the order in which they opened; then ends of what has waited too long; then assignments; then
+//! steals, for those who still have nothing.
 
 mod answers;
 mod assign;
@@ -30,6 +31,12 @@ impl Distributor {
                 // Whatever it was, it was looked at: it must not be the first for ever.
                 plan.due.pop_first();
             }
+        }
+        while out.len() < end {
+            let Some(&swarm) = plan.outwaited.first() else {
+                break;
+            };
+            self.let_go(plan, swarm, end, out);
         }
         while out.len() < end {
             let Some(&swarm) = plan.assignable.first() else {

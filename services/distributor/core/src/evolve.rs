@@ -6,7 +6,7 @@ mod command;
 mod member;
 mod submit;
 
-pub(crate) use assignment::STOPPING;
+pub(crate) use assignment::{STOPPING, words};
 pub use command::SUMS_MAX;
 pub use submit::QUEUE_RETRY_AFTER_MS;
 
@@ -15,12 +15,12 @@ use swarm_events::{
     decider::{Admission, Verdict},
     ids::GraphId,
     read::{Writer, writer},
-    task::{GraphAccepted, GraphRejected},
+    task::{GraphAccepted, GraphCancelled, GraphRejected},
 };
 
 use crate::{
     state::Distributor,
-    swarm::End,
+    swarm::{CalledOff, End},
     task::{How, Phase},
     trace::{Met, Trace},
 };
@@ -79,6 +79,8 @@ impl Distributor {
             }
             Body::TaskRefused(refused) => refusal = Some(refused.refused_seq),
             Body::SwarmMeasured(_) => measured = true,
+            // These are under way for their command alone.
+            Body::TaskGraphCancelled(_) | Body::TaskDiscarded(_) => {}
             body => {
                 // A retry of an ended task is under way for its command alone. It may come late, when another one has
                 // brought the task back to life and other decisions on it are under way.
@@ -124,6 +126,10 @@ impl Distributor {
         let verdict = match &recorded.event.body {
             Body::TaskGraphAccepted(accepted) => self.graph_accepted(swarm, graph, accepted, trace),
             Body::TaskGraphRejected(rejected) => self.graph_rejected(swarm, graph, rejected, trace),
+            Body::TaskGraphCancelled(cancelled) => {
+                let command = recorded.event.causation;
+                self.graph_cancelled(swarm, graph, cancelled, command, trace)
+            }
             _ => match recorded.subject.agent() {
                 Some(agent) => self.about_assignment(swarm, agent, recorded, trace),
                 None => self.about_task(swarm, recorded, trace),
@@ -190,14 +196,46 @@ impl Distributor {
             .closed_graphs
             .insert(id.0, moment.sequence, moment.now);
         trace.graph(swarm, id);
+        let error: Box<str> = rejected.problem.to_string().into();
         for at in graph.tasks() {
-            let end = End {
-                how: How::Rejected,
-                error: Some(rejected.problem.to_string().into()),
-                because_of: None,
-            };
+            let end = End::new(How::Rejected, Some(error.clone()));
             self.end(swarm, at, end, trace);
         }
+        Verdict::Applied
+    }
+
+    /// From here on each of its tasks that lives is to be cancelled, wherever it stands. One that is retried later lives
+    /// anew, and is not.
+    fn graph_cancelled(
+        &mut self,
+        swarm: u32,
+        id: GraphId,
+        cancelled: &GraphCancelled,
+        command: Option<uuid::Uuid>,
+        trace: &mut Trace,
+    ) -> Verdict {
+        let moment = self.moment();
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return Verdict::Void("unknown-swarm");
+        };
+        let open: Vec<u32> = state.open_of_graph(id).map(|(at, _)| at).collect();
+        if open.is_empty() {
+            return Verdict::Void("nothing-to-cancel");
+        }
+        for &at in &open {
+            if let Some(task) = state.tasks.get_mut(at) {
+                task.more_mut().called_off = true;
+                task.changed = moment.sequence;
+                trace.task(swarm, at, task.id);
+            }
+        }
+        let before = state.called_off.remove(&id).map_or(0, |c| c.open);
+        let called_off = CalledOff {
+            reason: (*cancelled.reason).into(),
+            command,
+            open: before + open.len() as u32,
+        };
+        state.called_off.insert(id, called_off);
         Verdict::Applied
     }
 }

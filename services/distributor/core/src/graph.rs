@@ -5,11 +5,32 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use swarm_events::{Problem, TaskId, Timestamp};
 
-use crate::{swarm::Swarm, task::Phase};
+use crate::{
+    swarm::Swarm,
+    task::{Phase, Task},
+};
 
 /// How long the parts of a graph may take to arrive, in milliseconds of log time: they are sent at once, so a minute
 /// covers a client that reconnects in between.
 pub const GRAPH_PARTS_MS_MAX: u64 = 60_000;
+
+/// Most dependencies that the tasks of a graph name together: a hundred for each task of the largest graph. It is accepted in
+/// one step, and a million edges hold the owner up for some tenths of a second.
+pub const GRAPH_DEPENDENCIES_MAX: usize = 1_000_000;
+
+/// The refusal of a part that brings its graph above [`GRAPH_DEPENDENCIES_MAX`], which named so many before.
+pub(crate) fn too_dense(before: usize, more: usize) -> Option<Problem> {
+    (before + more > GRAPH_DEPENDENCIES_MAX).then(|| {
+        Problem::new(
+            "graph-too-dense",
+            format!(
+                "the graph's tasks name more than {GRAPH_DEPENDENCIES_MAX} dependencies together"
+            ),
+        )
+        .field("depends_on")
+        .cure("gather what many tasks wait for in a task between")
+    })
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Graph {
@@ -18,6 +39,8 @@ pub(crate) struct Graph {
     pub(crate) parts: BTreeMap<u32, Option<u32>>,
     /// Tasks that came under an index that was taken.
     pub(crate) surplus: Vec<u32>,
+    /// How many dependencies its parts name together.
+    pub(crate) named: usize,
     /// Sequence of its first part.
     pub(crate) first: u64,
     /// When it is rejected if parts are still missing.
@@ -63,116 +86,172 @@ impl Graph {
                 None,
             ));
         }
-        let own: BTreeMap<TaskId, u32> = self
+        let parts = Parts::of(self, swarm);
+        let edges = parts.edges(swarm)?;
+        parts.check_cycle(&edges)
+    }
+}
+
+/// The parts of a complete graph, each known by its position among them.
+struct Parts<'a> {
+    /// Index in the graph, and task; in the order of the indexes.
+    tasks: Vec<(u32, &'a Task)>,
+    /// Positions by task, in the order of the ids: ten thousand tasks may have a million edges to look up.
+    positions: Vec<(u128, u32)>,
+}
+
+/// What each part waits for among the others: positions, one run after the other.
+struct Edges {
+    /// Where the run of each part begins; one more at the end.
+    starts: Vec<u32>,
+    targets: Vec<u32>,
+}
+impl Edges {
+    fn of(&self, part: u32) -> &[u32] {
+        let part = part as usize;
+        let (from, to) = (self.starts[part] as usize, self.starts[part + 1] as usize);
+        &self.targets[from..to]
+    }
+    /// The same edges the other way round.
+    fn reversed(&self, parts: usize) -> Self {
+        let mut starts = vec![0_u32; parts + 1];
+        for &target in &self.targets {
+            starts[target as usize + 1] += 1;
+        }
+        for part in 0..parts {
+            starts[part + 1] += starts[part];
+        }
+        let mut next = starts.clone();
+        let mut targets = vec![0; self.targets.len()];
+        for part in 0..parts as u32 {
+            for &target in self.of(part) {
+                let place = &mut next[target as usize];
+                targets[*place as usize] = part;
+                *place += 1;
+            }
+        }
+        Self { starts, targets }
+    }
+}
+
+impl<'a> Parts<'a> {
+    fn of(graph: &Graph, swarm: &'a Swarm) -> Self {
+        let tasks: Vec<(u32, &Task)> = graph
             .parts
             .iter()
-            .filter_map(|(&index, &at)| Some((swarm.tasks.get(at?)?.id, index)))
+            .filter_map(|(&index, &at)| Some((index, swarm.tasks.get(at?)?)))
             .collect();
-        for (&id, &index) in &own {
-            self.check_names(swarm, &own, id, index)
-                .map_err(|problem| (problem, Some(id)))?;
-        }
-        self.check_cycle(swarm, &own)
+        let mut positions: Vec<(u128, u32)> = (0..)
+            .zip(&tasks)
+            .map(|(position, (_, task))| (task.id.0.as_u128(), position))
+            .collect();
+        positions.sort_unstable();
+        Self { tasks, positions }
     }
 
-    fn check_names(
-        &self,
-        swarm: &Swarm,
-        own: &BTreeMap<TaskId, u32>,
-        id: TaskId,
-        index: u32,
-    ) -> Result<(), Problem> {
-        let Some((_, task)) = swarm.task(id) else {
-            return Ok(());
-        };
-        for (n, edge) in task.edges().iter().enumerate() {
-            if !own.contains_key(&edge.task) {
-                known(swarm, edge.task)
-                    .map_err(|p| p.field(format!("tasks[{index}].depends_on[{n}].task_id")))?;
+    fn position(&self, id: TaskId) -> Option<u32> {
+        let id = id.0.as_u128();
+        let found = self.positions.binary_search_by_key(&id, |&(id, _)| id);
+        found.ok().map(|at| self.positions[at].1)
+    }
+
+    /// The edges between parts.
+    ///
+    /// # Errors
+    /// A part names a task that is not known.
+    fn edges(&self, swarm: &Swarm) -> Result<Edges, (Problem, Option<TaskId>)> {
+        let mut starts = Vec::with_capacity(self.tasks.len() + 1);
+        let mut targets = Vec::new();
+        for &(index, task) in &self.tasks {
+            let wrong = |problem: Problem, field: &str| {
+                (
+                    problem.field(format!("tasks[{index}].{field}")),
+                    Some(task.id),
+                )
+            };
+            starts.push(targets.len() as u32);
+            for (n, edge) in task.edges().iter().enumerate() {
+                match self.position(edge.task) {
+                    Some(position) => targets.push(position),
+                    None => known(swarm, edge.task)
+                        .map_err(|p| wrong(p, &format!("depends_on[{n}].task_id")))?,
+                }
+            }
+            match task.more.as_ref().and_then(|more| more.parent) {
+                Some(parent) if self.position(parent).is_none() => {
+                    known(swarm, parent).map_err(|p| wrong(p, "parent_task_id"))?;
+                }
+                _ => {}
             }
         }
-        match task.more.as_ref().and_then(|more| more.parent) {
-            Some(parent) if !own.contains_key(&parent) => {
-                known(swarm, parent).map_err(|p| p.field(format!("tasks[{index}].parent_task_id")))
-            }
-            _ => Ok(()),
-        }
+        starts.push(targets.len() as u32);
+        Ok(Edges { starts, targets })
     }
 
     /// Kahn's algorithm; what it leaves over is walked back to a cycle.
-    fn check_cycle(
-        &self,
-        swarm: &Swarm,
-        own: &BTreeMap<TaskId, u32>,
-    ) -> Result<(), (Problem, Option<TaskId>)> {
-        let edges_of = |id: &TaskId| {
-            swarm
-                .task(*id)
-                .map_or(&[][..], |(_, task)| task.edges())
-                .iter()
-                .map(|edge| edge.task)
-                .filter(|other| own.contains_key(other))
-        };
-        let mut open: BTreeMap<TaskId, usize> =
-            own.keys().map(|id| (*id, edges_of(id).count())).collect();
-        let mut after: BTreeMap<TaskId, Vec<TaskId>> = BTreeMap::new();
-        for id in own.keys() {
-            for other in edges_of(id) {
-                after.entry(other).or_default().push(*id);
-            }
-        }
-        let mut ready: Vec<TaskId> = open
-            .iter()
-            .filter(|(_, n)| **n == 0)
-            .map(|(id, _)| *id)
-            .collect();
-        while let Some(id) = ready.pop() {
-            open.remove(&id);
-            for next in after.remove(&id).unwrap_or_default() {
-                if let Some(n) = open.get_mut(&next) {
-                    *n -= 1;
-                    if *n == 0 {
-                        ready.push(next);
-                    }
+    fn check_cycle(&self, edges: &Edges) -> Result<(), (Problem, Option<TaskId>)> {
+        let count = self.tasks.len();
+        let parts = 0..count as u32;
+        let after = edges.reversed(count);
+        let mut open: Vec<usize> = parts.clone().map(|part| edges.of(part).len()).collect();
+        let mut left = vec![true; count];
+        let mut ready: Vec<u32> = parts.clone().filter(|&p| open[p as usize] == 0).collect();
+        while let Some(part) = ready.pop() {
+            left[part as usize] = false;
+            for &next in after.of(part) {
+                let open = &mut open[next as usize];
+                *open -= 1;
+                if *open == 0 {
+                    ready.push(next);
                 }
             }
         }
-        let Some(mut at) = open.keys().next().copied() else {
+        let Some(first) = parts.clone().find(|&part| left[part as usize]) else {
             return Ok(());
         };
-        let mut path = vec![at];
-        // Each task left over waits for another one left over, so this walk comes back to where it has been.
-        while let Some(next) = edges_of(&at).find(|other| open.contains_key(other)) {
-            if let Some(start) = path.iter().position(|id| *id == next) {
-                path.drain(..start);
+        // Each part left over waits for another one left over, so this walk comes back to where it has been.
+        let mut path = vec![first];
+        let mut met = vec![usize::MAX; count];
+        met[first as usize] = 0;
+        let mut at = first;
+        while let Some(&next) = edges.of(at).iter().find(|&&other| left[other as usize]) {
+            if met[next as usize] != usize::MAX {
+                path.drain(..met[next as usize]);
                 path.push(next);
                 break;
             }
+            met[next as usize] = path.len();
             path.push(next);
             at = next;
         }
-        let first = path.first().copied();
-        let index = first
-            .and_then(|id| own.get(&id))
-            .copied()
-            .unwrap_or_default();
-        let mut names: Vec<String> = path
+        Err(self.cycle(&path))
+    }
+
+    /// The rejection that names a cycle: its last part is the first one again.
+    fn cycle(&self, path: &[u32]) -> (Problem, Option<TaskId>) {
+        let of = |part: u32| self.tasks.get(part as usize).copied();
+        let shown = path.len().min(CYCLE_NAMES_MAX);
+        let mut names: Vec<String> = path[..shown]
             .iter()
-            .take(CYCLE_NAMES_MAX)
-            .map(TaskId::to_string)
+            .filter_map(|&part| Some(of(part)?.1.id.to_string()))
             .collect();
-        if path.len() > CYCLE_NAMES_MAX {
-            names.push("…".to_owned());
+        if let Some((_, last)) = path.last().and_then(|&part| of(part))
+            && path.len() > shown
+        {
+            names.push(format!("… ({} more)", path.len() - shown - 1));
+            names.push(last.id.to_string());
         }
-        Err((
+        let first = path.first().and_then(|&part| of(part));
+        let index = first.map_or(0, |(index, _)| index);
+        (
             Problem::new(
                 "cycle",
                 format!("these tasks wait for each other: {}", names.join(" → ")),
             )
             .field(format!("tasks[{index}].depends_on"))
             .cure("take one of these dependencies out"),
-            first,
-        ))
+            first.map(|(_, task)| task.id),
+        )
     }
 }
 

@@ -13,6 +13,7 @@ mod agent;
 mod check;
 mod decide;
 mod evolve;
+pub mod explain;
 mod graph;
 mod memory;
 mod plan;
@@ -31,9 +32,10 @@ use swarm_events::{
 
 pub use agent::{BARRED_MS, LAPSES_MAX, START_LIMIT_MS};
 pub use evolve::{QUEUE_RETRY_AFTER_MS, SUMS_MAX};
-pub use graph::GRAPH_PARTS_MS_MAX;
+pub use graph::{GRAPH_DEPENDENCIES_MAX, GRAPH_PARTS_MS_MAX};
 pub use plan::{MEASURE_MS, Plan, STEAL_AFTER_MS, STEALS_MAX};
 pub use state::Distributor;
+pub use swarm::CAUSE_BYTES_MAX;
 pub use task::PAYLOAD_HELD_BYTES_MAX;
 pub use view::{AgentView, Counters, DependencyView, Status, TaskView, Touched};
 
@@ -41,8 +43,8 @@ use trace::Trace;
 
 impl Decider for Distributor {
     const SERVICE: Service = Service::Distributor;
-    const VERSION: u32 = 1;
-    const FORMAT: u32 = 2;
+    const VERSION: u32 = 2;
+    const FORMAT: u32 = 3;
     type Plan = Plan;
 
     fn new(partition: Partition) -> Self {

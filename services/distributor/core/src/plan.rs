@@ -4,6 +4,7 @@
 //! Every index entry is derived from the state by one function for each kind of thing (`refresh_…`), at the start and
 //! whenever the fold says that the thing changed. So the index after any history equals the one made anew.
 
+mod expiry;
 mod follow;
 pub(crate) mod kinds;
 pub(crate) mod ready;
@@ -86,11 +87,16 @@ pub struct Plan {
     pub(crate) marks: BTreeMap<Mark, Entry>,
     /// Commands that wait until a decision on their task is met.
     pub(crate) behind: BTreeMap<(u32, u32), Vec<u64>>,
+    /// Commands that wait until a graph is accepted or rejected.
+    pub(crate) behind_graphs: BTreeMap<(u32, GraphId), Vec<u64>>,
     /// Swarms in which a queued task may find an agent.
     pub(crate) assignable: BTreeSet<u32>,
     /// Swarms in which an idle agent may find something to take over, and when that may be so in others.
     pub(crate) thieving: BTreeSet<u32>,
     pub(crate) steal_timers: BTreeSet<(Timestamp, u32)>,
+    /// Swarms in which tasks have waited longer than its setting allows, and when that will be so in others.
+    pub(crate) outwaited: BTreeSet<u32>,
+    pub(crate) elder_timers: BTreeSet<(Timestamp, u32)>,
     /// Stopping swarms, and how far their tasks have been looked at.
     pub(crate) sweeps: BTreeMap<u32, u32>,
     pub(crate) trace: Trace,
@@ -99,16 +105,24 @@ pub struct Plan {
 /// What a task demands.
 pub(crate) fn task_demand(swarm: &Swarm, task: &Task, now: Timestamp) -> Demand {
     let due = Demand::now(task.changed);
-    let stopping = swarm.life != Life::Running;
+    // Nothing of it goes on.
+    let stopping = swarm.life != Life::Running || task.called_off();
     match &task.phase {
         Phase::Staged => Demand::default(),
         Phase::Ending | Phase::Failing => due,
         Phase::Pending { .. } | Phase::Delayed { .. } | Phase::Queued if stopping => due,
         Phase::Pending { .. } | Phase::Delayed { .. } => Demand::default(),
-        Phase::Queued => Demand {
-            ready: true,
-            ..Demand::default()
-        },
+        Phase::Queued => {
+            // Those that go by the swarm's limit are found at the heads of their queues.
+            let own = task.more.as_ref().and_then(|more| more.queue_timeout_ms);
+            let limit = own.and_then(|_| task.queue_timeout_at(&swarm.settings));
+            let demand = limit.map(|limit| Demand::at(task.changed, limit, now));
+            let demand = demand.unwrap_or_default();
+            Demand {
+                ready: demand.due.is_none(),
+                ..demand
+            }
+        }
         Phase::Assigned(held) | Phase::Running(held) => {
             let Some(agent) = swarm.agents.get(held.agent as usize) else {
                 return Demand::default();
@@ -120,12 +134,14 @@ pub(crate) fn task_demand(swarm: &Swarm, task: &Task, now: Timestamp) -> Demand 
             if let Some(timeout) = task.timeout_at(&swarm.settings) {
                 return Demand::at(task.changed, timeout, now);
             }
-            match agent.clock {
-                Some((first, since)) if first == held.assignment => {
-                    Demand::at(task.changed, since.plus_millis(START_LIMIT_MS), now)
-                }
-                _ => Demand::default(),
-            }
+            let start = agent.clock.filter(|&(first, _)| first == held.assignment);
+            let start = start.map(|(_, since)| since.plus_millis(START_LIMIT_MS));
+            let limits = start
+                .into_iter()
+                .chain(task.queue_timeout_at(&swarm.settings));
+            limits.min().map_or_else(Demand::default, |limit| {
+                Demand::at(task.changed, limit, now)
+            })
         }
     }
 }
@@ -168,7 +184,8 @@ impl Plan {
     pub(crate) fn next_timer(&self) -> Option<Timestamp> {
         let timer = self.timers.first().map(|&(when, _)| when);
         let steal = self.steal_timers.first().map(|&(when, _)| when);
-        timer.into_iter().chain(steal).min()
+        let elder = self.elder_timers.first().map(|&(when, _)| when);
+        timer.into_iter().chain(steal).chain(elder).min()
     }
 
     pub(crate) fn demand(state: &Distributor, mark: Mark) -> Demand {

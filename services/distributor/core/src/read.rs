@@ -111,6 +111,7 @@ impl Swarm {
                 }
             ),
             because_of: end.because_of,
+            failure_path: end.path.to_vec(),
             result: (end.how == How::Completed).then_some(moment.sequence),
             ..self.view(task)
         })
@@ -166,6 +167,16 @@ impl Swarm {
                 dependencies: Vec::new(),
             })
         }
+    }
+
+    /// The view of a dead letter that is about to be put away, if somebody wants it.
+    pub(crate) fn discarded_view(&self, id: TaskId, trace: &Trace) -> Option<TaskView> {
+        let ended = self.ended.get(&id).filter(|_| trace.keep_views)?;
+        Some(TaskView {
+            dead_lettered: false,
+            discarded: true,
+            ..self.ended_view(id, ended)
+        })
     }
 
     fn agent_view(&self, at: u32) -> Option<AgentView> {
@@ -225,6 +236,7 @@ impl Distributor {
             }
         }
         for view in trace.ended {
+            touched.tasks.insert((view.place, view.id));
             touched.ended.insert((view.place, view.id), view);
         }
         verdict

@@ -24,11 +24,13 @@ pub(crate) const fn number_of(place: Place) -> (u128, u128) {
     (place.swarm.0.as_u128(), place.org.0.as_u128())
 }
 
-/// What a person's command wants of a task.
+/// What a person's command wants of a task, or of a graph.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Wanted {
     Cancel { reason: Option<Box<str>> },
     Retry,
+    CancelGraph { reason: Option<Box<str>> },
+    Discard,
 }
 
 /// A command that has no answer yet, by its sequence.
@@ -36,7 +38,8 @@ pub(crate) enum Wanted {
 pub(crate) struct Command {
     pub(crate) id: Uuid,
     pub(crate) swarm: u32,
-    pub(crate) task: TaskId,
+    /// The task, or the graph.
+    pub(crate) about: Uuid,
     pub(crate) wanted: Wanted,
     pub(crate) correlation: Option<Uuid>,
 }
@@ -159,6 +162,9 @@ impl Distributor {
         };
         if let Some(task) = state.tasks.get_mut(at) {
             task.queued_at = Timestamp::ZERO;
+            if let Some(more) = &mut task.more {
+                more.requeued_at = Timestamp::ZERO;
+            }
         }
         if delay_ms == 0 {
             state.set_phase(at, Phase::Queued, moment, trace);
@@ -205,7 +211,7 @@ impl Distributor {
             if let Some(swarm) = self.swarm(command.swarm) {
                 let refusal = Refusal {
                     place: swarm.place,
-                    about: command.task.0,
+                    about: command.about,
                     causation: Some(command.id),
                     command: true,
                     subject: command.subject(swarm.place).to_string().into(),
@@ -218,14 +224,17 @@ impl Distributor {
             }
         }
         for swarm in &mut self.swarms {
-            let stuck: Vec<u32> = swarm
+            let stuck: Vec<(u32, Phase)> = swarm
                 .tasks
                 .iter()
                 .filter(|(_, task)| task.changed == sequence && task.phase.held().is_none())
                 .filter(|(_, task)| task.phase != Phase::Staged)
-                .map(|(at, _)| at)
+                .map(|(at, task)| (at, task.phase))
                 .collect();
-            for at in stuck {
+            for (at, phase) in stuck {
+                if let Phase::Delayed { until } = phase {
+                    self.delayed.remove(&(until, swarm.number, at));
+                }
                 let outcome = Outcome::Rejected {
                     problem: problem.clone(),
                     retry_after_ms: None,

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use swarm_events::{
     AgentId, GraphId, Place, Problem, TaskId, Timestamp,
-    configuration::{Algorithm, Configuration, RetryPolicy},
+    configuration::{Algorithm, Configuration, RetryPolicy, queue_limit_for},
     decider::{AHEAD_MS_MAX, Remembered},
     ids::time_of_v7,
     planted::{self, Bug},
-    task::{AffinityOutcome, DependencyType},
+    task::{AffinityOutcome, DependencyType, FAILURE_PATH_MAX},
 };
 use uuid::Uuid;
 
@@ -22,6 +22,20 @@ use crate::{
     trace::Trace,
     view::Counters,
 };
+
+/// Most bytes of an error that those who fail for it quote: enough to know it again, and a graph of ten thousand tasks does
+/// not repeat kilobytes of it ten thousand times.
+pub const CAUSE_BYTES_MAX: usize = 500;
+
+/// Why a graph was called off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CalledOff {
+    pub(crate) reason: Box<str>,
+    /// The command that did it.
+    pub(crate) command: Option<Uuid>,
+    /// Its tasks that were called off and have not ended.
+    pub(crate) open: u32,
+}
 
 /// Where in the log something happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +50,17 @@ pub(crate) struct End {
     pub(crate) how: How,
     pub(crate) error: Option<Box<str>>,
     pub(crate) because_of: Option<TaskId>,
+    pub(crate) path: Box<[TaskId]>,
+}
+impl End {
+    pub(crate) fn new(how: How, error: Option<Box<str>>) -> Self {
+        Self {
+            how,
+            error,
+            because_of: None,
+            path: Box::default(),
+        }
+    }
 }
 
 /// A swarm's life, by the coordinator's events.
@@ -114,6 +139,10 @@ pub(crate) struct Swarm {
     pub(crate) agent_numbers: IdMap<AgentId, u32>,
     pub(crate) graphs: BTreeMap<GraphId, Graph>,
     pub(crate) closed_graphs: Remembered,
+    /// Live tasks of accepted graphs: graph and task number.
+    pub(crate) graph_tasks: BTreeSet<(u128, u32)>,
+    /// Graphs of which something that was called off still lives.
+    pub(crate) called_off: BTreeMap<GraphId, CalledOff>,
     pub(crate) commands_seen: Remembered,
     pub(crate) counters: Counters,
     /// Counters in the last `measured`.
@@ -154,6 +183,8 @@ impl Swarm {
             agent_numbers: IdMap::default(),
             graphs: BTreeMap::new(),
             closed_graphs: Remembered::default(),
+            graph_tasks: BTreeSet::new(),
+            called_off: BTreeMap::new(),
             commands_seen: Remembered::default(),
             counters: Counters::default(),
             reported: Counters::default(),
@@ -216,8 +247,14 @@ impl Swarm {
     pub(crate) fn insert(&mut self, task: Task, trace: &mut Trace) -> u32 {
         *counter(&mut self.counters, task.phase) += 1;
         let id = task.id;
+        let graph = task
+            .graph()
+            .filter(|_| !matches!(task.phase, Phase::Staged | Phase::Ending));
         let at = self.tasks.insert(task);
         self.live.insert(id, at);
+        if let Some(graph) = graph {
+            self.graph_tasks.insert((graph.0.as_u128(), at));
+        }
         trace.task(self.number, at, id);
         at
     }
@@ -311,6 +348,38 @@ impl Swarm {
         }
     }
 
+    /// The refusal of another waiting task of this priority, if there is no room for it.
+    pub(crate) fn full_for(&self, priority: u8) -> Option<Problem> {
+        let settings = &self.settings;
+        let (limit, from) = (settings.queue_limit, settings.shed_from_percent);
+        let share = queue_limit_for(limit, from, priority);
+        let waiting = self.waiting();
+        if waiting < share {
+            return None;
+        }
+        if waiting >= limit {
+            return Some(
+                Problem::new(
+                    "queue-full",
+                    format!("{waiting} tasks wait, and the swarm's queue_limit is {limit}"),
+                )
+                .field("configuration.queue_limit")
+                .cure("try again later, add agents, or raise the limit"),
+            );
+        }
+        Some(
+            Problem::new(
+                "shed",
+                format!(
+                    "{waiting} tasks wait, and the swarm takes tasks of priority {priority} only below {share} of its \
+                     {limit} (shed_from_percent is {from})"
+                ),
+            )
+            .field("priority")
+            .cure("try again later, or give it a higher priority if it is more urgent than what waits"),
+        )
+    }
+
     /// Puts an end that is still to be written on a task that no agent holds.
     pub(crate) fn doom(&mut self, at: u32, outcome: Outcome, moment: Moment, trace: &mut Trace) {
         if let Some(task) = self.tasks.get_mut(at) {
@@ -324,6 +393,9 @@ impl Swarm {
         let Some(task) = self.tasks.get_mut(at) else {
             return;
         };
+        if let Some(graph) = task.graph() {
+            self.graph_tasks.insert((graph.0.as_u128(), at));
+        }
         let edges = match task.more.as_mut() {
             Some(more) if !more.depends.is_empty() => {
                 more.linked = true;
@@ -338,28 +410,20 @@ impl Swarm {
                 if let Some(task) = self.tasks.get_mut(other) {
                     let more = task.more_mut();
                     more.named += 1;
-                    more.dependents.push(at);
+                    more.dependents.insert(at);
                     open += 1;
                 }
             } else if let Some(ended) = self.ended.get_mut(&edge.task) {
                 ended.named += 1;
-                if failed.is_none() {
-                    failed = failure(edge.kind, edge.task, ended.how);
+                if failed.is_none() && fails(edge.kind, ended.how) {
+                    failed = Some(edge.task);
                 }
             } else if failed.is_none() {
-                failed = Some(Outcome::Failed {
-                    error: format!(
-                        "task {}, which it depends on, is not remembered any more",
-                        edge.task
-                    )
-                    .into(),
-                    dead_lettered: false,
-                    because_of: Some(edge.task),
-                });
+                failed = Some(edge.task);
             }
         }
         match failed {
-            Some(outcome) => self.doom(at, outcome, moment, trace),
+            Some(other) => self.doom(at, self.failure_of(other), moment, trace),
             None if open > 0 => self.set_phase(at, Phase::Pending { open }, moment, trace),
             None => self.set_phase(at, Phase::Queued, moment, trace),
         }
@@ -375,9 +439,7 @@ impl Swarm {
             if let Some(&other) = self.live.get(&edge.task) {
                 if let Some(more) = self.tasks.get_mut(other).and_then(|t| t.more.as_mut()) {
                     more.named = more.named.saturating_sub(1);
-                    if let Some(found) = more.dependents.iter().position(|&d| d == at) {
-                        more.dependents.swap_remove(found);
-                    }
+                    more.dependents.remove(&at);
                 }
             } else if let Some(ended) = self.ended.get_mut(&edge.task) {
                 ended.named = ended.named.saturating_sub(1);
@@ -428,6 +490,7 @@ impl Swarm {
         trace.task(self.number, at, id);
         trace.ended.extend(view);
         self.unlink(at, &mut task);
+        self.leave_graph(at, &mut task);
         let (dependents, named) = task
             .more
             .as_mut()
@@ -449,16 +512,114 @@ impl Swarm {
             task.payload = None;
             task.phase = Phase::Ending;
             task.changed = moment.sequence;
-            task.more_mut().error = end.error;
-            task.more_mut().because_of = end.because_of;
+            let more = task.more_mut();
+            more.error = end.error;
+            more.because_of = end.because_of;
+            more.path = end.path;
+            more.outcome = None;
             ended.definition = Some(Box::new(task));
         } else {
             self.types.release(task.task_type);
             self.classes.release(task.class);
         }
         self.ended.insert(id, ended);
+        if dependents.is_empty() {
+            return;
+        }
+        let outcome = (how != How::Completed).then(|| self.failure_of(id));
         for dependent in dependents {
-            self.dependency_ended(dependent, id, how, moment, trace);
+            self.dependency_ended(dependent, id, how, outcome.as_ref(), moment, trace);
+        }
+    }
+
+    /// Takes an ended task out of its graph's index.
+    fn leave_graph(&mut self, at: u32, task: &mut Task) {
+        let Some(graph) = task.graph() else {
+            return;
+        };
+        self.graph_tasks.remove(&(graph.0.as_u128(), at));
+        let more = task.more_mut();
+        if std::mem::take(&mut more.called_off)
+            && let Some(called_off) = self.called_off.get_mut(&graph)
+        {
+            called_off.open = called_off.open.saturating_sub(1);
+            if called_off.open == 0 {
+                self.called_off.remove(&graph);
+            }
+        }
+    }
+
+    /// Live tasks of an accepted graph whose end is not settled yet, by number.
+    pub(crate) fn open_of_graph(&self, id: GraphId) -> impl Iterator<Item = (u32, &Task)> {
+        let id = id.0.as_u128();
+        let numbers = self.graph_tasks.range((id, 0)..=(id, u32::MAX));
+        numbers
+            .filter_map(|&(_, at)| Some((at, self.tasks.get(at)?)))
+            .filter(|(_, task)| task.phase != Phase::Ending && !task.called_off())
+    }
+
+    /// Why, and by which command, a task's graph was called off.
+    pub(crate) fn called_off(&self, task: &Task) -> Option<&CalledOff> {
+        let graph = task.graph().filter(|_| task.called_off())?;
+        self.called_off.get(&graph)
+    }
+
+    /// What the end of `other` without a result makes of those that need one.
+    fn failure_of(&self, other: TaskId) -> Outcome {
+        Outcome::Failed {
+            error: self.failure_text(other).into(),
+            dead_lettered: false,
+            because_of: Some(other),
+            path: self.failure_path(other),
+        }
+    }
+
+    /// How a failure comes to those that depend on an ended task: the first cause, then those nearest to them.
+    fn failure_path(&self, other: TaskId) -> Box<[TaskId]> {
+        let before = self.ended.get(&other).and_then(|ended| {
+            let more = ended.definition.as_ref()?.more.as_ref()?;
+            Some(&*more.path)
+        });
+        let before = before.unwrap_or_default();
+        let nearest = before.len().min(FAILURE_PATH_MAX - 1);
+        let from = before.len() - nearest;
+        let mut path: Vec<TaskId> = before[from..].iter().copied().chain([other]).collect();
+        if from > 0 {
+            path[0] = before[0];
+        }
+        path.into()
+    }
+
+    /// What a failed dependency says, with what its first cause says of itself.
+    fn failure_text(&self, other: TaskId) -> String {
+        let own = |id: TaskId| {
+            let ended = self.ended.get(&id)?;
+            let more = ended.definition.as_ref().and_then(|d| d.more.as_deref());
+            Some((ended.how.word(), more))
+        };
+        let quote = |error: Option<&str>| match error {
+            Some(error) if !error.is_empty() => format!(": {}", cut(error, CAUSE_BYTES_MAX)),
+            _ => String::new(),
+        };
+        let Some((word, more)) = own(other) else {
+            return format!("task {other}, which it depends on, is not remembered any more");
+        };
+        let error = more.and_then(|m| m.error.as_deref());
+        let Some(&first) = more.and_then(|m| m.path.first()) else {
+            return format!(
+                "task {other}, which it depends on, has {word}{}",
+                quote(error)
+            );
+        };
+        // It may have been retried, or forgotten, since.
+        match own(first).map(|(word, more)| (word, more.and_then(|m| m.error.as_deref()))) {
+            Some((cause, error)) => format!(
+                "task {other}, which it depends on, has {word}; first, task {first} has {cause}{}",
+                quote(error)
+            ),
+            None => {
+                format!("task {other}, which it depends on, has {word}; the first was task {first}")
+            }
         }
     }
 
@@ -467,6 +628,7 @@ impl Swarm {
         at: u32,
         other: TaskId,
         how: How,
+        outcome: Option<&Outcome>,
         moment: Moment,
         trace: &mut Trace,
     ) {
@@ -486,9 +648,11 @@ impl Swarm {
             .iter()
             .find(|e| e.task == other)
             .map(|e| e.kind);
-        let failed = kind.and_then(|kind| failure(kind, other, how));
+        // What is called off with its graph is cancelled, and does not fail for others of it.
+        let failed =
+            outcome.filter(|_| kind.is_some_and(|kind| fails(kind, how)) && !task.called_off());
         match failed {
-            Some(outcome) => self.doom(at, outcome, moment, trace),
+            Some(outcome) => self.doom(at, outcome.clone(), moment, trace),
             None if open > 1 => {
                 self.set_phase(at, Phase::Pending { open: open - 1 }, moment, trace);
             }
@@ -533,14 +697,16 @@ fn forget(
     }
 }
 
-/// What the end of `other` does to a task that depends on it in this way, if that must fail for it.
-fn failure(kind: DependencyType, other: TaskId, how: How) -> Option<Outcome> {
-    if kind == DependencyType::Completion || how == How::Completed {
-        return None;
+/// Whether such an end makes a task fail that depends on it in this way.
+fn fails(kind: DependencyType, how: How) -> bool {
+    kind != DependencyType::Completion && how != How::Completed
+}
+
+/// The first `bytes` of a text, or a little less: whole characters.
+pub(crate) fn cut(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
     }
-    Some(Outcome::Failed {
-        error: format!("task {other}, which it depends on, has {}", how.word()).into(),
-        dead_lettered: false,
-        because_of: Some(other),
-    })
+    &text[..end]
 }

@@ -1,5 +1,7 @@
 //! A task in the state: what it is, where it stands, and what is kept of it when it has ended.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use swarm_events::{
     GraphId, Json, Problem, TaskId, Timestamp, configuration::RetryPolicy, task::DependencyType,
@@ -61,6 +63,8 @@ pub(crate) enum Outcome {
         error: Box<str>,
         dead_lettered: bool,
         because_of: Option<TaskId>,
+        /// How the failure came here, up to `because_of`.
+        path: Box<[TaskId]>,
     },
     Cancelled {
         reason: Box<str>,
@@ -91,7 +95,7 @@ pub(crate) struct More {
     /// Its edges count at the tasks that they name.
     pub(crate) linked: bool,
     /// Live tasks for which the end of this one is an open dependency, by number.
-    pub(crate) dependents: Vec<u32>,
+    pub(crate) dependents: BTreeSet<u32>,
     /// Live tasks that name it, open or not: it is remembered as long.
     pub(crate) named: u32,
     /// Error of the last attempt, or why it ended.
@@ -100,6 +104,8 @@ pub(crate) struct More {
     pub(crate) retryable: bool,
     /// Its agent's result could not be used: the assignment is to be withdrawn.
     pub(crate) bad_result: bool,
+    /// Its graph was called off: it is to be cancelled, wherever it stands.
+    pub(crate) called_off: bool,
     pub(crate) outcome: Option<Outcome>,
     /// The task whose end made it fail (ended tasks).
     pub(crate) because_of: Option<TaskId>,
@@ -167,6 +173,12 @@ impl Task {
     }
     pub(crate) fn outcome(&self) -> Option<&Outcome> {
         self.more.as_ref()?.outcome.as_ref()
+    }
+    pub(crate) fn graph(&self) -> Option<GraphId> {
+        Some(self.more.as_ref()?.graph?.0)
+    }
+    pub(crate) fn called_off(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.called_off)
     }
     /// When the running attempt is taken away for its run limit.
     pub(crate) fn run_timeout_at(&self) -> Option<Timestamp> {

@@ -175,7 +175,9 @@ pub struct Counters {
     pub affinity_misses: u64,
     /// Tasks so far that an idle agent took over from a busy one.
     pub steals: u64,
-    /// Attempts so far after the first of a task.
+    /// How often so far a task whose attempt had begun was given another one: counted at `retried` after a failed attempt, and
+    /// at the `withdrawn` of a started task after which it is queued again. A person's retry of an ended task is none, and
+    /// neither is a withdrawal before the start.
     pub retries: u64,
 }
 

@@ -1,7 +1,7 @@
 //! Answers of tasks, graphs, refusals and figures.
 
 use swarm_events::{
-    AgentId, CommandId, GraphId, Subject,
+    AgentId, CommandId, GraphId, Subject, Timestamp,
     decider::Decision,
     subject::{SwarmVerb, TaskVerb},
     swarm::{Measured, SAMPLE_AGENTS_MAX},
@@ -13,8 +13,8 @@ use swarm_events::{
 
 use crate::{
     agent::Agent,
-    evolve::STOPPING,
-    plan::Plan,
+    evolve::{STOPPING, words},
+    plan::{Mark, Plan},
     state::Distributor,
     swarm::{Life, Swarm},
     task::{Held, Outcome, Phase, Task, retry_delay_ms},
@@ -72,9 +72,13 @@ fn take_away(
     agent: &Agent,
     task: &Task,
     held: &Held,
+    now: Timestamp,
 ) -> (WithdrawReason, bool, Then) {
     let started = matches!(task.phase, Phase::Running(_));
     if swarm.life != Life::Running {
+        return (WithdrawReason::Cancelled, true, Then::End);
+    }
+    if task.called_off() {
         return (WithdrawReason::Cancelled, true, Then::End);
     }
     if let Some(reason) = agent.lost(held.incarnation) {
@@ -86,9 +90,38 @@ fn take_away(
         return (WithdrawReason::BadResult, true, again_or_end(swarm, task));
     }
     if started {
-        return (WithdrawReason::Timeout, true, again_or_end(swarm, task));
+        let (run, progress) = (
+            task.run_timeout_at(),
+            task.progress_timeout_at(&swarm.settings),
+        );
+        let reason = match progress {
+            Some(progress) if run.is_none_or(|run| progress < run) => WithdrawReason::NoProgress,
+            _ => WithdrawReason::Timeout,
+        };
+        return (reason, true, again_or_end(swarm, task));
+    }
+    if waited_too_long(swarm, task, now) {
+        return (WithdrawReason::QueueTimeout, false, Then::End);
     }
     (WithdrawReason::StartLimit, false, Then::Queue)
+}
+
+fn waited_too_long(swarm: &Swarm, task: &Task, now: Timestamp) -> bool {
+    task.queue_timeout_at(&swarm.settings)
+        .is_some_and(|limit| limit <= now)
+}
+
+/// The end of a task that has waited too long for its start.
+pub(super) fn out_of_time(swarm: &Swarm, task: &Task) -> Decision {
+    let body = Failed {
+        attempts: u32::from(task.attempts),
+        generation: task.generation,
+        error: words(WithdrawReason::QueueTimeout).to_owned(),
+        dead_lettered: true,
+        because_of: None,
+        path: Vec::new(),
+    };
+    about(swarm, task, TaskVerb::Failed, body)
 }
 
 impl Distributor {
@@ -104,15 +137,54 @@ impl Distributor {
                 let Some(agent) = swarm.agents.get(held.agent as usize) else {
                     return;
                 };
-                let (reason, force, then) = take_away(swarm, agent, task, held);
+                let (reason, force, then) = take_away(swarm, agent, task, held, self.head.now);
                 withdrawal(swarm, task, held, reason, force, then, None)
             }
             Phase::Ending => Some(ending(swarm, task)),
             _ if swarm.life != Life::Running => Some(cancelled(swarm, task, STOPPING)),
+            _ if task.called_off() => {
+                let reason = swarm.called_off(task).map(|graph| &*graph.reason);
+                Some(cancelled(swarm, task, reason.unwrap_or_default()))
+            }
             Phase::Failing => Some(after_failure(swarm, task)),
+            Phase::Queued if waited_too_long(swarm, task, self.head.now) => {
+                Some(out_of_time(swarm, task))
+            }
             _ => None,
         };
-        out.extend(decision);
+        // What was called off with its graph answers the command that did it.
+        let command = swarm.called_off(task).and_then(|graph| graph.command);
+        let by_graph = swarm.life == Life::Running && task.phase != Phase::Ending;
+        out.extend(decision.map(|decision| match command.filter(|_| by_graph) {
+            Some(command) => decision.caused_by(command),
+            None => decision,
+        }));
+    }
+
+    /// Ends tasks that have waited longer than their swarm's setting allows, the eldest first.
+    pub(super) fn let_go(&self, plan: &mut Plan, number: u32, end: usize, out: &mut Vec<Decision>) {
+        while out.len() < end {
+            let first = plan
+                .swarms
+                .get(number as usize)
+                .and_then(|swarm| swarm.first_out_of_time())
+                .filter(|&(limit, _)| limit <= self.head.now);
+            let Some((_, at)) = first else {
+                break;
+            };
+            let Some(swarm) = self.swarm(number) else {
+                break;
+            };
+            let Some(task) = swarm.tasks.get(at) else {
+                break;
+            };
+            out.push(out_of_time(swarm, task));
+            plan.depart(self, Mark::Task(number, at), 1);
+        }
+        if out.len() < end {
+            // Whatever it was, it was looked at: it must not be the first for ever.
+            plan.outwaited.remove(&number);
+        }
     }
 
     pub(super) fn answer_refusal(&self, sequence: u64, out: &mut Vec<Decision>) {
@@ -243,6 +315,7 @@ fn ending(swarm: &Swarm, task: &Task) -> Decision {
             error,
             dead_lettered,
             because_of,
+            path,
         }) => {
             let body = Failed {
                 attempts: u32::from(task.attempts),
@@ -250,7 +323,7 @@ fn ending(swarm: &Swarm, task: &Task) -> Decision {
                 error: error.to_string(),
                 dead_lettered: *dead_lettered,
                 because_of: *because_of,
-                path: Vec::new(),
+                path: path.to_vec(),
             };
             about(swarm, task, TaskVerb::Failed, body)
         }

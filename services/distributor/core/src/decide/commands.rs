@@ -1,10 +1,13 @@
 //! Answers to commands: each gets an event that names it, at once or when a decision under way on its task is met.
 
 use swarm_events::{
-    CommandId, Problem, Subject, TaskId,
+    CommandId, GraphId, Problem, Subject, TaskId,
     decider::Decision,
     subject::TaskVerb,
-    task::{DependencyType, Refused, Retried, Then, WithdrawReason},
+    task::{
+        DependencyType, Discarded, GraphCancelled, GraphRejected, Refused, Retried, Then,
+        WithdrawReason,
+    },
 };
 
 use super::answers::{about, cancelled, withdrawal};
@@ -24,7 +27,11 @@ impl Distributor {
         let Some(swarm) = self.swarm(command.swarm) else {
             return;
         };
-        if let Some(at) = plan.busy(self, command.swarm, command.task) {
+        if let Wanted::CancelGraph { .. } = command.wanted {
+            return self.answer_cancel_graph(plan, sequence, command, swarm, out);
+        }
+        let task = TaskId(command.about);
+        if let Some(at) = plan.busy(self, command.swarm, task) {
             plan.behind
                 .entry((command.swarm, at))
                 .or_default()
@@ -33,31 +40,102 @@ impl Distributor {
             return;
         }
         let answer = match &command.wanted {
-            Wanted::Cancel { .. } => cancel(swarm, command),
-            Wanted::Retry => retry(swarm, command.task),
+            Wanted::Retry => retry(swarm, task),
+            Wanted::Discard => discard(swarm, task),
+            Wanted::Cancel { .. } | Wanted::CancelGraph { .. } => cancel(swarm, command),
         };
-        let decision = answer.unwrap_or_else(|problem| {
-            let body = Refused {
-                command_id: Some(CommandId(command.id)),
-                refused_subject: command.subject(swarm.place).to_string(),
-                refused_seq: sequence,
-                count: 1,
-                problem,
-            };
-            Decision::new(
-                Subject::Task(swarm.place, TaskVerb::Refused, None),
-                command.task.0,
-                body,
-            )
-            .correlated(command.correlation)
-        });
+        let decision = answer.unwrap_or_else(|problem| refusal(swarm, command, sequence, problem));
         let of_task = !matches!(decision.subject, Subject::Task(_, TaskVerb::Refused, _));
         out.push(decision.caused_by(command.id));
         plan.depart(self, mark, 1);
-        if let Some((at, _)) = swarm.task(command.task).filter(|_| of_task) {
+        if let Some((at, _)) = swarm.task(task).filter(|_| of_task) {
             plan.depart(self, Mark::Task(command.swarm, at), 1);
         }
     }
+
+    /// One `graph_cancelled` for the whole; what it marks is cancelled after it is met. A graph whose parts have not all
+    /// come is rejected as a whole: nothing of it ever exists.
+    fn answer_cancel_graph(
+        &self,
+        plan: &mut Plan,
+        sequence: u64,
+        command: &Command,
+        swarm: &Swarm,
+        out: &mut Vec<Decision>,
+    ) {
+        let id = GraphId(command.about);
+        let (mark, graph_mark) = (Mark::Command(sequence), Mark::Graph(command.swarm, id));
+        let staged = swarm.graphs.get(&id);
+        if staged.is_some() && plan.marks.get(&graph_mark).is_some_and(|m| m.under_way > 0) {
+            // It is being accepted or rejected.
+            let behind = plan.behind_graphs.entry((command.swarm, id)).or_default();
+            behind.push(sequence);
+            plan.depart(self, mark, 1);
+            return;
+        }
+        let open = swarm.open_of_graph(id).count() as u32;
+        let subject = |verb| Subject::Task(swarm.place, verb, None);
+        let decision = if let Some(graph) = staged {
+            let problem = Problem::new(
+                "cancelled",
+                format!(
+                    "it was called off before all its tasks were met: {}",
+                    command.reason()
+                ),
+            )
+            .field("graph.id")
+            .cure("submit its tasks again under new ids");
+            let body = GraphRejected {
+                problem,
+                task_id: None,
+            };
+            Decision::new(subject(TaskVerb::GraphRejected), id.0, body)
+                .correlated(Some(graph.correlation.unwrap_or(id.0)))
+        } else if open > 0 {
+            let body = GraphCancelled {
+                reason: command.reason().into(),
+                tasks: open,
+            };
+            Decision::new(subject(TaskVerb::GraphCancelled), id.0, body)
+                .correlated(Some(command.correlation.unwrap_or(id.0)))
+        } else {
+            refusal(swarm, command, sequence, nothing_to_cancel(swarm, id))
+        };
+        out.push(decision.caused_by(command.id));
+        plan.depart(self, mark, 1);
+        if staged.is_some() {
+            plan.depart(self, graph_mark, 1);
+        }
+    }
+}
+
+fn refusal(swarm: &Swarm, command: &Command, sequence: u64, problem: Problem) -> Decision {
+    let body = Refused {
+        command_id: Some(CommandId(command.id)),
+        refused_subject: command.subject(swarm.place).to_string(),
+        refused_seq: sequence,
+        count: 1,
+        problem,
+    };
+    let subject = Subject::Task(swarm.place, TaskVerb::Refused, None);
+    Decision::new(subject, command.about, body).correlated(command.correlation)
+}
+
+fn nothing_to_cancel(swarm: &Swarm, id: GraphId) -> Problem {
+    let problem = if swarm.closed_graphs.get(id.0).is_some() {
+        Problem::new(
+            "graph-ended",
+            format!("each task of graph {id} has ended, or is being cancelled already"),
+        )
+        .cure("nothing is left to cancel")
+    } else {
+        Problem::new(
+            "unknown-graph",
+            format!("graph {id} is not known in this swarm, or is too old to be remembered"),
+        )
+        .cure("check the graph's id and its swarm")
+    };
+    problem.field("graph_id")
 }
 
 fn refuse(code: &str, detail: String, cure: &str) -> Problem {
@@ -73,7 +151,7 @@ fn unknown(id: TaskId) -> Problem {
 }
 
 fn cancel(swarm: &Swarm, command: &Command) -> Result<Decision, Problem> {
-    let id = command.task;
+    let id = TaskId(command.about);
     let Some((_, task)) = swarm.task(id) else {
         return Err(match swarm.ended.get(&id) {
             None => unknown(id),
@@ -115,17 +193,22 @@ fn retry(swarm: &Swarm, id: TaskId) -> Result<Decision, Problem> {
     }
     let ended = swarm.ended.get(&id).ok_or_else(|| unknown(id))?;
     let Some(task) = &ended.definition else {
+        let put_away = if ended.discarded {
+            ", and was put away"
+        } else {
+            ""
+        };
         return Err(refuse(
             "not-retryable",
-            format!("task {id} has {}", ended.how.word()),
+            format!("task {id} has {}{put_away}", ended.how.word()),
             "submit it again under a new id",
         ));
     };
     if swarm.life != Life::Running {
         return Err(swarm.stopping().unwrap_or_else(|| unknown(id)));
     }
-    if swarm.waiting() >= swarm.settings.queue_limit {
-        return Err(swarm.queue_full());
+    if let Some(full) = swarm.full_for(task.priority) {
+        return Err(full);
     }
     for edge in task.edges() {
         let before = swarm.ended.get(&edge.task);
@@ -154,4 +237,34 @@ fn retry(swarm: &Swarm, id: TaskId) -> Result<Decision, Problem> {
         error: None,
     };
     Ok(about(swarm, task, TaskVerb::Retried, body))
+}
+
+fn discard(swarm: &Swarm, id: TaskId) -> Result<Decision, Problem> {
+    if swarm.task(id).is_some() {
+        return Err(refuse(
+            "task-not-ended",
+            format!("task {id} has not ended"),
+            "cancel it, if it is not wanted any more",
+        ));
+    }
+    let ended = swarm.ended.get(&id).ok_or_else(|| unknown(id))?;
+    let dead = How::Failed {
+        dead_lettered: true,
+    };
+    match &ended.definition {
+        Some(task) if ended.how == dead => {
+            let body = Discarded {
+                generation: task.generation,
+            };
+            Ok(about(swarm, task, TaskVerb::Discarded, body))
+        }
+        _ => Err(refuse(
+            "no-dead-letter",
+            match ended.discarded {
+                true => format!("task {id} was put away already"),
+                false => format!("task {id} has {}, and is no dead letter", ended.how.word()),
+            },
+            "nothing is left to put away",
+        )),
+    }
 }

@@ -4,13 +4,15 @@ use swarm_events::{
     AgentId, Body, Recorded, TaskId, Timestamp,
     decider::Verdict,
     planted::{self, Bug},
-    task::{self, Carried, ERROR_BYTES_MAX, RESULT_BYTES_MAX, Then, WithdrawReason},
+    task::{
+        self, Carried, ERROR_BYTES_MAX, FAILURE_PATH_MAX, RESULT_BYTES_MAX, Then, WithdrawReason,
+    },
 };
 
 use crate::{
     agent::{BARRED_MS, LAPSES_MAX},
     state::{Distributor, Wanted},
-    swarm::End,
+    swarm::{End, cut},
     task::{Held, How, Outcome, Phase},
     trace::Trace,
 };
@@ -32,14 +34,6 @@ pub(crate) const fn words(reason: WithdrawReason) -> &'static str {
         WithdrawReason::NoProgress => "it made no progress for its progress_timeout_ms",
         WithdrawReason::BadResult => "its agent's result was larger than an event may carry",
     }
-}
-
-fn cut(text: &str, bytes: usize) -> Box<str> {
-    let mut end = text.len().min(bytes);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].into()
 }
 
 impl Distributor {
@@ -66,10 +60,7 @@ impl Distributor {
             }
             Body::TaskProgressed(e) => {
                 self.heard(swarm, agent, e.incarnation, trace);
-                match self.runs(swarm, agent, id, e.assignment, e.incarnation) {
-                    Ok(_) => Verdict::Applied,
-                    Err(why) => Verdict::Void(why),
-                }
+                self.progressed(swarm, agent, id, e, trace)
             }
             Body::TaskCompleted(e) => {
                 self.heard(swarm, agent, e.incarnation, trace);
@@ -213,6 +204,31 @@ impl Distributor {
         Verdict::Applied
     }
 
+    fn progressed(
+        &mut self,
+        swarm: u32,
+        agent: u32,
+        id: TaskId,
+        event: &task::Progressed,
+        trace: &mut Trace,
+    ) -> Verdict {
+        let now = self.head.now;
+        let at = match self.runs(swarm, agent, id, event.assignment, event.incarnation) {
+            Ok(at) => at,
+            Err(why) => return Verdict::Void(why),
+        };
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return Verdict::Void("unknown-swarm");
+        };
+        if let Some(task) = state.tasks.get_mut(at) {
+            task.more_mut().progressed_at = now;
+            if task.progress_timeout_at(&state.settings).is_some() {
+                trace.task(swarm, at, id);
+            }
+        }
+        Verdict::Applied
+    }
+
     fn completed(
         &mut self,
         swarm: u32,
@@ -236,12 +252,7 @@ impl Distributor {
             }
             return Verdict::Applied;
         }
-        let end = End {
-            how: How::Completed,
-            error: None,
-            because_of: None,
-        };
-        self.end(swarm, at, end, trace);
+        self.end(swarm, at, End::new(How::Completed, None), trace);
         Verdict::Applied
     }
 
@@ -266,7 +277,7 @@ impl Distributor {
         }
         if let Some(task) = state.tasks.get_mut(at) {
             let more = task.more_mut();
-            more.error = Some(cut(&event.error, ERROR_BYTES_MAX));
+            more.error = Some(cut(&event.error, ERROR_BYTES_MAX).into());
             more.retryable = event.retryable;
             more.bad_result = false;
         }
@@ -325,6 +336,12 @@ impl Distributor {
             let more = task.more_mut();
             more.error = Some(words(event.reason).into());
             more.bad_result = false;
+            if started && event.then == Then::Queue {
+                more.requeued_at = moment.now;
+            }
+        }
+        if started && event.then != Then::End {
+            state.counters.retries += 1;
         }
         match event.then {
             // It keeps its place in the queue.
@@ -332,9 +349,11 @@ impl Distributor {
             Then::RetryAfterMs(delay) => self.delay(swarm, at, delay, trace),
             Then::End => {
                 let outcome = if event.reason == WithdrawReason::Cancelled {
-                    let (reason, by) = match command {
-                        Some(command) => (command.reason(), Some(command.id)),
-                        None => (STOPPING.into(), None),
+                    let task = state.tasks.get(at);
+                    let (reason, by) = match (command, task.and_then(|t| state.called_off(t))) {
+                        (Some(command), _) => (command.reason(), Some(command.id)),
+                        (None, Some(graph)) => (graph.reason.clone(), graph.command),
+                        (None, None) => (STOPPING.into(), None),
                     };
                     Outcome::Cancelled { reason, by }
                 } else {
@@ -342,6 +361,7 @@ impl Distributor {
                         error: words(event.reason).into(),
                         dead_lettered: true,
                         because_of: None,
+                        path: Box::default(),
                     }
                 };
                 state.doom(at, outcome, moment, trace);
@@ -358,8 +378,10 @@ impl Distributor {
         trace: &mut Trace,
     ) -> Verdict {
         let id = TaskId(recorded.event.about);
-        if let Body::TaskRetried(retried) = &recorded.event.body {
-            return self.retried(swarm, id, retried, trace);
+        match &recorded.event.body {
+            Body::TaskRetried(retried) => return self.retried(swarm, id, retried, trace),
+            Body::TaskDiscarded(discarded) => return self.discarded(swarm, id, discarded, trace),
+            _ => {}
         }
         let Some((at, task)) = self.swarm(swarm).and_then(|s| s.task(id)) else {
             return Verdict::Void("not-live");
@@ -378,17 +400,12 @@ impl Distributor {
                 },
                 error: Some((*e.error).into()),
                 because_of: e.because_of,
+                path: e.path.iter().copied().take(FAILURE_PATH_MAX).collect(),
             },
-            Body::TaskCancelled(e) if e.generation == generation => End {
-                how: How::Cancelled,
-                error: Some((*e.reason).into()),
-                because_of: None,
-            },
-            Body::TaskRejected(e) => End {
-                how: How::Rejected,
-                error: Some(e.problem.to_string().into()),
-                because_of: None,
-            },
+            Body::TaskCancelled(e) if e.generation == generation => {
+                End::new(How::Cancelled, Some((*e.reason).into()))
+            }
+            Body::TaskRejected(e) => End::new(How::Rejected, Some(e.problem.to_string().into())),
             Body::TaskFailed(_) | Body::TaskCancelled(_) => {
                 return Verdict::Void("other-generation");
             }
@@ -413,6 +430,7 @@ impl Distributor {
             if task.phase != Phase::Failing || task.generation != event.generation {
                 return Verdict::Void("no-failed-attempt");
             }
+            state.counters.retries += 1;
             self.delay(swarm, at, event.delay_ms, trace);
             return Verdict::Applied;
         }
@@ -441,7 +459,9 @@ impl Distributor {
             more.error = None;
             more.outcome = None;
             more.because_of = None;
+            more.path = Box::default();
             more.bad_result = false;
+            more.requeued_at = Timestamp::ZERO;
             more.steals = 0;
             more.stolen_from = None;
         }
@@ -454,6 +474,45 @@ impl Distributor {
     }
 }
 
+impl Distributor {
+    /// A dead letter is put away: what a retry would need of it is forgotten.
+    fn discarded(
+        &mut self,
+        swarm: u32,
+        id: TaskId,
+        event: &task::Discarded,
+        trace: &mut Trace,
+    ) -> Verdict {
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return Verdict::Void("unknown-swarm");
+        };
+        let Some(ended) = state.ended.get(&id) else {
+            return Verdict::Void("not-ended");
+        };
+        let dead = How::Failed {
+            dead_lettered: true,
+        };
+        let generation = ended.definition.as_ref().map(|task| task.generation);
+        if ended.how != dead || generation != Some(event.generation) {
+            return Verdict::Void("no-dead-letter");
+        }
+        let view = state.discarded_view(id, trace);
+        trace.ended.extend(view);
+        let Some(ended) = state.ended.get_mut(&id) else {
+            return Verdict::Void("not-ended");
+        };
+        ended.how = How::Failed {
+            dead_lettered: false,
+        };
+        ended.discarded = true;
+        if let Some(task) = ended.definition.take() {
+            state.types.release(task.task_type);
+            state.classes.release(task.class);
+        }
+        Verdict::Applied
+    }
+}
+
 /// Why the tasks of a stopping swarm are cancelled.
 pub(crate) const STOPPING: &str = "the swarm is being terminated";
 
@@ -461,6 +520,9 @@ impl crate::state::Command {
     pub(crate) fn reason(&self) -> Box<str> {
         match &self.wanted {
             Wanted::Cancel {
+                reason: Some(reason),
+            }
+            | Wanted::CancelGraph {
                 reason: Some(reason),
             } => reason.clone(),
             _ => "cancelled by command".into(),

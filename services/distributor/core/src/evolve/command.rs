@@ -1,15 +1,16 @@
 //! Commands, refusals, and what cannot be read.
 
 use swarm_events::{
-    Body, Place, Recorded, Subject, TaskId, Timestamp, Unreadable,
+    Body, Place, Recorded, Service, Subject, TaskId, Timestamp, Unreadable,
     decider::Verdict,
     planted::{self, Bug},
     subject::{CommandVerb, TaskVerb},
-    task::Refused,
+    task::{REASON_BYTES_MAX, Refused},
 };
 
 use crate::{
     state::{Command, Distributor, Refusal, Wanted},
+    swarm::cut,
     trace::Trace,
 };
 
@@ -23,6 +24,8 @@ impl Command {
         let verb = match self.wanted {
             Wanted::Cancel { .. } => CommandVerb::Cancel,
             Wanted::Retry => CommandVerb::Retry,
+            Wanted::CancelGraph { .. } => CommandVerb::CancelGraph,
+            Wanted::Discard => CommandVerb::Discard,
         };
         Subject::Command(place, verb)
     }
@@ -35,14 +38,22 @@ impl Distributor {
         recorded: &Recorded,
         trace: &mut Trace,
     ) -> Verdict {
-        let (task, wanted) = match &recorded.event.body {
-            Body::Cancel(cancel) => (
-                cancel.task_id,
-                Wanted::Cancel {
-                    reason: cancel.reason.as_deref().map(Into::into),
-                },
-            ),
-            Body::Retry(retry) => (retry.task_id, Wanted::Retry),
+        // A reason is held until its command is answered: no more of it than is written.
+        let short = |reason: &Option<String>| {
+            let reason = reason.as_deref()?;
+            Some(Box::from(cut(reason, REASON_BYTES_MAX)))
+        };
+        let (about, wanted) = match &recorded.event.body {
+            Body::Cancel(cancel) => {
+                let reason = short(&cancel.reason);
+                (cancel.task_id.0, Wanted::Cancel { reason })
+            }
+            Body::CancelGraph(cancel) => {
+                let reason = short(&cancel.reason);
+                (cancel.graph_id.0, Wanted::CancelGraph { reason })
+            }
+            Body::Retry(retry) => (retry.task_id.0, Wanted::Retry),
+            Body::Discard(discard) => (discard.task_id.0, Wanted::Discard),
             _ => return Verdict::Ignored,
         };
         let id = recorded.event.id.0;
@@ -63,7 +74,7 @@ impl Distributor {
                         let command = Command {
                             id,
                             swarm: number,
-                            task,
+                            about,
                             wanted,
                             correlation: recorded.event.correlation,
                         };
@@ -77,7 +88,7 @@ impl Distributor {
         };
         let refusal = Refusal {
             place,
-            about: task.0,
+            about,
             causation: Some(id),
             command: true,
             subject: recorded.subject.to_string().into(),
@@ -121,7 +132,7 @@ impl Distributor {
             // A refusal that cannot be read is not refused in turn: that would have no end.
             Some(Subject::Task(_, TaskVerb::Refused, _)) => return Verdict::Void("unreadable"),
             Some(Subject::Task(place, _, _)) => (place, false),
-            Some(Subject::Command(place, CommandVerb::Cancel | CommandVerb::Retry)) => {
+            Some(Subject::Command(place, verb)) if verb.service() == Service::Distributor => {
                 (place, true)
             }
             _ => return Verdict::Ignored,

@@ -3,6 +3,7 @@
 use swarm_events::{
     AgentId, Body, Place, Timestamp,
     agent::Joined,
+    configuration::Configuration,
     decider::Verdict,
     swarm::{AgentLoad, Measured},
 };
@@ -38,7 +39,7 @@ impl Distributor {
             return Verdict::Void("unknown-swarm");
         };
         match body {
-            Body::SwarmUpdated(updated) => swarm.settings = (&updated.configuration).into(),
+            Body::SwarmUpdated(updated) => swarm.configure(&updated.configuration, trace),
             Body::SwarmStopping(_) if swarm.life == Life::Running => swarm.life = Life::Stopping,
             Body::SwarmDeleted(_) if swarm.life != Life::Deleted => swarm.life = Life::Deleted,
             Body::SwarmMeasured(measured) => {
@@ -167,6 +168,19 @@ impl Swarm {
         trace.agent(self.number, at);
         trace.judged(self.number, at);
         Verdict::Applied
+    }
+
+    /// Takes over settings. A new limit of progress moves the ends of what runs.
+    fn configure(&mut self, configuration: &Configuration, trace: &mut Trace) {
+        let before = std::mem::replace(&mut self.settings, configuration.into());
+        if before.progress_timeout_ms == self.settings.progress_timeout_ms {
+            return;
+        }
+        for &(_, at) in self.agents.iter().flat_map(|agent| &agent.running) {
+            if let Some(task) = self.tasks.get(at) {
+                trace.task(self.number, at, task.id);
+            }
+        }
     }
 
     fn measured(&mut self, measured: &Measured, now: Timestamp) {

@@ -11,7 +11,7 @@ use swarm_events::{
 use super::command::{id_in_use, unknown_swarm};
 use crate::{
     check::{check, class_of},
-    graph::{GRAPH_PARTS_MS_MAX, Graph, known},
+    graph::{GRAPH_PARTS_MS_MAX, Graph, known, too_dense},
     state::{Distributor, Refusal},
     swarm::{Life, Moment, Swarm},
     task::{Edge, More, Outcome, PAYLOAD_HELD_BYTES_MAX, Phase, Task, halves},
@@ -111,12 +111,12 @@ impl Swarm {
         moment: Moment,
         trace: &mut Trace,
     ) {
-        let full = self.waiting() >= self.settings.queue_limit;
+        let full = self.full_for(submitted.priority);
         let problem = closed
             .or_else(|| self.stopping())
             .or_else(|| check(id, submitted).err())
             .map(|problem| (problem, None))
-            .or_else(|| full.then(|| (self.queue_full(), Some(QUEUE_RETRY_AFTER_MS))))
+            .or_else(|| Some((full?, Some(QUEUE_RETRY_AFTER_MS))))
             .or_else(|| Some((self.check_names(submitted).err()?, None)));
         let Some((problem, retry_after_ms)) = problem else {
             let task = self.task_of(id, recorded, submitted);
@@ -153,20 +153,24 @@ impl Swarm {
         moment: Moment,
         trace: &mut Trace,
     ) {
-        let full = self.waiting() >= self.settings.queue_limit;
+        let full = self.full_for(submitted.priority);
+        let named = self.graphs.get(&part.id).map_or(0, |graph| graph.named);
         let problem = unusable
             .clone()
             .map(|problem| problem.field(format!("tasks[{}].id", part.index)))
             .or_else(|| self.stopping())
             .or_else(|| {
-                let problem = check(id, submitted).err()?;
+                let problem = check(id, submitted)
+                    .err()
+                    .or_else(|| too_dense(named, submitted.depends_on.len()))?;
                 let field = problem.field.clone().unwrap_or_default();
                 Some(problem.field(format!("tasks[{}].{field}", part.index)))
             });
         let valid = problem.is_none();
-        let problem = problem.or_else(|| full.then(|| self.queue_full()));
         // Past the limit not even a staged part is taken: a flood of graphs that are never complete is bounded, too.
-        let at = (unusable.is_none() && !full).then(|| {
+        let room = full.is_none();
+        let problem = problem.or(full);
+        let at = (unusable.is_none() && room).then(|| {
             let task = if valid {
                 let mut task = self.task_of(id, recorded, submitted);
                 task.phase = Phase::Staged;
@@ -180,12 +184,16 @@ impl Swarm {
             of: part.of,
             parts: BTreeMap::new(),
             surplus: Vec::new(),
+            named: 0,
             first: moment.sequence,
             deadline: moment.now.plus_millis(GRAPH_PARTS_MS_MAX),
             doom: None,
             correlation: recorded.event.correlation,
             event: recorded.event.id.0,
         });
+        if valid {
+            graph.named += submitted.depends_on.len();
+        }
         if let Some(problem) = problem {
             graph.doomed(problem, Some(id));
         }
@@ -227,19 +235,6 @@ impl Swarm {
         })
     }
 
-    pub(crate) fn queue_full(&self) -> Problem {
-        Problem::new(
-            "queue-full",
-            format!(
-                "{} tasks wait, and the swarm's queue_limit is {}",
-                self.waiting(),
-                self.settings.queue_limit
-            ),
-        )
-        .field("configuration.queue_limit")
-        .cure("try again later, add agents, or raise the limit")
-    }
-
     fn check_names(&self, submitted: &Submitted) -> Result<(), Problem> {
         for (n, edge) in submitted.depends_on.iter().enumerate() {
             known(self, edge.task_id).map_err(|p| p.field(format!("depends_on[{n}].task_id")))?;
@@ -261,11 +256,15 @@ impl Swarm {
             (submitted.payload.len() <= PAYLOAD_HELD_BYTES_MAX).then(|| submitted.payload.clone());
         if submitted.parent_task_id.is_some()
             || submitted.affinity_key.is_some()
+            || submitted.queue_timeout_ms.is_some()
+            || submitted.progress_timeout_ms.is_some()
             || !submitted.depends_on.is_empty()
         {
             let more = task.more_mut();
             more.parent = submitted.parent_task_id;
             more.affinity = submitted.affinity_key.as_deref().map(Into::into);
+            more.queue_timeout_ms = submitted.queue_timeout_ms;
+            more.progress_timeout_ms = submitted.progress_timeout_ms;
             more.depends = submitted
                 .depends_on
                 .iter()

@@ -61,6 +61,7 @@ impl Plan {
             self.set_steal_timer(swarm, None);
             self.thieving.insert(swarm);
         }
+        self.ring_elders(state);
         while let Some(&(when, mark)) = self.timers.first() {
             if when > state.head.now {
                 break;
@@ -89,6 +90,13 @@ impl Plan {
         };
         if let Some(graph) = met.graph {
             self.back(state, Mark::Graph(swarm, graph));
+            for sequence in self
+                .behind_graphs
+                .remove(&(swarm, graph))
+                .unwrap_or_default()
+            {
+                self.back(state, Mark::Command(sequence));
+            }
         }
         if met.measured {
             self.back(state, Mark::Measure(swarm));
@@ -171,6 +179,7 @@ impl Plan {
         if swarm.life != Life::Running {
             self.sweeps.insert(number, 0);
         }
+        self.refresh_elders(state, number);
         for &id in swarm.graphs.keys() {
             self.refresh_mark(state, Mark::Graph(number, id));
         }
@@ -234,6 +243,7 @@ impl Plan {
         if let Some(plan) = self.swarms.get_mut(swarm as usize) {
             plan.task_or_new(at).entry = entry;
         }
+        self.refresh_elders(state, swarm);
         self.refresh_assignable(swarm);
     }
 

@@ -4,6 +4,8 @@
 //! ordered by rank. An assignment looks at the first head and at the first agents of the kinds that have what the class
 //! needs (`kinds`): its cost does not grow with the number of tasks or agents.
 
+pub(crate) mod look;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_events::{
@@ -13,6 +15,7 @@ use swarm_events::{
 };
 
 use super::{
+    expiry::{Elders, Limit, Line},
     kinds::{AgentKey, AgentPlan, Kind, Standing, Tally, fitted},
     steal::Waiting,
 };
@@ -35,7 +38,7 @@ pub(crate) struct TaskPlan {
     /// The agent that an assignment or a steal under way keeps a place of.
     pub(crate) promised: Option<u32>,
     /// Where it waits, if it is ready.
-    ready: Option<(u32, u8, Timestamp, u64)>,
+    ready: Option<(u32, u8, Timestamp, u64, Limit)>,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +51,7 @@ pub(crate) struct Class {
     pub(crate) indexed: bool,
     pub(crate) best: BTreeSet<(AgentKey, u32)>,
     pub(crate) tally: Tally,
-    queues: [BTreeSet<(Timestamp, u64, u32)>; PRIORITIES],
+    pub(super) queues: [Line; PRIORITIES],
     heads: [Option<(i64, u64)>; PRIORITIES],
     /// No agent that could take its tasks has a place: its heads are out of the order until one has.
     pub(crate) blocked: bool,
@@ -73,6 +76,7 @@ pub(crate) struct SwarmPlan {
     pub(crate) steal_at: Timestamp,
     pub(crate) algorithm: Algorithm,
     pub(crate) priority_step_ms: u64,
+    pub(super) elders: Elders,
     tasks: Vec<TaskPlan>,
     pub(crate) agents: Vec<AgentPlan>,
     pub(crate) kinds: Vec<Kind>,
@@ -136,6 +140,7 @@ impl SwarmPlan {
             self.algorithm = settings.algorithm;
         }
         self.active = life == Life::Running;
+        self.set_queue_limit_ms(settings.queue_timeout_ms);
         if self.priority_step_ms != settings.priority_step_ms {
             self.priority_step_ms = settings.priority_step_ms;
             for class in 0..self.classes.len() as u32 {
@@ -148,23 +153,31 @@ impl SwarmPlan {
     pub(crate) fn set_ready(&mut self, at: u32, task: Option<&Task>, swarm: &Swarm) {
         let place = task.map(|task| {
             let priority = (task.priority.clamp(1, PRIORITIES as u8)) - 1;
-            (task.class, priority, task.queued_at, task.submitted)
+            (
+                task.class,
+                priority,
+                task.queued_at,
+                task.submitted,
+                Limit::of(task),
+            )
         });
         let before = std::mem::replace(&mut self.task_or_new(at).ready, place);
         if before == place {
             return;
         }
-        if let Some((class, priority, queued_at, sequence)) = before
+        if let Some((class, priority, queued_at, sequence, limit)) = before
             && let Some(waiting) = self.classes.get_mut(class as usize)
         {
-            waiting.queues[priority as usize].remove(&(queued_at, sequence, at));
+            waiting.queues[priority as usize].remove((queued_at, sequence, at), limit);
             self.fix_head(class, priority);
+            self.moved(at, (class, priority), limit, false);
         }
-        if let Some((class, priority, queued_at, sequence)) = place {
+        if let Some((class, priority, queued_at, sequence, limit)) = place {
             self.ensure_class(class, swarm.classes.get(class));
             self.classes[class as usize].queues[priority as usize]
-                .insert((queued_at, sequence, at));
+                .insert((queued_at, sequence, at), limit);
             self.fix_head(class, priority);
+            self.moved(at, (class, priority), limit, true);
         }
     }
 
@@ -236,7 +249,8 @@ impl SwarmPlan {
                 self.fix_heads(class);
                 continue;
             };
-            let &(_, _, at) = self.classes.get(class as usize)?.queues[priority as usize].first()?;
+            let &(_, _, at) =
+                self.classes.get(class as usize)?.queues[priority as usize].first()?;
             let task = swarm.tasks.get(at)?;
             let stolen = task
                 .more

@@ -23,7 +23,10 @@ pub(crate) type Waiting = (u32, i64, u64);
 /// What an idle agent finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Find {
-    Steal { task: u32, thief: u32 },
+    Steal {
+        task: u32,
+        thief: u32,
+    },
     /// Nothing before then.
     Later(Timestamp),
     Nothing,
