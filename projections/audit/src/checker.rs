@@ -1,8 +1,11 @@
 //! The promises, checked over the log by a reader that shares no code with the cores.
 
 mod answers;
+mod cause;
+mod chosen;
 mod claims;
 mod notes;
+mod outcomes;
 mod submissions;
 mod swarm;
 mod tasks;
@@ -10,8 +13,9 @@ mod tasks;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::RangeInclusive,
+    sync::Arc,
 };
 
 use swarm_events::{
@@ -28,6 +32,7 @@ pub use notes::{Tally, VIOLATIONS_KEPT_MAX};
 
 use crate::{Gap, Invariant, Violation, waits::Waits};
 use answers::Answers;
+use cause::{Cause, News, Rules};
 use claims::Admitted;
 use swarm::{Swarm, Task};
 
@@ -53,6 +58,10 @@ pub struct Counts {
     pub started_again: u64,
     /// Graphs that were decided on.
     pub graphs: u64,
+    /// Waiting tasks that were taken over from busy agents.
+    pub steals: u64,
+    /// Steals that came after the start, and so took nothing.
+    pub steals_void: u64,
     /// Commands, without repeats.
     pub commands: u64,
 }
@@ -90,6 +99,11 @@ struct Home {
     now: Timestamp,
     /// Ended tasks in the order of their ends.
     ended: VecDeque<(Timestamp, usize, TaskId, u64)>,
+    /// Tasks that are queued again at a time.
+    delayed: BTreeSet<(Timestamp, usize, TaskId)>,
+    cause: Cause,
+    /// What is met is a decision of the distributor, and what it had met and decided before is known.
+    judging: bool,
     owners: [Owner; Service::ALL.len()],
 }
 
@@ -102,6 +116,18 @@ struct OpenCommand {
 }
 
 type Key = (OrgId, Option<SwarmId>);
+
+/// Whether the distributor meets what stands there.
+fn is_read(subject: &Subject) -> bool {
+    match subject {
+        Subject::Swarm(..) | Subject::Agent(..) | Subject::Task(..) => true,
+        Subject::Command(_, verb) => verb.service() == Service::Distributor,
+        Subject::Control(service, _, verb) => {
+            *service == Service::Distributor || *verb == ControlVerb::Claimed
+        }
+        _ => false,
+    }
+}
 
 /// Reads the log once, in order, and notes what is broken.
 ///
@@ -165,20 +191,29 @@ impl Checker {
         match input {
             Input::Event(recorded) => {
                 let home = usize::from(recorded.subject.partition().number());
-                self.age(home, recorded);
+                if is_read(&recorded.subject) {
+                    self.age(home, sequence, recorded.time);
+                }
                 let swarm = recorded
                     .subject
                     .place()
                     .and_then(|p| self.numbers.get(&(p.org, p.swarm)).copied());
                 if self.admitted(home, recorded) {
+                    self.look_back(home, recorded);
+                    let tasks = self.decided_on(recorded);
                     self.event(home, recorded);
+                    self.under_way(home, recorded, tasks);
                 }
                 if let Some(mut waits) = self.waits.take() {
                     waits.met(home, recorded, self.swarm_of(recorded).or(swarm), self);
                     self.waits = Some(waits);
                 }
             }
-            Input::Unreadable(_) => {
+            Input::Unreadable(unreadable) => {
+                if let Some(subject) = unreadable.subject.as_ref().filter(|s| is_read(s)) {
+                    let home = usize::from(subject.partition().number());
+                    self.age(home, sequence, unreadable.time);
+                }
                 if self.notes.inside {
                     self.counts.unreadable += 1;
                 }
@@ -194,20 +229,27 @@ impl Checker {
     }
 
     /// Lets time do its work, at those messages at which the distributor does.
-    fn age(&mut self, home: usize, recorded: &Recorded) {
-        let read = match &recorded.subject {
-            Subject::Swarm(..) | Subject::Agent(..) | Subject::Task(..) => true,
-            Subject::Command(_, verb) => verb.service() == Service::Distributor,
-            Subject::Control(service, _, verb) => {
-                *service == Service::Distributor || *verb == ControlVerb::Claimed
+    fn age(&mut self, home: usize, sequence: u64, time: Timestamp) {
+        let state = &mut self.homes[home];
+        if time > state.now {
+            state.now = time;
+            state.cause.tell(sequence, News::Now(time));
+        }
+        let now = state.now;
+        while let Some(&(when, swarm, id)) = self.homes[home].delayed.first() {
+            if when > now {
+                break;
             }
-            _ => false,
-        };
-        if !read {
-            return;
+            self.homes[home].delayed.pop_first();
+            if let Some(task) = self.swarms[swarm].tasks.get_mut(&id)
+                && task.delayed
+                && task.ready_at == when
+            {
+                task.delayed = false;
+                self.tell(swarm, id, sequence);
+            }
         }
         let state = &mut self.homes[home];
-        state.now = state.now.max(recorded.time);
         let horizon = state.now.minus_millis(REMEMBERED_MS);
         for _ in 0..FORGET_TURN_MAX {
             match state.ended.front() {
@@ -228,6 +270,10 @@ impl Checker {
         match (&recorded.subject, &recorded.event.body) {
             (Subject::Control(service, _, _), Body::Claimed(claimed)) => {
                 owners[*service as usize].claim(recorded, claimed, &mut self.notes);
+                if *service == Service::Distributor {
+                    // Whoever decides under it has met all this.
+                    self.homes[home].cause.advance(recorded.sequence - 1);
+                }
                 return false;
             }
             (Subject::Control(service, _, _), Body::Observed(seen)) => {
@@ -352,13 +398,26 @@ impl Checker {
 
     fn swarm_event(&mut self, place: Place, recorded: &Recorded) -> Result<(), &'static str> {
         match &recorded.event.body {
-            Body::SwarmCreated(_) => {
+            Body::SwarmCreated(created) => {
                 if self.number(place).is_ok() {
                     return Err("swarm-exists");
                 }
-                self.numbers
-                    .insert((place.org, place.swarm), self.swarms.len());
-                self.swarms.push(Swarm::default());
+                let number = self.swarms.len();
+                self.numbers.insert((place.org, place.swarm), number);
+                let home = usize::from(place.partition.number());
+                self.swarms.push(Swarm::of(home));
+                let rules = News::Rules(number, Rules::from(&created.configuration));
+                self.homes[home].cause.tell(recorded.sequence, rules);
+            }
+            Body::SwarmUpdated(updated) => {
+                let number = self.number(place)?;
+                let rules = News::Rules(number, Rules::from(&updated.configuration));
+                let home = self.swarms[number].home;
+                self.homes[home].cause.tell(recorded.sequence, rules);
+            }
+            Body::SwarmStopping(_) => {
+                let number = self.number(place)?;
+                self.swarms[number].stopping = true;
             }
             Body::SwarmDeleted(_) => {
                 let number = self.number(place)?;
@@ -368,6 +427,7 @@ impl Checker {
             }
             Body::SwarmMeasured(measured) => {
                 let number = self.number(place)?;
+                self.nothing_overdue(number, recorded);
                 let cause = recorded.event.decided.map_or(0, |d| d.cause_sequence);
                 if let Some(counted) = self.swarms[number].completed_at(cause) {
                     self.notes.checked(Invariant::ResultOfStandingAssignment);
@@ -400,7 +460,18 @@ impl Checker {
         let swarm = &mut self.swarms[number];
         let sequence = recorded.sequence;
         if let Body::AgentJoined(joined) = &recorded.event.body {
-            return swarm.agents.entry(id).or_default().joined(joined, sequence);
+            let agent = swarm.agents.entry(id).or_default();
+            agent.joined(joined, sequence)?;
+            let news = News::Joined {
+                swarm: number,
+                agent: id,
+                incarnation: agent.incarnation,
+                slots: agent.slots,
+                places: agent.places,
+                capabilities: agent.capabilities.clone(),
+            };
+            self.homes[swarm.home].cause.tell(sequence, news);
+            return Ok(());
         }
         let agent = swarm.agents.get_mut(&id).ok_or("unknown-agent")?;
         match &recorded.event.body {
@@ -510,6 +581,7 @@ impl Checker {
     pub fn finish(&mut self, last: u64) {
         let open = self.open();
         self.notes.inside = true;
+        self.all_called_off(last);
         if self.counts.accepted > 0 {
             self.notes.checked(Invariant::EveryTaskEnds);
         }
@@ -549,20 +621,20 @@ impl Checker {
         &self,
         swarm: usize,
         id: TaskId,
-    ) -> Option<(Box<[String]>, bool, Timestamp)> {
+    ) -> Option<(Arc<[String]>, bool, Timestamp)> {
         let state = self.swarms.get(swarm)?;
         let task = state.tasks.get(&id)?;
         let ready = task.state == swarm::State::Waiting
             && !task.uncertain
             && state.unmet(id, u64::MAX).is_none();
-        Some((task.required.clone(), ready, task.ready_at))
+        Some((task.facts.required.clone(), ready, task.ready_at))
     }
 
     /// Whether an agent is free that can take a task of one of these requirements.
     pub(crate) fn can_serve<'a>(
         &self,
         swarm: usize,
-        mut classes: impl Iterator<Item = &'a Box<[String]>>,
+        mut classes: impl Iterator<Item = &'a Arc<[String]>>,
     ) -> bool {
         let Some(state) = self.swarms.get(swarm) else {
             return false;

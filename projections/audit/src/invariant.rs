@@ -54,6 +54,30 @@ invariants! {
         "No agent holds more than its slots and waiting places.";
     AssignedToTheLiving = "assigned-to-the-living", Log, "deciding: validity",
         "Nothing is assigned to an incarnation that was, at the decision's causeseq, no healthy member.";
+    AssignedToTheAble = "assigned-to-the-able", Log, "tasks: assign",
+        "An agent that is given a task had all capabilities that it requires.";
+    PriorityOrder = "priority-order", Log, "tasks: priority",
+        "No queued task that the agent could take, and that nothing was under way on, comes before the one that it is given.";
+    AlgorithmInForce = "algorithm-in-force", Log, "tasks: algorithms",
+        "An assignment goes by the algorithm that was in force at its causeseq.";
+    NothingWaitsUnderPriorityQueue = "nothing-waits-under-priority-queue", Log, "tasks: algorithms",
+        "Under priority_queue a task is given to a free slot only.";
+    CircleKept = "circle-kept", Log, "tasks: algorithms",
+        "Under round_robin no agent gets another task while one that could take it, and has a place, had its last before.";
+    AffinityTold = "affinity-told", Log, "tasks: algorithms",
+        "Under affinity a hit goes to the agent of the task's key, and a key is new only if it had no agent able to take it.";
+    StealsFair = "steals-fair", Log, "tasks: stealing",
+        "A steal takes, without force, what waited 50 ms at an agent without a free slot, for one with a free slot that can take it, three times at the most.";
+    TimeoutsDue = "timeouts-due", Log, "tasks: timeouts",
+        "What is said to have waited too long, or to make no progress, had passed its limit by the log's time.";
+    QueueLimitsKept = "queue-limits-kept", Log, "tasks: timeouts",
+        "What has waited past its limit is decided on before anything is assigned or counted.";
+    FailurePaths = "failure-paths", Log, "tasks: dependencies",
+        "The path of a failure leads along dependencies from a task that failed by itself.";
+    GraphsCalledOff = "graphs-called-off", Log, "tasks: cancellation",
+        "No task of a graph that was called off is assigned or retried in that generation, and all of them end.";
+    DiscardedStays = "discarded-stays", Log, "tasks: dead letters",
+        "Only a dead letter is put away, and it is not retried after that.";
     NoStartAfterWithdrawal = "no-start-after-withdrawal", Log, "tasks: start",
         "No start of an assignment is stored after its withdrawal.";
     OneStart = "one-start-per-assignment", Log, "tasks: start",

@@ -4,7 +4,10 @@
 //! and an agent that can take it is free; for the coordinator, when one of its commands has no answer; for health, from
 //! an observation to its next decision.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use swarm_events::{
     Body, Recorded, Service, TaskId, Timestamp,
@@ -52,7 +55,7 @@ pub(crate) struct Waits {
     service: Service,
     homes: Vec<Wait>,
     /// Queued tasks of a swarm, by what they require.
-    ready: BTreeMap<usize, BTreeMap<Box<[String]>, BTreeSet<TaskId>>>,
+    ready: BTreeMap<usize, BTreeMap<Arc<[String]>, BTreeSet<TaskId>>>,
     pub(crate) touched: Vec<(usize, TaskId)>,
     longest: Vec<Gap>,
 }

@@ -50,6 +50,8 @@ pub struct Owner {
     pub skipped: u64,
     epoch: u64,
     ordinal: u64,
+    /// Decisions of this epoch were lost: what was under way is not known.
+    gap: bool,
     recent: VecDeque<(u64, Uuid, u64)>,
     /// By whom it was told of which, since when.
     cut_off: VecDeque<((InstanceId, InstanceId), Timestamp)>,
@@ -63,6 +65,11 @@ pub(super) enum Admitted {
 }
 
 impl Owner {
+    /// Every decision of this epoch up to now is in the log.
+    pub(super) const fn is_whole(&self) -> bool {
+        !self.gap
+    }
+
     pub(super) fn claim(&mut self, recorded: &Recorded, claimed: &Claimed, notes: &mut Notes) {
         notes.checked(Invariant::EpochsRise);
         // The first claim that is met may follow one that the log does not hold any more.
@@ -82,6 +89,7 @@ impl Owner {
         }
         self.epoch = recorded.sequence;
         self.ordinal = 0;
+        self.gap = false;
         self.recent.clear();
         self.claimed += 1;
         if self.claims.len() == CLAIMS_KEPT_MAX {
@@ -167,6 +175,7 @@ impl Owner {
             return Admitted::Void("repeated-decision");
         }
         self.skipped += decided.ordinal - self.ordinal - 1;
+        self.gap |= decided.ordinal > self.ordinal + 1;
         self.ordinal = decided.ordinal;
         self.decisions += 1;
         if self.recent.len() == ORDINALS_KEPT_MAX {

@@ -1,6 +1,6 @@
 //! Submissions, graphs and refusals: how tasks come to be.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use swarm_events::{
     Place, Recorded, TaskId, Timestamp,
@@ -10,14 +10,26 @@ use uuid::Uuid;
 
 use super::{
     Checker,
-    swarm::{Edge, End, Graph, State, Task},
+    cause::{Facts, News},
+    swarm::{Edge, End, Graph, State, Swarm, Task},
 };
 use crate::Invariant;
 
-fn task(recorded: &Recorded, submitted: &Submitted, state: State) -> Task {
-    let mut required = submitted.required_capabilities.clone();
-    required.sort_unstable();
-    required.dedup();
+fn task(swarm: &mut Swarm, recorded: &Recorded, submitted: &Submitted, state: State) -> Task {
+    // Two name spaces: a key that reads like a type is not that type.
+    let key = match &submitted.affinity_key {
+        Some(key) => format!("key {key}"),
+        None => format!("type {}", submitted.task_type),
+    };
+    let facts = Facts {
+        submitted: recorded.sequence,
+        priority: submitted.priority,
+        required: swarm.class(submitted.required_capabilities.clone()),
+        queue_timeout_ms: submitted.queue_timeout_ms,
+        progress_timeout_ms: submitted.progress_timeout_ms,
+        key: key.into(),
+        vague: false,
+    };
     let edge = |d: &swarm_events::task::Dependency| Edge {
         task: d.task_id,
         kind: d.dependency_type,
@@ -27,7 +39,7 @@ fn task(recorded: &Recorded, submitted: &Submitted, state: State) -> Task {
         state,
         generation: 1,
         edges: submitted.depends_on.iter().map(edge).collect(),
-        required: required.into(),
+        facts: Arc::new(facts),
         submitted: recorded.sequence,
         submitted_at: recorded.time,
         content: recorded.content,
@@ -39,6 +51,19 @@ fn task(recorded: &Recorded, submitted: &Submitted, state: State) -> Task {
         named: 0,
         overdue: false,
         ready_at: Timestamp::ZERO,
+        delayed: false,
+        open: 0,
+        doomed: false,
+        queued_at: Timestamp::ZERO,
+        assigned_at: Timestamp::ZERO,
+        heard_at: Timestamp::ZERO,
+        steals: 0,
+        stolen: false,
+        graph: None,
+        called_off: (0, 0),
+        dead_letter: false,
+        ended_badly: false,
+        ended_by_itself: false,
     }
 }
 
@@ -71,12 +96,12 @@ impl Checker {
             }
             _ => {}
         }
-        let mut task = task(recorded, submitted, State::Waiting);
+        let mut task = task(swarm, recorded, submitted, State::Waiting);
         match before {
             None => {
                 swarm.tasks.insert(id, task);
                 swarm.fresh.insert(recorded.sequence, id);
-                self.begins(number, id);
+                self.begins(number, id, recorded.sequence);
             }
             // The id may or may not count as used: the first decision on it tells.
             Some(_) if loose => {
@@ -95,8 +120,9 @@ impl Checker {
     }
 
     /// A task exists from here on.
-    pub(super) fn begins(&mut self, number: usize, id: TaskId) {
+    pub(super) fn begins(&mut self, number: usize, id: TaskId, sequence: u64) {
         self.swarms[number].link(id);
+        self.tell(number, id, sequence);
         if self.notes.inside {
             self.counts.accepted += 1;
         }
@@ -135,7 +161,8 @@ impl Checker {
             .entry(part.index)
             .or_insert((id, recorded.sequence));
         graph.staged.push(id);
-        let mut task = task(recorded, submitted, State::Staged(part.id.0));
+        let mut task = task(swarm, recorded, submitted, State::Staged(part.id.0));
+        task.graph = Some(part.id.0);
         task.loose = swarm.tasks.contains_key(&id);
         swarm.tasks.insert(id, task);
     }
@@ -179,7 +206,12 @@ impl Checker {
             }
         }
         for part in graph.staged {
-            self.begins(number, part);
+            self.swarms[number]
+                .members
+                .entry(id)
+                .or_default()
+                .insert(part);
+            self.begins(number, part, recorded.sequence);
         }
         Ok(())
     }
@@ -199,6 +231,7 @@ impl Checker {
         };
         self.counts.graphs += u64::from(self.notes.inside);
         swarm.closed.insert(id, recorded.sequence, now);
+        let mut dependents = Vec::new();
         // Its tasks have ended, for this is how they are shown; none of them ever waited.
         for part in graph.staged {
             if let Some(task) = swarm.tasks.get_mut(&part) {
@@ -207,12 +240,16 @@ impl Checker {
                 task.end = recorded.sequence;
                 task.loose = true;
             }
+            dependents.extend(swarm.dependents.remove(&part).map(|list| (part, list)));
             let home = &mut self.homes[home];
             home.ended.push_back((now, number, part, recorded.sequence));
             if let Some(rival) = swarm.rivals.remove(&part) {
                 swarm.fresh.insert(rival.submitted, part);
                 swarm.tasks.insert(part, rival);
             }
+        }
+        for (part, list) in dependents {
+            self.dependencies_ended(number, part, End::Rejected, list, recorded.sequence);
         }
         Ok(())
     }
@@ -233,7 +270,7 @@ impl Checker {
     }
 
     /// A submission under an id that was taken, or too old, is no task.
-    pub(super) fn refused(&mut self, number: usize, refused: &Refused) {
+    pub(super) fn refused(&mut self, number: usize, sequence: u64, refused: &Refused) {
         let swarm = &mut self.swarms[number];
         let at = refused.refused_seq;
         if let Some(id) = swarm.fresh.remove(&at) {
@@ -250,6 +287,8 @@ impl Checker {
             if let Some(task) = swarm.tasks.remove(&id) {
                 swarm.unlink(&task.edges);
                 swarm.dependents.remove(&id);
+                let home = &mut self.homes[swarm.home];
+                home.cause.tell(sequence, News::Task(number, id, None));
             }
             self.counts.accepted = self
                 .counts
@@ -275,11 +314,12 @@ impl Checker {
         match &recorded.event.body {
             Body::TaskSubmitted(submitted) => self.submitted(number, recorded, submitted),
             Body::TaskRefused(refused) => {
-                self.refused(number, refused);
+                self.refused(number, recorded.sequence, refused);
                 Ok(())
             }
             Body::TaskGraphAccepted(accepted) => self.graph_accepted(number, recorded, accepted),
             Body::TaskGraphRejected(_) => self.graph_rejected(number, recorded),
+            Body::TaskGraphCancelled(_) => self.graph_cancelled(number, recorded),
             _ => self.about_task(number, agent, recorded),
         }
     }

@@ -1,6 +1,9 @@
 //! What the checker knows of a swarm: its tasks, graphs and agents.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use swarm_events::{
     AgentId, TaskId, Timestamp, agent::Joined, decider::Remembered, ids::EventId,
@@ -8,10 +11,14 @@ use swarm_events::{
 };
 use uuid::Uuid;
 
+use super::cause::{Facts, Standing};
+
 /// Turns of an agent's life that are kept to judge a decision at its cause: a decision is stored within seconds of it.
 const TURNS_KEPT_MAX: usize = 32;
 /// Withdrawn assignments of an agent that are remembered: far more than one can hold.
 const WITHDRAWN_KEPT_MAX: usize = 4_096;
+/// From so many requirements on, those that no task has any more are let go now and then.
+const CLASSES_KEPT_MIN: usize = 1_024;
 /// Completions of a swarm that are kept to tell the count at a decision's cause.
 const COMPLETIONS_KEPT_MAX: usize = 16_384;
 
@@ -21,6 +28,8 @@ pub(super) enum End {
     /// Failed or cancelled: a person may retry it.
     Retryable,
     Rejected,
+    /// A dead letter that a person put away.
+    Discarded,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +77,7 @@ pub(super) struct Task {
     pub(super) state: State,
     pub(super) generation: u32,
     pub(super) edges: Box<[Edge]>,
-    pub(super) required: Box<[String]>,
+    pub(super) facts: Arc<Facts>,
     /// Sequence of its submission.
     pub(super) submitted: u64,
     pub(super) submitted_at: Timestamp,
@@ -89,6 +98,73 @@ pub(super) struct Task {
     pub(super) overdue: bool,
     /// Queued again at this time.
     pub(super) ready_at: Timestamp,
+    /// It waits for that time.
+    pub(super) delayed: bool,
+    /// Dependencies that are open.
+    pub(super) open: usize,
+    /// A dependency ended otherwise than it asks: it is to fail.
+    pub(super) doomed: bool,
+    /// Since when it waits for an agent, in this generation or since its last failed attempt; zero before.
+    pub(super) queued_at: Timestamp,
+    /// When it was assigned, and when its attempt was last heard of.
+    pub(super) assigned_at: Timestamp,
+    pub(super) heard_at: Timestamp,
+    /// How often it was taken over in this generation, and whether that was the last that happened to it.
+    pub(super) steals: u8,
+    pub(super) stolen: bool,
+    /// The graph that it came with.
+    pub(super) graph: Option<Uuid>,
+    /// The generation in which its graph was called off, 0 if none, and where.
+    pub(super) called_off: (u32, u64),
+    /// It has failed for good, and a person may look.
+    pub(super) dead_letter: bool,
+    /// It has ended without a result, in whatever generation: at all, and not because of another task.
+    pub(super) ended_badly: bool,
+    pub(super) ended_by_itself: bool,
+}
+
+impl Task {
+    /// Where it stands for the choice of tasks and agents.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        if self.uncertain {
+            return None;
+        }
+        match self.state {
+            State::Waiting if self.queues() => Some(Standing::Queued(self.queued_at)),
+            State::Assigned(held) | State::Running(held, _) => Some(Standing::Held {
+                agent: held.agent,
+                assignment: held.assignment,
+                at: self.assigned_at,
+                queued_at: self.queued_at,
+                heard: matches!(self.state, State::Running(..)).then_some(self.heard_at),
+            }),
+            _ => None,
+        }
+    }
+    /// From when on it exists is not certain: nothing is promised of its order.
+    pub(super) fn make_vague(&mut self) {
+        if !self.facts.vague {
+            let facts = &self.facts;
+            self.facts = Arc::new(Facts {
+                required: facts.required.clone(),
+                key: facts.key.clone(),
+                vague: true,
+                ..**facts
+            });
+        }
+    }
+    /// Nothing but an agent is missing.
+    pub(super) fn queues(&self) -> bool {
+        self.state == State::Waiting
+            && !self.uncertain
+            && self.open == 0
+            && !self.doomed
+            && !self.delayed
+            && !self.is_called_off()
+    }
+    pub(super) fn is_called_off(&self) -> bool {
+        self.called_off.0 == self.generation
+    }
 }
 
 #[derive(Debug)]
@@ -116,6 +192,7 @@ pub(super) struct Agent {
     pub(super) incarnation: u64,
     pub(super) places: usize,
     pub(super) capabilities: Box<[String]>,
+    pub(super) slots: usize,
     member: bool,
     suspected: bool,
     failed: bool,
@@ -149,6 +226,7 @@ impl Agent {
             return Err("old-incarnation");
         }
         self.incarnation = joined.incarnation;
+        self.slots = joined.profile.slots as usize;
         self.places = (joined.profile.slots.saturating_add(joined.profile.waiting)) as usize;
         let mut capabilities = joined.profile.capabilities.clone();
         capabilities.sort_unstable();
@@ -211,6 +289,12 @@ impl Agent {
         }
     }
 
+    /// Whether it was surely a healthy member, and whether it was none, for someone who had met everything up to `cause`.
+    pub(super) fn living_at(&self, cause: u64) -> Option<bool> {
+        let turn = self.turns.iter().rev().find(|t| t.sequence <= cause);
+        turn.map(|turn| turn.living)
+    }
+
     pub(super) fn withdraw(&mut self, assignment: u64) {
         self.holds.remove(&assignment);
         if self.withdrawn.len() == WITHDRAWN_KEPT_MAX {
@@ -222,6 +306,9 @@ impl Agent {
 
 #[derive(Debug, Default)]
 pub(super) struct Swarm {
+    /// Its partition.
+    pub(super) home: usize,
+    pub(super) stopping: bool,
     pub(super) deleted: bool,
     pub(super) tasks: BTreeMap<TaskId, Task>,
     /// Submissions under an id that a staged task has: which of the two exists shows later.
@@ -230,14 +317,26 @@ pub(super) struct Swarm {
     pub(super) fresh: BTreeMap<u64, TaskId>,
     pub(super) graphs: BTreeMap<Uuid, Graph>,
     pub(super) closed: Remembered,
+    /// Remembered tasks by the graph that they came with.
+    pub(super) members: BTreeMap<Uuid, BTreeSet<TaskId>>,
+    /// Requirements, each held once.
+    classes: BTreeSet<Arc<[String]>>,
     pub(super) agents: BTreeMap<AgentId, Agent>,
     /// Who waits for a task, for as long as that has not ended.
-    pub(super) dependents: BTreeMap<TaskId, Vec<TaskId>>,
+    pub(super) dependents: BTreeMap<TaskId, BTreeSet<TaskId>>,
     completed: u64,
     completions: VecDeque<u64>,
 }
 
 impl Swarm {
+    /// A swarm of that partition.
+    pub(super) fn of(home: usize) -> Self {
+        Self {
+            home,
+            ..Self::default()
+        }
+    }
+
     /// Why a task must not be assigned by one who had met everything up to `cause`.
     pub(super) fn unmet(&self, id: TaskId, cause: u64) -> Option<String> {
         let task = self.tasks.get(&id)?;
@@ -265,26 +364,60 @@ impl Swarm {
         None
     }
 
-    /// Links a task that comes to be to those that it names.
+    /// What is required, held once for all tasks that require the same.
+    pub(super) fn class(&mut self, mut required: Vec<String>) -> Arc<[String]> {
+        required.sort_unstable();
+        required.dedup();
+        if let Some(class) = self.classes.get(required.as_slice()) {
+            return class.clone();
+        }
+        if self.classes.len() >= CLASSES_KEPT_MIN && self.classes.len().is_power_of_two() {
+            self.classes.retain(|class| Arc::strong_count(class) > 1);
+        }
+        let class: Arc<[String]> = required.into();
+        self.classes.insert(class.clone());
+        class
+    }
+
+    /// Links a task that comes to be, or to life again, to those that it names.
     pub(super) fn link(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get(&id) else {
             return;
         };
-        if task.edges.is_empty() {
-            return;
-        }
         let mut edges = task.edges.clone();
+        let (mut open, mut doomed, mut vague) = (0, false, false);
         for edge in &mut edges {
-            if let Some(other) = self.tasks.get_mut(&edge.task) {
-                other.named += 1;
-                edge.known = true;
-                if !other.state.ended() {
-                    self.dependents.entry(edge.task).or_default().push(id);
-                }
+            let Some(other) = self.tasks.get_mut(&edge.task) else {
+                doomed = true;
+                continue;
+            };
+            other.named += 1;
+            edge.known = true;
+            vague |= other.uncertain || other.facts.vague;
+            if let State::Ended(how) = other.state {
+                doomed |= edge.kind != DependencyType::Completion && how != End::Completed;
+            } else {
+                open += 1;
+                self.dependents.entry(edge.task).or_default().insert(id);
             }
         }
         if let Some(task) = self.tasks.get_mut(&id) {
-            task.edges = edges;
+            (task.edges, task.open, task.doomed) = (edges, open, doomed);
+            if vague {
+                task.make_vague();
+            }
+        }
+    }
+
+    /// The end of `other` is one dependency less for `id`, or dooms it.
+    pub(super) fn dependency_ended(&mut self, id: TaskId, other: TaskId, end: End) {
+        if let Some(task) = self.tasks.get_mut(&id)
+            && !task.state.ended()
+            && let Some(edge) = task.edges.iter().find(|edge| edge.task == other)
+        {
+            let failed = edge.kind != DependencyType::Completion && end != End::Completed;
+            task.doomed |= failed;
+            task.open = task.open.saturating_sub(1);
         }
     }
 
@@ -294,7 +427,7 @@ impl Swarm {
             if let Some(other) = self.tasks.get_mut(&edge.task) {
                 other.named = other.named.saturating_sub(1);
                 if other.overdue && other.named == 0 {
-                    self.tasks.remove(&edge.task);
+                    self.forget(edge.task);
                 }
             }
         }
@@ -312,7 +445,19 @@ impl Swarm {
         if task.named > 0 {
             task.overdue = true;
         } else {
-            self.tasks.remove(&id);
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: TaskId) {
+        let Some(graph) = self.tasks.remove(&id).and_then(|task| task.graph) else {
+            return;
+        };
+        if let Some(members) = self.members.get_mut(&graph) {
+            members.remove(&id);
+            if members.is_empty() {
+                self.members.remove(&graph);
+            }
         }
     }
 

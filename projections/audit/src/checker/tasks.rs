@@ -1,12 +1,18 @@
 //! What happens to a task that exists.
 
+use std::collections::BTreeSet;
+
 use swarm_events::{
-    AgentId, Body, Recorded, TaskId,
-    task::{Assigned, Carried, RESULT_BYTES_MAX, Retried, Started, Then, Withdrawn},
+    AgentId, Body, Recorded, TaskId, Timestamp,
+    task::{
+        AffinityOutcome, Assigned, Carried, RESULT_BYTES_MAX, Retried, Started, Then,
+        WithdrawReason, Withdrawn,
+    },
 };
 
 use super::{
     Checker,
+    cause::News,
     swarm::{End, Held, State},
 };
 use crate::Invariant;
@@ -26,11 +32,21 @@ impl Checker {
             Body::TaskStarted(e) => return self.started(number, by_agent(agent)?, id, recorded, e),
             Body::TaskProgressed(e) => {
                 let state = self.state(number, id)?;
-                return self.runs(number, by_agent(agent)?, state, e.assignment, e.incarnation);
+                let agent = by_agent(agent)?;
+                self.heard(number, agent, e.incarnation, recorded);
+                self.runs(number, agent, state, e.assignment, e.incarnation)?;
+                let now = self.homes[self.swarms[number].home].now;
+                if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
+                    task.heard_at = now;
+                }
+                self.tell(number, id, recorded.sequence);
+                return Ok(());
             }
             Body::TaskCompleted(e) => {
                 let state = self.state(number, id)?;
-                self.runs(number, by_agent(agent)?, state, e.assignment, e.incarnation)?;
+                let agent = by_agent(agent)?;
+                self.heard(number, agent, e.incarnation, recorded);
+                self.runs(number, agent, state, e.assignment, e.incarnation)?;
                 if !matches!(&e.result, Carried::Inline(r) if r.len() > RESULT_BYTES_MAX) {
                     self.release(number, state);
                     self.ends(number, id, End::Completed, recorded);
@@ -39,15 +55,17 @@ impl Checker {
             }
             Body::TaskAttemptFailed(e) => {
                 let state = self.state(number, id)?;
-                self.runs(number, by_agent(agent)?, state, e.assignment, e.incarnation)?;
+                let agent = by_agent(agent)?;
+                self.heard(number, agent, e.incarnation, recorded);
+                self.runs(number, agent, state, e.assignment, e.incarnation)?;
                 self.release(number, state);
-                self.set(number, id, State::Between);
+                self.set(number, id, State::Between, recorded.sequence);
                 return Ok(());
             }
             _ => {}
         }
         // A decision on it: whatever was doubtful about its existence is so no more.
-        self.confirm(number, id);
+        self.confirm(number, id, recorded.sequence);
         let state = self.state(number, id)?;
         match &recorded.event.body {
             Body::TaskAssigned(e) => {
@@ -62,8 +80,10 @@ impl Checker {
             }
             Body::TaskFailed(e) => {
                 let generation = Some(e.generation);
+                self.failure_path(number, id, recorded, e);
                 self.end_decided(number, id, state, generation, End::Retryable, recorded)
             }
+            Body::TaskDiscarded(e) => self.discarded(number, id, state, recorded, e),
             Body::TaskCancelled(e) => {
                 let generation = Some(e.generation);
                 self.end_decided(number, id, state, generation, End::Retryable, recorded)
@@ -77,7 +97,16 @@ impl Checker {
         Ok(task.ok_or("unknown-task")?.state)
     }
 
-    fn confirm(&mut self, number: usize, id: TaskId) {
+    /// An agent that wrote anything is responsive.
+    fn heard(&mut self, number: usize, id: AgentId, incarnation: u64, recorded: &Recorded) {
+        let swarm = &self.swarms[number];
+        if swarm.agents.get(&id).map(|agent| agent.incarnation) == Some(incarnation) {
+            let news = News::Lapsed(number, id, false);
+            self.homes[swarm.home].cause.tell(recorded.sequence, news);
+        }
+    }
+
+    fn confirm(&mut self, number: usize, id: TaskId, sequence: u64) {
         let swarm = &mut self.swarms[number];
         if let Some(task) = swarm.tasks.get(&id)
             && matches!(task.state, State::Staged(_))
@@ -94,15 +123,31 @@ impl Checker {
         (task.uncertain, task.loose) = (false, task.loose && !uncertain);
         swarm.fresh.remove(&submitted);
         if uncertain {
-            self.begins(number, id);
+            task.make_vague();
+            self.begins(number, id, sequence);
         }
     }
 
-    fn set(&mut self, number: usize, id: TaskId, state: State) {
+    fn set(&mut self, number: usize, id: TaskId, state: State, sequence: u64) {
         if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
             task.state = state;
         }
+        self.tell(number, id, sequence);
         self.touch(number, id);
+    }
+
+    /// A task stands elsewhere from `sequence` on.
+    pub(super) fn tell(&mut self, number: usize, id: TaskId, sequence: u64) {
+        let swarm = &mut self.swarms[number];
+        let home = &mut self.homes[swarm.home];
+        let Some(task) = swarm.tasks.get_mut(&id) else {
+            return;
+        };
+        if task.queues() && task.queued_at == Timestamp::ZERO {
+            task.queued_at = home.now;
+        }
+        let standing = task.standing().map(|at| (task.facts.clone(), at));
+        home.cause.tell(sequence, News::Task(number, id, standing));
     }
 
     fn release(&mut self, number: usize, state: State) {
@@ -126,6 +171,14 @@ impl Checker {
         task.end = sequence;
         if end == End::Completed {
             task.completed = sequence;
+        } else {
+            let failed = match &recorded.event.body {
+                Body::TaskFailed(failed) => Some(failed),
+                _ => None,
+            };
+            task.ended_badly = true;
+            task.ended_by_itself |= failed.is_none_or(|failed| failed.because_of.is_none());
+            task.dead_letter = failed.is_some_and(|failed| failed.dead_lettered);
         }
         let edges = task.edges.clone();
         swarm.unlink(&edges);
@@ -138,8 +191,22 @@ impl Checker {
         }
         let home = &mut self.homes[usize::from(recorded.subject.partition().number())];
         home.ended.push_back((home.now, number, id, sequence));
-        self.set(number, id, State::Ended(end));
+        self.set(number, id, State::Ended(end), sequence);
+        self.dependencies_ended(number, id, end, dependents, sequence);
+    }
+
+    /// What waited for a task goes on, or is doomed.
+    pub(super) fn dependencies_ended(
+        &mut self,
+        number: usize,
+        id: TaskId,
+        end: End,
+        dependents: BTreeSet<TaskId>,
+        sequence: u64,
+    ) {
         for dependent in dependents {
+            self.swarms[number].dependency_ended(dependent, id, end);
+            self.tell(number, dependent, sequence);
             self.touch(number, dependent);
         }
     }
@@ -172,6 +239,8 @@ impl Checker {
         if state != State::Waiting {
             return Err("not-queued");
         }
+        self.called_off(number, id, recorded)?;
+        let judged = self.chosen(number, agent_id, id, recorded, assigned);
         let swarm = &self.swarms[number];
         let generation = swarm.tasks.get(&id).map(|task| task.generation);
         if generation != Some(assigned.generation) {
@@ -203,7 +272,7 @@ impl Checker {
         };
         agent.holds.insert(sequence);
         // Given to one that has gone or come back since: taken away again, and counted by nobody.
-        if agent.living() && agent.incarnation == assigned.incarnation {
+        if !judged && agent.living() && agent.incarnation == assigned.incarnation {
             self.notes.checked(Invariant::SlotsKept);
             let (holds, places) = (agent.holds.len(), agent.places);
             if holds > places {
@@ -217,7 +286,17 @@ impl Checker {
             agent: agent_id,
             incarnation: assigned.incarnation,
         };
-        self.set(number, id, State::Assigned(held));
+        let now = self.homes[self.swarms[number].home].now;
+        if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
+            task.assigned_at = now;
+        }
+        self.set(number, id, State::Assigned(held), sequence);
+        let homed = matches!(
+            assigned.affinity,
+            Some(AffinityOutcome::Hit | AffinityOutcome::New)
+        );
+        let home = &mut self.homes[self.swarms[number].home];
+        home.cause.given(sequence, number, id, agent_id, homed);
         Ok(())
     }
 
@@ -268,6 +347,7 @@ impl Checker {
         started: &Started,
     ) -> Outcome {
         let sequence = recorded.sequence;
+        self.heard(number, agent_id, started.incarnation, recorded);
         self.notes.checked(Invariant::NoStartAfterWithdrawal);
         let withdrawn = self.swarms[number]
             .agents
@@ -302,7 +382,17 @@ impl Checker {
             }
             return Err("started-already");
         }
-        self.set(number, id, State::Running(held, recorded.event.id));
+        let now = self.homes[self.swarms[number].home].now;
+        if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
+            task.heard_at = now;
+            task.stolen = false;
+        }
+        self.set(
+            number,
+            id,
+            State::Running(held, recorded.event.id),
+            sequence,
+        );
         Ok(())
     }
 
@@ -319,26 +409,47 @@ impl Checker {
             Some(held) if held.assignment == withdrawn.assignment && held.agent == agent_id => {}
             _ => return Err("no-such-assignment"),
         }
+        self.taken_away(number, agent_id, id, recorded, withdrawn);
+        let steal = u64::from(self.notes.inside && withdrawn.reason == WithdrawReason::Steal);
         if matches!(state, State::Running(..)) && !withdrawn.force {
+            self.counts.steals_void += steal;
             return Err("started");
         }
-        if let Some(agent) = self.swarms[number].agents.get_mut(&agent_id) {
+        self.counts.steals += steal;
+        let swarm = &mut self.swarms[number];
+        if let Some(agent) = swarm.agents.get_mut(&agent_id) {
             agent.withdraw(withdrawn.assignment);
+            if withdrawn.reason == WithdrawReason::StartLimit {
+                let news = News::Lapsed(number, agent_id, true);
+                self.homes[swarm.home].cause.tell(recorded.sequence, news);
+            }
+        }
+        if withdrawn.reason == WithdrawReason::Steal
+            && let Some(task) = swarm.tasks.get_mut(&id)
+        {
+            task.steals = task.steals.saturating_add(1);
+            task.stolen = true;
         }
         match withdrawn.then {
-            Then::Queue => self.waits_again(number, id, 0, recorded),
+            // It keeps its place in the queue.
+            Then::Queue => self.set(number, id, State::Waiting, recorded.sequence),
             Then::RetryAfterMs(delay) => self.waits_again(number, id, delay, recorded),
-            Then::End => self.set(number, id, State::Between),
+            Then::End => self.set(number, id, State::Between, recorded.sequence),
         }
         Ok(())
     }
 
     fn waits_again(&mut self, number: usize, id: TaskId, delay: u64, recorded: &Recorded) {
-        let now = self.homes[usize::from(recorded.subject.partition().number())].now;
+        let home = &mut self.homes[self.swarms[number].home];
         if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
-            task.ready_at = now.plus_millis(delay);
+            task.ready_at = home.now.plus_millis(delay);
+            task.queued_at = Timestamp::ZERO;
+            task.delayed = delay > 0;
+            if task.delayed {
+                home.delayed.insert((task.ready_at, number, id));
+            }
         }
-        self.set(number, id, State::Waiting);
+        self.set(number, id, State::Waiting, recorded.sequence);
     }
 
     fn retried(
@@ -364,13 +475,23 @@ impl Checker {
                 );
             }
         }
+        if state == State::Ended(End::Discarded) {
+            self.notes
+                .broken(Invariant::DiscardedStays, recorded.sequence, || {
+                    format!("{id} is retried after it was put away")
+                });
+            return Err("not-retryable");
+        }
         match state {
-            State::Between if retried.generation == generation => {}
+            State::Between if retried.generation == generation => {
+                self.called_off(number, id, recorded)?;
+            }
             State::Ended(End::Retryable)
                 if generation.checked_add(1) == Some(retried.generation) =>
             {
                 if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
                     task.generation = retried.generation;
+                    (task.steals, task.stolen, task.dead_letter) = (0, false, false);
                 }
                 self.swarms[number].link(id);
                 self.counts.reopened += u64::from(self.notes.inside);

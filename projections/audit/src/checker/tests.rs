@@ -429,9 +429,9 @@ fn violations_are_counted_beyond_those_that_are_kept() {
 fn ended_tasks_are_forgotten_a_day_after_their_end_unless_they_are_named() {
     let mut scene = given();
     scene.whole(task(1), agent(1));
+    scene.whole(task(3), agent(1));
     scene.submit_part(task(2), 0, 1, Some(task(1)));
     scene.accept_graph(1);
-    scene.whole(task(3), agent(1));
     let remembered = |scene: &Scene| scene.checker.swarms[0].tasks.len();
     scene.later(REMEMBERED_MS);
     scene.measure(2);
