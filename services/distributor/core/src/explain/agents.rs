@@ -1,0 +1,180 @@
+//! The swarm's agents, seen from a task that waits.
+
+use std::cmp::Reverse;
+
+use super::{
+    AgentCounts, AgentLine, ITEMS_MAX, Lacking, LackingCapability, Look, NearestAgent, Standing,
+};
+use crate::{
+    agent::{Agent, Health, LAPSES_MAX, Membership, has},
+    strategy::{self, Strategy},
+};
+
+/// A member and what speaks against it.
+pub(super) struct Seen<'a> {
+    /// Its number in the swarm.
+    pub(super) number: u32,
+    pub(super) agent: &'a Agent,
+    pub(super) standing: Standing,
+    /// Places that are left at it, whether it is well or not.
+    pub(super) room: u32,
+}
+
+/// The agents of a swarm.
+pub(super) struct Pool<'a> {
+    /// Those with all that the task needs.
+    pub(super) able: Vec<Seen<'a>>,
+    pub(super) counts: AgentCounts,
+    pub(super) items: Vec<AgentLine>,
+    /// Set if no agent is able.
+    pub(super) lacking: Option<Lacking>,
+    /// What the nearest of the others lack, for one that could be added.
+    pub(super) nearest_missing: Vec<String>,
+}
+
+/// Places at an agent that the algorithm uses and that are not taken.
+fn room(agent: &Agent, strategy: &dyn Strategy) -> u32 {
+    let places = if strategy.fills_places() {
+        agent.places
+    } else {
+        0
+    };
+    let held = (agent.running.len() + agent.waiting.len()) as u32;
+    agent.slots.saturating_add(places).saturating_sub(held)
+}
+
+fn standing(agent: &Agent, room: u32) -> Standing {
+    if agent.health != Health::Well {
+        Standing::Unhealthy
+    } else if agent.lapses >= LAPSES_MAX {
+        Standing::Unresponsive
+    } else if room == 0 {
+        Standing::Full
+    } else {
+        Standing::Free
+    }
+}
+
+fn line(agent: &Agent, standing: Standing, missing: Vec<String>) -> AgentLine {
+    AgentLine {
+        agent_id: agent.id,
+        standing,
+        slots: agent.slots,
+        waiting_limit: agent.places,
+        running: agent.running.len() as u32,
+        waiting: agent.waiting.len() as u32,
+        missing,
+    }
+}
+
+fn missing<'w>(agent: &Agent, required: &'w [String]) -> impl Iterator<Item = &'w String> {
+    required
+        .iter()
+        .filter(|word| !has(&agent.capabilities, word))
+}
+
+impl Look<'_> {
+    pub(super) fn pool(&self, required: &[String]) -> Pool<'_> {
+        let strategy = strategy::of(self.swarm.settings.algorithm);
+        let mut counts = AgentCounts::default();
+        let mut able = Vec::new();
+        let mut others = Vec::new();
+        let mut lack: Vec<u32> = vec![0; required.len()];
+        for (number, agent) in (0u32..).zip(&self.swarm.agents) {
+            if agent.membership != Membership::Member {
+                continue;
+            }
+            counts.members += 1;
+            let mut lacks = 0;
+            for (word, agents) in required.iter().zip(&mut lack) {
+                if !has(&agent.capabilities, word) {
+                    *agents += 1;
+                    lacks += 1;
+                }
+            }
+            if lacks > 0 {
+                counts.missing_capability += 1;
+                others.push((lacks, agent));
+                continue;
+            }
+            let room = room(agent, strategy);
+            let standing = standing(agent, room);
+            *match standing {
+                Standing::Free => &mut counts.free,
+                Standing::Full => &mut counts.full,
+                Standing::Unresponsive => &mut counts.unresponsive,
+                Standing::Unhealthy => &mut counts.unhealthy,
+                Standing::MissingCapability => &mut counts.missing_capability,
+            } += 1;
+            able.push(Seen {
+                number,
+                agent,
+                standing,
+                room,
+            });
+        }
+        let rest = ITEMS_MAX.saturating_sub(able.len());
+        let by_lack = |&(lacks, agent): &(u32, &Agent)| (lacks, agent.joined);
+        select(&mut others, ITEMS_MAX, by_lack);
+        let mut first: Vec<&Seen<'_>> = able.iter().collect();
+        select(&mut first, ITEMS_MAX, |seen| {
+            (seen.standing, Reverse(seen.room), seen.agent.joined)
+        });
+        let named = |agent: &Agent| missing(agent, required).cloned().collect::<Vec<_>>();
+        let items = first
+            .iter()
+            .map(|seen| line(seen.agent, seen.standing, Vec::new()))
+            .chain(
+                others
+                    .iter()
+                    .take(rest)
+                    .map(|(_, agent)| line(agent, Standing::MissingCapability, named(agent))),
+            )
+            .collect();
+        let fewest = others.first().map(|&(lacks, _)| lacks);
+        let nearest: Vec<NearestAgent> = others
+            .iter()
+            .filter(|&&(lacks, _)| Some(lacks) == fewest)
+            .map(|(_, agent)| NearestAgent {
+                agent_id: agent.id,
+                missing: named(agent),
+            })
+            .collect();
+        let nearest_missing = nearest
+            .first()
+            .map(|agent| agent.missing.clone())
+            .unwrap_or_default();
+        let lacking = able.is_empty().then(|| {
+            let mut capabilities: Vec<LackingCapability> = required
+                .iter()
+                .zip(&lack)
+                .map(|(word, &agents)| LackingCapability {
+                    capability: word.clone(),
+                    agents,
+                })
+                .collect();
+            capabilities.sort_by_key(|lacking| Reverse(lacking.agents));
+            Lacking {
+                capabilities,
+                fewest,
+                nearest,
+            }
+        });
+        Pool {
+            able,
+            counts,
+            items,
+            lacking,
+            nearest_missing,
+        }
+    }
+}
+
+/// The first `n` by `key`, in its order.
+fn select<T, K: Ord>(items: &mut Vec<T>, n: usize, key: impl Fn(&T) -> K) {
+    if items.len() > n && n > 0 {
+        items.select_nth_unstable_by_key(n - 1, &key);
+        items.truncate(n);
+    }
+    items.sort_by_key(key);
+}
