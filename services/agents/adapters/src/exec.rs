@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     group::Group,
-    output::{Control, Output, STDOUT_BYTES_MAX, TooMuch},
+    output::{Confession, Control, Output, STDOUT_BYTES_MAX, TooMuch},
     watchdog::Watchdog,
 };
 
@@ -36,6 +36,8 @@ const PIPE_GRACE: Duration = Duration::from_secs(1);
 /// What a command keeps of the agent's environment: enough to find programs and files, and no credentials.
 const ENVIRONMENT: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 const READ_BYTES: usize = 64 * 1024;
+/// Exit code of a command for which no other attempt will help: `EX_DATAERR` of sysexits.h, "the input data was incorrect".
+pub const EXIT_NOT_RETRYABLE: i32 = 65;
 
 /// Nothing to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +53,10 @@ impl std::error::Error for NoCommand {}
 ///
 /// Stdin is one line of JSON. On stdout a JSON object with only `progress`, `message` or `ask` is control; the last other line
 /// that is a JSON object or array is the result; without one, all of stdout if it is JSON, else `{"stdout": …}`. Exit code 0 is
-/// success; anything else fails the attempt with the end of stderr. Cancelled, the whole group gets SIGTERM, and SIGKILL after
+/// success; anything else fails the attempt with the end of stderr. A command that exits with another code can say more in
+/// its last JSON line: `{"error": "no such user", "retryable": false}` gives the error in its own words and says that no
+/// other attempt will help; exit code [`EXIT_NOT_RETRYABLE`] says the latter by itself. Progress lines also tell the swarm
+/// that the attempt is alive (`progress_timeout_ms`). Cancelled, the whole group gets SIGTERM, and SIGKILL after
 /// a grace. What a command leaves running in its group is killed when it ends; nothing outlives the agent, even a killed one.
 ///
 /// Makes this process the reaper of orphans below it, so that none stays in the process table.
@@ -150,6 +155,25 @@ impl ExecAdapter {
         command
     }
 
+    /// What a command that did not succeed says: in its own words if it has any, else by the end of stderr.
+    fn failed(&self, status: ExitStatus, result: &Json, errors: &[u8]) -> TaskError {
+        // One that was killed had no last word.
+        let said = match status.code() {
+            Some(_) => Confession::read(result),
+            None => Confession::default(),
+        };
+        let words = match said.error {
+            Some(error) => format!(": {error}"),
+            None => tail(errors),
+        };
+        TaskError {
+            message: format!("{} {}{words}", self.program, describe(status)),
+            retryable: said
+                .retryable
+                .unwrap_or(status.code() != Some(EXIT_NOT_RETRYABLE)),
+        }
+    }
+
     /// What a failed start means to whoever wrote the command.
     fn cannot_start(&self, error: &io::Error) -> TaskError {
         let program = &self.program;
@@ -220,16 +244,13 @@ impl Handler for ExecAdapter {
         let status = ended?;
         // A command whose pipe was closed may have died of that before it was killed.
         let output = output.map_err(|TooMuch| flood())?;
-        if !status.success() {
-            return Err(TaskError::retryable(format!(
-                "{} {}{}",
-                self.program,
-                describe(status),
-                tail(&errors)
-            )));
-        }
         let progress = task.progress_handle();
-        Ok(output.finish(|control| tell(&progress, &control)))
+        let result = output.finish(|control| tell(&progress, &control));
+        if status.success() {
+            Ok(result)
+        } else {
+            Err(self.failed(status, &result, &errors))
+        }
     }
 }
 

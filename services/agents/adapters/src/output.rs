@@ -100,6 +100,32 @@ impl Output {
     }
 }
 
+/// What a command that failed says of it: the last JSON line, if that is an object with `error` or `retryable`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Confession {
+    pub(crate) error: Option<String>,
+    pub(crate) retryable: Option<bool>,
+}
+
+impl Confession {
+    /// Reads it from what would be the result, had the command succeeded. Other members do not matter.
+    pub(crate) fn read(result: &Json) -> Self {
+        let said = result.to_value();
+        let words = |error: &Value| {
+            error
+                .as_str()
+                .map_or_else(|| error.to_string(), str::to_owned)
+        };
+        Self {
+            error: said
+                .get("error")
+                .filter(|error| !error.is_null())
+                .map(words),
+            retryable: said.get("retryable").and_then(Value::as_bool),
+        }
+    }
+}
+
 /// A JSON object or array. A bare number or word is text: `wc -l` prints a number and means it for people.
 fn structure(text: &[u8]) -> Option<Json> {
     if !matches!(text.trim_ascii_start().first(), Some(b'{' | b'[')) {
@@ -151,6 +177,33 @@ mod tests {
             }
         }
         assert_eq!(read(b"\xff\n", 1).0, json!({"stdout": "\u{fffd}\n"}));
+    }
+
+    #[test]
+    fn a_failure_is_told_by_the_last_json_object() {
+        for (text, error, retryable) in [
+            (
+                r#"{"error":"no such user","retryable":false}"#,
+                Some("no such user"),
+                Some(false),
+            ),
+            (r#"{"error":"busy"}"#, Some("busy"), None),
+            (r#"{"retryable":true,"more":1}"#, None, Some(true)),
+            (r#"{"error":{"code":7}}"#, Some(r#"{"code":7}"#), None),
+            (r#"{"error":null,"retryable":"no"}"#, None, None),
+            ("[1]", None, None),
+            ("text", None, None),
+            ("", None, None),
+        ] {
+            let mut output = Output::default();
+            output.push(text.as_bytes(), |_| ()).expect("short");
+            let said = Confession::read(&output.finish(|_| ()));
+            assert_eq!(
+                (said.error.as_deref(), said.retryable),
+                (error, retryable),
+                "{text}"
+            );
+        }
     }
 
     #[test]

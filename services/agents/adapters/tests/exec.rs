@@ -177,6 +177,52 @@ async fn a_failure_shows_the_exit_code_and_the_end_of_stderr() {
 }
 
 #[tokio::test]
+async fn a_command_can_say_that_no_other_attempt_will_help() {
+    for (script, message, retryable) in [
+        (
+            r#"echo working; echo '{"error": "no such user", "retryable": false}'; exit 1"#,
+            "sh exited with code 1: no such user",
+            false,
+        ),
+        (
+            "echo bad input >&2; exit 65",
+            "sh exited with code 65: bad input",
+            false,
+        ),
+        // Its own word counts for more than its exit code.
+        (
+            r#"echo '{"error": "try later", "retryable": true}'; exit 65"#,
+            "sh exited with code 65: try later",
+            true,
+        ),
+        (
+            r#"echo '{"error": "x"}'; exit 64"#,
+            "sh exited with code 64: x",
+            true,
+        ),
+        (
+            r#"echo '{"error": "x", "retryable": false}'; kill -KILL $$"#,
+            "sh was killed by signal 9 (SIGKILL; out of memory?)",
+            true,
+        ),
+    ] {
+        let failed = error(&sh(script)).await;
+        assert_eq!(
+            (failed.message.as_str(), failed.retryable),
+            (message, retryable),
+            "{script}"
+        );
+    }
+    assert_eq!(swarm_agent_adapters::EXIT_NOT_RETRYABLE, 65);
+    // With exit code 0 it is a result like any other.
+    let line = r#"echo '{"error": "none", "retryable": false}'"#;
+    assert_eq!(
+        run(&sh(line)).await,
+        Ok(json!({"error": "none", "retryable": false}))
+    );
+}
+
+#[tokio::test]
 async fn of_a_flood_on_stderr_only_the_end_is_kept() {
     let failed = error(&sh(
         "yes error | head -c 10000000 >&2; echo last >&2; exit 1",

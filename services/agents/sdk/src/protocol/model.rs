@@ -157,12 +157,10 @@ impl World {
             self.store(Entry::Assigned);
         }
     }
+    /// Without `force` it may come after the start, of which whoever takes away has not heard: then it is void, and its place
+    /// on the subject counts all the same.
     pub(super) fn withdraw(&mut self, pick: usize, force: bool) {
-        let open: Vec<u64> = self
-            .open()
-            .into_iter()
-            .filter(|a| force || self.started(*a).is_none())
-            .collect();
+        let open = self.open();
         if !open.is_empty() {
             self.store(Entry::Withdrawn {
                 assignment: open[pick % open.len()],

@@ -369,13 +369,25 @@ impl Swarm {
         } else {
             WithdrawReason::Steal
         };
+        self.withdrawal_for(reason, task, assignment, incarnation, force)
+    }
+
+    pub fn withdrawal_for(
+        &self,
+        reason: WithdrawReason,
+        task: TaskId,
+        assignment: u64,
+        incarnation: u64,
+        force: bool,
+    ) -> Message {
+        let thief = (reason == WithdrawReason::Steal).then(|| AgentId(Uuid::now_v7()));
         let withdrawn = Withdrawn {
             assignment,
             incarnation,
             reason,
             force,
             then: Then::Queue,
-            thief: None,
+            thief,
         };
         let subject = Subject::Task(self.place, TaskVerb::Withdrawn, Some(self.agent));
         self.decision(Service::Distributor, subject, task.0, None, withdrawn)
