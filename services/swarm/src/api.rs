@@ -368,6 +368,18 @@ impl Api {
     }
 }
 
+/// A refusal inside another answer: a problem document with its own status.
+pub fn refusal(document: &Value) -> Failure {
+    let status = document["status"].as_u64().and_then(|status| {
+        let status = u16::try_from(status).ok()?;
+        StatusCode::from_u16(status).ok()
+    });
+    problem(
+        status.unwrap_or(StatusCode::CONFLICT),
+        &document.to_string(),
+    )
+}
+
 /// A refusal in the gateway's own words (RFC 9457), with the exit code that fits its status.
 fn problem(status: StatusCode, body: &str) -> Failure {
     let read: Value = serde_json::from_str(body).unwrap_or_default();

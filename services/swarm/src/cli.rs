@@ -4,8 +4,9 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        agent, audit, completions, create, delete, demo, demo_worker, doctor, down, events, health,
-        list, projection, replay, service, show, status, task, up, update,
+        agent, audit, completions, create, delete, demo, demo_worker, doctor, down, events,
+        explain, health, list, metrics, org, projection, replay, service, show, status, task, up,
+        update,
     },
     connection::ServerArgs,
     exit::Outcome,
@@ -68,8 +69,15 @@ pub enum Command {
     /// Submit, follow and end tasks
     #[command(subcommand)]
     Task(task::Command),
+    /// Say why a task is where it is, and what would change that
+    Explain(explain::Args),
     /// Show the health of a swarm
     Health(health::Args),
+    /// Show the figures of a swarm
+    Metrics(metrics::Args),
+    /// Show and change the organization
+    #[command(subcommand)]
+    Org(org::Command),
     /// Follow the events of a swarm as they happen
     Events(events::Args),
     /// Print the log's history, one JSON object per line
@@ -109,7 +117,10 @@ impl Cli {
             Command::Delete(args) => delete::run(args, &server, output).await,
             Command::Agent(command) => agent::run(command, &server, output).await,
             Command::Task(command) => task::run(command, &server, output).await,
+            Command::Explain(args) => explain::run(args, &server, output).await,
             Command::Health(args) => health::run(args, &server, output).await,
+            Command::Metrics(args) => metrics::run(args, &server, output).await,
+            Command::Org(command) => org::run(command, &server, output).await,
             Command::Events(args) => events::run(args, &server, output).await,
             Command::Replay(args) => replay::run(args, &server).await,
             Command::Audit(args) => audit::run(args, &server, output).await,
@@ -151,12 +162,29 @@ mod tests {
             "swarm show s",
             "swarm update s --name t --unset max_agents",
             "swarm delete s",
-            "swarm agent run --swarm s --name n --capability a --capability b --slots 2 -- wc -l",
+            "swarm agent run --swarm s --name n --capability a --capability b --slots 2 --waiting 0 -- wc -l",
             "swarm agent list s",
             "swarm agent remove s n",
             "swarm task submit s --type t --payload {\"a\":1} --wait",
             "swarm task submit s --file graph.json",
+            "swarm task submit s --file tasks.jsonl --key k --skip-invalid bad.jsonl --ids ids.txt",
+            "swarm task submit s --file - --lines --chunk-lines 10000",
             "swarm task list s --status completed",
+            "swarm task list s --dead --type t --graph 1 --parent 2 --agent anna",
+            "swarm task dead s --type t --limit 5",
+            "swarm task show 1",
+            "swarm task cancel 1 2 --reason r",
+            "swarm task cancel --swarm s --graph 1 --reason r",
+            "swarm task cancel --swarm s --file ids.txt",
+            "swarm task retry 1 2 3",
+            "swarm task retry --swarm s --dead --type t --yes",
+            "swarm task discard --swarm s --file -",
+            "swarm explain 1 --swarm s",
+            "swarm metrics s",
+            "swarm org show",
+            "swarm org set --queue-limit none --name n",
+            "swarm create s --algorithm affinity",
+            "swarm update s --algorithm priority_queue --set stealing=false",
             "swarm task wait 0190f7a0-0000-7000-8000-000000000001 --timeout 5s",
             "swarm health s",
             "swarm events s --from 7 --limit 3",
@@ -182,7 +210,6 @@ mod tests {
             "swarm scale s",
             "swarm service scaler",
             "swarm service agent-host",
-            "swarm explain t",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
@@ -197,6 +224,15 @@ mod tests {
             "swarm create s -o yaml",
             "swarm replay --from x",
             "swarm audit --gaps nobody",
+            "swarm task submit s --type t --skip-invalid bad",
+            "swarm task submit s --file f --chunk-lines 0",
+            "swarm task submit s --file f --chunk-lines 10001",
+            "swarm task cancel --graph 1",
+            "swarm task cancel 1 --graph 2 --swarm s",
+            "swarm task retry --dead",
+            "swarm task retry --swarm s --yes",
+            "swarm task discard --file ids.txt",
+            "swarm create s --algorithm fastest",
             "swarm audit --since yesterday",
             "swarm audit --from 5 --since 2026-01-01T00:00:00Z",
         ] {

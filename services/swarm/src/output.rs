@@ -39,6 +39,27 @@ impl Format {
     }
 }
 
+/// `{"items": […]}` as JSON, printed item by item: of a long list none is held.
+#[derive(Default)]
+pub struct Items {
+    any: bool,
+}
+
+impl Items {
+    /// Prints one more.
+    pub fn item(&mut self, item: &Value) -> Outcome {
+        let before = if self.any { ",\n" } else { "{\"items\": [\n" };
+        self.any = true;
+        let mut out = std::io::stdout().lock();
+        Ok(write!(out, "{before}{item}")?)
+    }
+
+    /// Closes the list.
+    pub fn end(&self) -> Outcome {
+        line(if self.any { "\n]}" } else { "{\"items\": []}" })
+    }
+}
+
 /// Prints a line; an error (a closed pipe above all) is handed up instead of a panic.
 pub fn line(text: &str) -> Outcome {
     let mut out = std::io::stdout().lock();

@@ -33,10 +33,15 @@ pub enum Command {
     },
 }
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 12] = [
     ("NAME", "/agent_name"),
     ("TYPE", "/agent_type"),
     ("STATUS", "/status"),
+    ("SLOTS", "/slots"),
+    ("RUNNING", "/running"),
+    ("QUEUE", "/queue_depth"),
+    ("QUEUE LIMIT", "/waiting_limit"),
+    ("WAITING SINCE", "/waiting_since"),
     ("CAPABILITIES", "/capabilities"),
     ("DONE", "/tasks_completed"),
     ("FAILED", "/tasks_failed"),
@@ -78,6 +83,27 @@ async fn agent_id(api: &Api, swarm: &str, name_or_id: &str) -> Outcome<String> {
     named(&agents, name_or_id).ok_or_else(|| {
         Failure::not_found(format!(
             "no live agent is called {name_or_id}: `swarm agent list` shows all"
+        ))
+    })
+}
+
+/// The agent of that id or name: the one that lives, else the last that had the name.
+pub async fn any_agent_id(api: &Api, swarm: &str, name_or_id: &str) -> Outcome<String> {
+    if uuid::Uuid::parse_str(name_or_id).is_ok() {
+        return Ok(name_or_id.to_owned());
+    }
+    let agents = api
+        .list(&format!("/v1/swarms/{swarm}/agents"), &[], None)
+        .await?;
+    let last = || {
+        let called = agents
+            .iter()
+            .rfind(|agent| agent["agent_name"] == name_or_id);
+        called?["id"].as_str().map(str::to_owned)
+    };
+    named(&agents, name_or_id).or_else(last).ok_or_else(|| {
+        Failure::not_found(format!(
+            "no agent is called {name_or_id}: `swarm agent list` shows all"
         ))
     })
 }

@@ -28,9 +28,21 @@ pub struct Args {
     pub idempotency_key: Option<String>,
 }
 
+/// The algorithms, as the API names them.
+const ALGORITHMS: [&str; 5] = [
+    "round_robin",
+    "capability_match",
+    "least_loaded",
+    "affinity",
+    "priority_queue",
+];
+
 /// Settings of a swarm, whole and one by one.
 #[derive(clap::Args, Debug, Default)]
 pub struct ConfigurationArgs {
+    /// How an agent is chosen for a task
+    #[arg(long, value_parser = PossibleValuesParser::new(ALGORITHMS))]
+    pub algorithm: Option<String>,
     /// Settings as one JSON object
     #[arg(long, value_name = "JSON")]
     pub config: Option<String>,
@@ -48,6 +60,12 @@ impl ConfigurationArgs {
                 Failure::usage(format!("--config is not a JSON object: {error}"))
             })?,
         };
+        if let Some(algorithm) = &self.algorithm {
+            merged.insert(
+                "distribution_algorithm".to_owned(),
+                Value::String(algorithm.clone()),
+            );
+        }
         for pair in &self.set {
             let (name, value) = pair
                 .split_once('=')
@@ -110,12 +128,14 @@ pub async fn run(args: Args, server: &ServerArgs, output: Format) -> Outcome {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use swarm_events::configuration::Algorithm;
 
     use super::*;
     use crate::exit::Code;
 
     fn merged(config: Option<&str>, set: &[&str]) -> Outcome<Option<Map<String, Value>>> {
         ConfigurationArgs {
+            algorithm: None,
             config: config.map(str::to_owned),
             set: set.iter().map(|s| (*s).to_owned()).collect(),
         }
@@ -137,6 +157,22 @@ mod tests {
         });
         assert_eq!(all.expect("good").map(Value::Object), Some(expected));
         assert_eq!(merged(None, &[]).expect("good"), None);
+    }
+
+    #[test]
+    fn an_algorithm_is_a_setting_like_the_others() {
+        let all = ConfigurationArgs {
+            algorithm: Some("affinity".into()),
+            config: None,
+            set: vec!["stealing=false".into()],
+        };
+        let expected = json!({"distribution_algorithm": "affinity", "stealing": false});
+        assert_eq!(
+            all.merged().expect("good").map(Value::Object),
+            Some(expected)
+        );
+        let known = serde_json::to_value(Algorithm::ALL).expect("JSON");
+        assert_eq!(known, json!(ALGORITHMS));
     }
 
     #[test]

@@ -46,7 +46,7 @@ fn patch(args: &Args) -> Outcome<Value> {
     }
     if patch.is_empty() {
         return Err(Failure::usage(
-            "nothing to change: give --name, --description, --set, --unset or --config",
+            "nothing to change: give --name, --description, --algorithm, --set, --unset or --config",
         ));
     }
     Ok(Value::Object(patch))

@@ -35,6 +35,9 @@ pub struct Args {
     /// Tasks at once [default: the swarm's setting]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub slots: Option<u32>,
+    /// Tasks that may wait at it beyond its slots [default: the swarm's setting]
+    #[arg(long, value_name = "N")]
+    pub waiting: Option<u32>,
     /// Id: the same one makes this process the agent that had it [default: a new one]
     #[arg(long, value_name = "UUID")]
     pub id: Option<AgentId>,
@@ -73,6 +76,9 @@ pub async fn run(args: Args, server: &ServerArgs) -> Outcome {
     }
     if let Some(slots) = args.slots {
         agent = agent.slots(slots);
+    }
+    if let Some(waiting) = args.waiting {
+        agent = agent.waiting(waiting);
     }
     tracing::info!(agent.id = %id, swarm.id = %swarm, "joining");
     match agent.run(stop).await {

@@ -218,7 +218,7 @@ async fn kill(
     };
     signal(pid, Signal::STOP);
     tokio::time::sleep(SETTLE).await;
-    if has_finished(place, log, &agent_id, &task).await? {
+    if !runs(place, log, &agent_id, &task).await? {
         signal(pid, Signal::CONT);
         return Ok(None);
     }
@@ -247,19 +247,21 @@ pub async fn org_of(stage: &Stage, swarm: &str) -> Outcome<OrgId> {
     Ok(org.parse().context("the swarm names no organization")?)
 }
 
-/// Whether the log holds the agent's result of the task as the last thing that it finished.
-async fn has_finished(place: Place, log: &JetStreamLog, agent: &str, task: &str) -> Outcome<bool> {
+/// Whether the task is what the agent, which has one slot, started last and has not finished. (It may have finished it and
+/// another one since: the next waits at it already.)
+async fn runs(place: Place, log: &JetStreamLog, agent: &str, task: &str) -> Outcome<bool> {
     let agent: AgentId = agent.parse().context("the agent's id is none")?;
-    for verb in [TaskVerb::Completed, TaskVerb::AttemptFailed] {
+    let last_is_of_task = async |verb| {
         let subject = Subject::Task(place, verb, Some(agent)).to_string();
-        if let Some(message) = log.last_of(&subject).await? {
-            let event: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
-            if event["subject"] == task {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
+        let message = log.last_of(&subject).await?;
+        let event: Value = message
+            .and_then(|message| serde_json::from_slice(&message.payload).ok())
+            .unwrap_or_default();
+        Ok::<_, Failure>(event["subject"] == task)
+    };
+    Ok(last_is_of_task(TaskVerb::Started).await?
+        && !last_is_of_task(TaskVerb::Completed).await?
+        && !last_is_of_task(TaskVerb::AttemptFailed).await?)
 }
 
 #[cfg(test)]

@@ -49,16 +49,26 @@ const PIPE_BYTES_IN_MEMORY: usize = 8 * 1024 * 1024;
 #[derive(clap::Args, Debug)]
 pub struct LinesArgs {
     /// The file has a task on each line, whatever it looks like (known from .jsonl, .ndjson and its first lines)
-    #[arg(long, requires = "file")]
+    #[arg(long, requires = "file", conflicts_with = "task_type")]
     pub lines: bool,
     /// Leave out lines that are no tasks, and write them to this file with what is wrong
-    #[arg(long, value_name = "FILE", requires = "file")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "file",
+        conflicts_with = "task_type"
+    )]
     pub skip_invalid: Option<PathBuf>,
     /// Write the id of each task to this file, one a line
-    #[arg(long, value_name = "FILE", requires = "file")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "file",
+        conflicts_with = "task_type"
+    )]
     pub ids: Option<PathBuf>,
     /// Most lines sent in one request
-    #[arg(long, value_name = "N", requires = "file",
+    #[arg(long, value_name = "N", requires = "file", conflicts_with = "task_type",
         value_parser = clap::value_parser!(u32).range(1..=i64::from(swarm_events::task::GRAPH_TASKS_MAX)))]
     pub chunk_lines: Option<u32>,
 }
