@@ -14,11 +14,15 @@ use swarm_events::{
 use uuid::Uuid;
 
 use crate::{
-    changes::{AgentChange, Changes, TaskChange},
-    columns::{array_literal, columns},
+    changes::{AgentChange, Changes, FiguresChange, TaskChange},
+    columns::{array_literal, uuid_array},
     event_row::Events,
     fold::Fold,
     jsonb::{clipped, storable, text},
+    tables::{
+        Agents, AttemptChanges, Dependencies, Discards, Figures, Keys, NewAttempts, NewTasks, Orgs,
+        Samples, Swarms, TaskChanges, Time, Users,
+    },
 };
 
 /// Rows of all tables, from one checkpoint to the next.
@@ -37,6 +41,10 @@ pub(crate) struct Batch {
     pub(crate) days: BTreeSet<NaiveDate>,
     pub(crate) new_tasks: NewTasks,
     pub(crate) tasks: TaskChanges,
+    pub(crate) discards: Discards,
+    pub(crate) new_attempts: NewAttempts,
+    pub(crate) attempt_changes: AttemptChanges,
+    pub(crate) figures: Figures,
     pub(crate) dependencies: Dependencies,
     pub(crate) agents: Agents,
     pub(crate) samples: Samples,
@@ -46,94 +54,6 @@ pub(crate) struct Batch {
     pub(crate) keys: Keys,
     /// Results that are not in the event: which row, and where they are.
     pub(crate) results: Vec<(Place, Uuid, Carried)>,
-}
-
-type Time = DateTime<Utc>;
-
-columns! {
-    /// Rows of `swarm_tasks` that are new.
-    NewTasks {
-        id: Uuid => "uuid", organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid",
-        parent_task_id: Option<Uuid> => "uuid", task_type: String => "text", payload: String => "jsonb",
-        priority: i32 => "integer", required_capabilities: String => "text[]", assigned_agent_id: Option<Uuid> => "uuid",
-        status: &'static str => "text", attempt_count: i32 => "integer", max_attempts: i32 => "integer",
-        result: Option<String> => "jsonb", error_message: Option<String> => "text", queued_at: Option<Time> => "timestamptz",
-        started_at: Option<Time> => "timestamptz", completed_at: Option<Time> => "timestamptz",
-        timeout_at: Option<Time> => "timestamptz", created_at: Time => "timestamptz", key: Option<String> => "text",
-        graph_id: Option<Uuid> => "uuid", affinity_key: Option<String> => "text", timeout_ms: Option<i64> => "bigint",
-        body_sha256: Option<String> => "text", accepted: bool => "boolean", rejected: bool => "boolean",
-        dead_lettered: bool => "boolean", because_of: Option<Uuid> => "uuid", generation: i32 => "integer",
-        progress_percent: Option<i16> => "smallint", progress_message: Option<String> => "text",
-        submitted_seq: i64 => "bigint", last_seq: i64 => "bigint",
-    }
-}
-columns! {
-    /// Rows of `swarm_tasks` that are there.
-    TaskChanges {
-        id: Uuid => "uuid", organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid",
-        assigned_agent_id: Option<Uuid> => "uuid", status: &'static str => "text", attempt_count: i32 => "integer",
-        max_attempts: i32 => "integer", result: Option<String> => "jsonb", error_message: Option<String> => "text",
-        queued_at: Option<Time> => "timestamptz", started_at: Option<Time> => "timestamptz",
-        completed_at: Option<Time> => "timestamptz", timeout_at: Option<Time> => "timestamptz", accepted: bool => "boolean",
-        rejected: bool => "boolean", dead_lettered: bool => "boolean", because_of: Option<Uuid> => "uuid",
-        generation: i32 => "integer", progressed: bool => "boolean", progress_percent: Option<i16> => "smallint",
-        progress_message: Option<String> => "text", last_seq: i64 => "bigint",
-    }
-}
-columns! {
-    /// Rows of `task_dependencies`: never changed.
-    Dependencies {
-        organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid", task_id: Uuid => "uuid",
-        depends_on_task_id: Uuid => "uuid", dependency_type: &'static str => "text", alias: Option<String> => "text",
-    }
-}
-columns! {
-    /// Rows of `swarm_agents`, without what samples say.
-    Agents {
-        id: Uuid => "uuid", organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid", agent_type: String => "text",
-        agent_name: String => "text", capabilities: String => "text[]", role: &'static str => "text",
-        status: &'static str => "text", current_task_id: Option<Uuid> => "uuid", tasks_completed: i32 => "integer",
-        tasks_failed: i32 => "integer", resource_usage: &'static str => "jsonb", metadata: String => "jsonb",
-        started_at: Option<Time> => "timestamptz", stopped_at: Option<Time> => "timestamptz", created_at: Time => "timestamptz",
-        incarnation: i64 => "bigint", instance_id: Uuid => "uuid", slots: i32 => "integer", waiting: i32 => "integer",
-        stop_reason: Option<String> => "text", created_seq: i64 => "bigint", last_seq: i64 => "bigint",
-    }
-}
-columns! {
-    /// What samples say of agents.
-    Samples {
-        id: Uuid => "uuid", organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid",
-        last_heartbeat_at: Option<Time> => "timestamptz", resource_usage: String => "jsonb",
-    }
-}
-columns! {
-    /// Rows of `swarms`.
-    Swarms {
-        id: Uuid => "uuid", organization_id: Uuid => "uuid", name: String => "text", description: Option<String> => "text",
-        topology: String => "text", topology_configuration: &'static str => "jsonb", configuration: String => "jsonb",
-        status: &'static str => "text", agent_count: i32 => "integer", partition: i16 => "smallint",
-        created_by: Option<Uuid> => "uuid", created_at: Time => "timestamptz", updated_at: Time => "timestamptz",
-        deleted_at: Option<Time> => "timestamptz", created_seq: i64 => "bigint", last_seq: i64 => "bigint",
-    }
-}
-columns! {
-    /// Rows of `organizations`.
-    Orgs { id: Uuid => "uuid", name: String => "text", created_at: Time => "timestamptz", created_seq: i64 => "bigint" }
-}
-columns! {
-    /// Rows of `users`.
-    Users {
-        id: Uuid => "uuid", organization_id: Uuid => "uuid", name: String => "text", role: &'static str => "text",
-        created_at: Time => "timestamptz", created_seq: i64 => "bigint",
-    }
-}
-columns! {
-    /// Rows of `api_keys`.
-    Keys {
-        id: Uuid => "uuid", organization_id: Uuid => "uuid", user_id: Uuid => "uuid", name: String => "text",
-        role: &'static str => "text", sha256: String => "text", created_at: Time => "timestamptz",
-        revoked_at: Option<Time> => "timestamptz", created_seq: i64 => "bigint",
-    }
 }
 
 impl Batch {
@@ -149,13 +69,25 @@ impl Batch {
             ..Self::default()
         };
         for ((place, id), mut change) in changes.tasks {
-            let view = change
-                .ended
-                .take()
-                .or_else(|| fold.distributor(place.partition).task(place, id));
+            batch.attempts(place, id, std::mem::take(&mut change.attempts));
+            let view = match change.ended.take() {
+                Some(mut view) if change.discarded => {
+                    (view.discarded, view.dead_lettered) = (true, false);
+                    Some(view)
+                }
+                Some(view) => Some(view),
+                None if change.discarded => {
+                    batch.discarded(place, id.0, change.sequence);
+                    None
+                }
+                None => fold.distributor(place.partition).task(place, id),
+            };
             if let Some(view) = view {
                 batch.task(view, change);
             }
+        }
+        for ((org, swarm), figures) in changes.figures {
+            batch.figures(org, swarm, &figures);
         }
         for ((org, swarm, id), change) in changes.agents {
             batch.agent(fold, (org, swarm, id), change);
@@ -170,6 +102,7 @@ impl Batch {
                 let rows = &mut batch.orgs;
                 rows.id.push(org.0);
                 rows.name.push(text(&found.name).into_owned());
+                rows.queue_limit.push(found.queue_limit.map(int8));
                 rows.created_at.push(time(found.created_at));
                 rows.created_seq.push(int8(sequence));
             }
@@ -212,9 +145,9 @@ impl Batch {
             }
         };
         let progressed = change.progress.is_some();
-        let (percent, words) = change.progress.unwrap_or_default();
-        let percent = percent.map(i16::from);
-        let words = words.map(|words| text(&words).into_owned());
+        let progress = change.progress.unwrap_or_default();
+        let percent = progress.percent.map(i16::from);
+        let words = progress.words.map(|words| text(&words).into_owned());
         let error = view.error.as_deref().map(|error| text(error).into_owned());
         // A struct of arrays twice: most columns of a new row are those of a changed one.
         macro_rules! both {
@@ -233,7 +166,7 @@ impl Batch {
                 $rows.queued_at.push(view.queued_at.map(time));
                 $rows.started_at.push(view.started_at.map(time));
                 $rows.completed_at.push(view.completed_at.map(time));
-                $rows.timeout_at.push(view.timeout_at.map(time));
+                $rows.timeout_at.push(view.run_timeout_at.map(time));
                 $rows.accepted.push(view.accepted);
                 $rows.rejected.push(view.rejected);
                 $rows.dead_lettered.push(view.dead_lettered);
@@ -241,6 +174,13 @@ impl Batch {
                 $rows.generation.push(int4(view.generation));
                 $rows.progress_percent.push(percent);
                 $rows.progress_message.push(words);
+                $rows.progressed_at.push(progress.at.map(time));
+                $rows
+                    .failure_path
+                    .push(uuid_array(view.failure_path.iter().map(|task| task.0)));
+                $rows.discarded.push(view.discarded);
+                $rows.waits_from.push(view.waits_from.map(time));
+                $rows.steals.push(int4(view.steals));
                 $rows.last_seq.push(int8(change.sequence));
             };
         }
@@ -265,6 +205,10 @@ impl Batch {
         rows.affinity_key
             .push(submitted.affinity_key.map(|key| text(&key).into_owned()));
         rows.timeout_ms.push(submitted.timeout_ms.map(int8));
+        rows.queue_timeout_ms
+            .push(submitted.queue_timeout_ms.map(int8));
+        rows.progress_timeout_ms
+            .push(submitted.progress_timeout_ms.map(int8));
         rows.body_sha256
             .push(submitted.body_sha256.map(|hash| text(&hash).into_owned()));
         rows.submitted_seq.push(int8(view.submitted));
@@ -283,6 +227,38 @@ impl Batch {
             rows.alias
                 .push(edge.alias.as_deref().map(|alias| text(alias).into_owned()));
         }
+    }
+
+    /// A dead letter that ended in an earlier batch is put away.
+    fn discarded(&mut self, place: Place, id: Uuid, sequence: u64) {
+        let rows = &mut self.discards;
+        rows.id.push(id);
+        rows.organization_id.push(place.org.0);
+        rows.swarm_id.push(place.swarm.0);
+        rows.dead_lettered.push(false);
+        rows.discarded.push(true);
+        rows.last_seq.push(int8(sequence));
+    }
+
+    fn figures(&mut self, org: OrgId, swarm: SwarmId, change: &FiguresChange) {
+        let (rows, measured) = (&mut self.figures, &change.measured);
+        rows.organization_id.push(org.0);
+        rows.swarm_id.push(swarm.0);
+        rows.pending.push(int8(measured.pending));
+        rows.queued.push(int8(measured.queued));
+        rows.assigned.push(int8(measured.assigned));
+        rows.running.push(int8(measured.running));
+        rows.completed.push(int8(measured.completed));
+        rows.failed.push(int8(measured.failed));
+        rows.cancelled.push(int8(measured.cancelled));
+        rows.oldest_wait_ms.push(int8(measured.oldest_wait_ms));
+        rows.unmet.push(int8(measured.unmet));
+        rows.affinity_hits.push(int8(measured.affinity_hits));
+        rows.affinity_misses.push(int8(measured.affinity_misses));
+        rows.steals.push(int8(measured.steals));
+        rows.retries.push(int8(measured.retries));
+        rows.measured_at.push(time(change.at));
+        rows.last_seq.push(int8(change.sequence));
     }
 
     fn agent(
@@ -339,7 +315,12 @@ impl Batch {
         rows.incarnation.push(int8(found.incarnation));
         rows.instance_id.push(found.instance.0);
         rows.slots.push(int4(found.profile.slots));
-        rows.waiting.push(int4(found.profile.waiting));
+        rows.waiting_limit.push(int4(found.profile.waiting));
+        rows.running.push(count(running.len()));
+        rows.queue_depth
+            .push(work.as_ref().map_or(0, |work| count(work.waiting.len())));
+        rows.waiting_since
+            .push(work.as_ref().and_then(|work| work.waiting_since).map(time));
         rows.stop_reason.push(
             found
                 .left_reason
@@ -463,14 +444,18 @@ fn stored(json: &Json) -> String {
     storable(json.as_str()).into_owned()
 }
 /// Out of chrono's range is out of PostgreSQL's too; no server stores such a time.
-fn time(time: Timestamp) -> Time {
+pub(crate) fn time(time: Timestamp) -> Time {
     time.to_chrono().unwrap_or_default()
 }
-fn int4(value: u32) -> i32 {
+pub(crate) fn int4(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
-fn int8(value: u64) -> i64 {
+pub(crate) fn int8(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]

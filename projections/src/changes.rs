@@ -7,12 +7,15 @@ use swarm_coordinator_core::Touched as Members;
 use swarm_distributor_core::{TaskView, Touched as Tasks};
 use swarm_events::{
     AgentId, Body, Input, Json, KeyId, OrgId, Place, Recorded, SwarmId, TaskId, Timestamp, UserId,
-    swarm::AgentSample,
+    swarm::{AgentSample, Measured},
     task::{Carried, Submitted},
 };
 use swarm_log::StoredMessage;
 
-use crate::event_row::Events;
+use crate::{
+    attempts::{AttemptChange, End, withdrawn},
+    event_row::Events,
+};
 
 /// A batch under collection.
 #[derive(Default)]
@@ -30,6 +33,7 @@ pub(crate) struct Changes {
     pub(crate) tasks: BTreeMap<(Place, TaskId), TaskChange>,
     pub(crate) agents: BTreeMap<(OrgId, SwarmId, AgentId), AgentChange>,
     pub(crate) swarms: BTreeMap<(OrgId, SwarmId), u64>,
+    pub(crate) figures: BTreeMap<(OrgId, SwarmId), FiguresChange>,
     pub(crate) orgs: BTreeMap<OrgId, u64>,
     pub(crate) users: BTreeMap<(OrgId, UserId), u64>,
     pub(crate) keys: BTreeMap<(OrgId, KeyId), u64>,
@@ -46,8 +50,28 @@ pub(crate) struct TaskChange {
     pub(crate) ended: Option<TaskView>,
     /// What it ended with.
     pub(crate) result: Option<Carried>,
-    /// The running attempt's progress, if that changed: part done and words.
-    pub(crate) progress: Option<(Option<u8>, Option<String>)>,
+    /// The running attempt's progress, if that changed.
+    pub(crate) progress: Option<Progress>,
+    /// Its assignments that changed.
+    pub(crate) attempts: Vec<AttemptChange>,
+    /// It was a dead letter and is put away.
+    pub(crate) discarded: bool,
+}
+
+/// Progress of a running attempt; nothing of it is known at first.
+#[derive(Default)]
+pub(crate) struct Progress {
+    pub(crate) at: Option<Timestamp>,
+    pub(crate) percent: Option<u8>,
+    pub(crate) words: Option<String>,
+}
+
+/// A row of `swarm_figures` to be written.
+pub(crate) struct FiguresChange {
+    pub(crate) measured: Measured,
+    /// When they were stored.
+    pub(crate) at: Timestamp,
+    pub(crate) sequence: u64,
 }
 
 /// Columns that never change and stand in the submission alone.
@@ -56,6 +80,8 @@ pub(crate) struct Static {
     pub(crate) key: Option<String>,
     pub(crate) affinity_key: Option<String>,
     pub(crate) timeout_ms: Option<u64>,
+    pub(crate) queue_timeout_ms: Option<u64>,
+    pub(crate) progress_timeout_ms: Option<u64>,
     pub(crate) body_sha256: Option<String>,
 }
 impl From<&Submitted> for Static {
@@ -65,6 +91,8 @@ impl From<&Submitted> for Static {
             key: submitted.key.clone(),
             affinity_key: submitted.affinity_key.clone(),
             timeout_ms: submitted.timeout_ms,
+            queue_timeout_ms: submitted.queue_timeout_ms,
+            progress_timeout_ms: submitted.progress_timeout_ms,
             body_sha256: submitted.body_sha256.clone(),
         }
     }
@@ -81,6 +109,21 @@ pub(crate) struct AgentChange {
     pub(crate) sample: Option<AgentSample>,
 }
 
+impl TaskChange {
+    /// What changed of an assignment.
+    fn attempt(&mut self, assignment: u64) -> &mut AttemptChange {
+        let found = self
+            .attempts
+            .iter()
+            .rposition(|change| change.assignment == assignment);
+        let at = found.unwrap_or_else(|| {
+            self.attempts.push(AttemptChange::of(assignment));
+            self.attempts.len() - 1
+        });
+        &mut self.attempts[at]
+    }
+}
+
 impl Changes {
     /// Every message has its row.
     pub(crate) fn message(&mut self, message: &StoredMessage, input: &Input, void: Option<&str>) {
@@ -91,13 +134,24 @@ impl Changes {
     }
 
     /// What the cores say was touched by the message at `sequence`.
-    pub(crate) fn touched(&mut self, sequence: u64, members: &Members, tasks: &mut Tasks) {
-        self.orgs
-            .extend(members.orgs.iter().map(|key| (*key, sequence)));
-        self.users
-            .extend(members.users.iter().map(|key| (*key, sequence)));
-        self.keys
-            .extend(members.keys.iter().map(|key| (*key, sequence)));
+    /// `discarded`: it put a dead letter away.
+    pub(crate) fn touched(
+        &mut self,
+        sequence: u64,
+        members: &Members,
+        tasks: &mut Tasks,
+        discarded: bool,
+    ) {
+        // The first to touch a new one made it.
+        for key in &members.orgs {
+            self.orgs.entry(*key).or_insert(sequence);
+        }
+        for key in &members.users {
+            self.users.entry(*key).or_insert(sequence);
+        }
+        for key in &members.keys {
+            self.keys.entry(*key).or_insert(sequence);
+        }
         self.swarms
             .extend(members.swarms.iter().map(|key| (*key, sequence)));
         for key in &members.agents {
@@ -112,12 +166,16 @@ impl Changes {
         for key in &tasks.tasks {
             let change = self.tasks.entry(*key).or_default();
             change.sequence = sequence;
-            change.ended = tasks.ended.remove(key);
+            let ended = tasks.ended.remove(key);
+            // Of a dead letter that is put away the core has nothing left; what it was in this batch still stands.
+            if ended.is_some() || !discarded {
+                change.ended = ended;
+            }
         }
     }
 
-    /// What stands in a valid event alone.
-    pub(crate) fn event(&mut self, place: Place, recorded: &Recorded) {
+    /// What stands in a valid event alone. `now`: the log's time at which it takes effect.
+    pub(crate) fn event(&mut self, place: Place, recorded: &Recorded, now: Timestamp) {
         let about = recorded.event.about;
         match &recorded.event.body {
             Body::AgentJoined(joined) if joined.incarnation == 1 => {
@@ -128,18 +186,76 @@ impl Changes {
                     change.created = Some(recorded.sequence);
                 }
             }
-            Body::TaskAssigned(_) | Body::TaskWithdrawn(_) | Body::TaskAttemptFailed(_) => {
-                self.task(place, about, recorded.sequence).progress = Some((None, None));
+            Body::TaskAssigned(assigned) => {
+                let change = self.task(place, about, recorded.sequence);
+                change.progress = Some(Progress::default());
+                if let Some(agent) = recorded.subject.agent() {
+                    let new = AttemptChange::new(recorded.sequence, agent, assigned, now);
+                    change.attempts.push(new);
+                }
+            }
+            Body::TaskStarted(started) => {
+                let change = self.task(place, about, recorded.sequence);
+                change.attempt(started.assignment).started_at = Some(now);
             }
             Body::TaskProgressed(progressed) => {
-                let progress = (progressed.percent, progressed.message.clone());
+                let progress = Progress {
+                    at: Some(now),
+                    percent: progressed.percent,
+                    words: progressed.message.clone(),
+                };
                 self.task(place, about, recorded.sequence).progress = Some(progress);
             }
             Body::TaskCompleted(completed) => {
-                self.task(place, about, recorded.sequence).result = Some(completed.result.clone());
+                let change = self.task(place, about, recorded.sequence);
+                let ended = change.ended.as_ref();
+                // One whose result is too large to be used ends nothing: it is withdrawn for that.
+                if ended.is_some_and(|view| view.result == Some(recorded.sequence)) {
+                    change.result = Some(completed.result.clone());
+                    change.attempt(completed.assignment).end = Some(End {
+                        at: now,
+                        outcome: "completed",
+                        error: None,
+                        retryable: None,
+                    });
+                }
+            }
+            Body::TaskDiscarded(_) => {
+                self.task(place, about, recorded.sequence).discarded = true;
+            }
+            Body::SwarmMeasured(measured) => {
+                let change = FiguresChange {
+                    measured: measured.clone(),
+                    at: recorded.time,
+                    sequence: recorded.sequence,
+                };
+                self.figures.insert((place.org, place.swarm), change);
             }
             _ => {}
         }
+    }
+
+    /// An assignment was taken away, or its attempt failed: `error` is what the core made of that.
+    pub(crate) fn gave_up(
+        &mut self,
+        place: Place,
+        recorded: &Recorded,
+        now: Timestamp,
+        error: Option<String>,
+    ) {
+        let (assignment, outcome, retryable) = match &recorded.event.body {
+            Body::TaskWithdrawn(event) => (event.assignment, withdrawn(event.reason), None),
+            Body::TaskAttemptFailed(event) => (event.assignment, "failed", Some(event.retryable)),
+            _ => return,
+        };
+        let change = self.task(place, recorded.event.about, recorded.sequence);
+        change.progress = Some(Progress::default());
+        change.attempt(assignment).end = Some(End {
+            at: now,
+            outcome,
+            error,
+            retryable,
+        });
     }
 
     /// A task that the core took up: a new row, also for an id whose first task is forgotten.
@@ -148,6 +264,8 @@ impl Changes {
         change.submitted = Some(Box::new(submitted.into()));
         change.result = None;
         change.progress = None;
+        change.attempts.clear();
+        change.discarded = false;
     }
 
     fn task(&mut self, place: Place, about: uuid::Uuid, sequence: u64) -> &mut TaskChange {

@@ -47,11 +47,7 @@ fn unnest(columns: Columns) -> String {
         .iter()
         .enumerate()
         .map(|(at, (_, kind))| {
-            let kind = if matches!(*kind, "jsonb" | "text[]") {
-                "text"
-            } else {
-                kind
-            };
+            let kind = if is_text(kind) { "text" } else { kind };
             format!("${}::{kind}[]", at + 1)
         })
         .collect();
@@ -59,8 +55,13 @@ fn unnest(columns: Columns) -> String {
     format!("unnest({}) AS u ({})", arrays.join(", "), names.join(", "))
 }
 
+/// Whether a column's values travel as text.
+fn is_text(kind: &str) -> bool {
+    matches!(kind, "jsonb" | "text[]" | "uuid[]")
+}
+
 fn value(name: &str, kind: &str) -> String {
-    if matches!(kind, "jsonb" | "text[]") {
+    if is_text(kind) {
         format!("u.{name}::{kind}")
     } else {
         format!("u.{name}")
@@ -149,6 +150,19 @@ pub(crate) fn array_literal(items: &[String]) -> String {
     literal
 }
 
+/// A PostgreSQL array literal of UUIDs.
+pub(crate) fn uuid_array(ids: impl Iterator<Item = uuid::Uuid>) -> String {
+    let mut literal = String::from("{");
+    for id in ids {
+        if literal.len() > 1 {
+            literal.push(',');
+        }
+        literal.push_str(id.hyphenated().encode_lower(&mut [0; 36]));
+    }
+    literal.push('}');
+    literal
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,5 +194,15 @@ mod tests {
         let items = ["a", "", "NULL", "b,\"c\\", "{}"].map(str::to_owned);
         assert_eq!(array_literal(&items), r#"{"a","","NULL","b,\"c\\","{}"}"#);
         assert_eq!(array_literal(&[]), "{}");
+    }
+
+    #[test]
+    fn array_literals_of_ids() {
+        assert_eq!(uuid_array([].into_iter()), "{}");
+        let ids = [uuid::Uuid::nil(), uuid::Uuid::max()];
+        assert_eq!(
+            uuid_array(ids.into_iter()),
+            "{00000000-0000-0000-0000-000000000000,ffffffff-ffff-ffff-ffff-ffffffffffff}"
+        );
     }
 }

@@ -116,16 +116,25 @@ impl Fold {
         };
         changes.message(message, &input, void);
         let new = self.is_new_task(&input);
+        let discarded = matches!(&input, Input::Event(recorded)
+            if void.is_none() && matches!(recorded.event.body, Body::TaskDiscarded(_)));
         changes.touched(
             message.sequence,
             &self.touched.coordinator,
             &mut self.touched.distributor,
+            discarded,
         );
         if let (Input::Event(recorded), None) = (&input, void)
             && let Some(place) = recorded.subject.place()
         {
-            changes.event(place, recorded);
+            let distributor = self.distributor(place.partition);
+            let now = distributor.head().now;
+            changes.event(place, recorded, now);
             match &recorded.event.body {
+                Body::TaskWithdrawn(_) | Body::TaskAttemptFailed(_) => {
+                    let view = distributor.task(place, TaskId(recorded.event.about));
+                    changes.gave_up(place, recorded, now, view.and_then(|view| view.error));
+                }
                 Body::TaskSubmitted(submitted) if new => {
                     changes.submitted(place, TaskId(recorded.event.about), submitted);
                 }

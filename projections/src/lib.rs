@@ -7,6 +7,7 @@
 //! - [`verify`] holds the tables against the log.
 //! - [`progress`] tells a reader how far the tables have come, so that it can wait for a sequence that it wrote.
 
+mod attempts;
 mod batch;
 mod changes;
 mod columns;
@@ -25,6 +26,7 @@ mod route;
 mod session;
 mod start;
 pub mod status;
+mod tables;
 pub mod verify;
 mod write;
 

@@ -36,7 +36,7 @@ impl fmt::Display for TimeTables {
 }
 
 /// Every table of the read models: what a rebuild drops.
-pub const TABLES: [&str; 8] = [
+pub const TABLES: [&str; 10] = [
     "organizations",
     "users",
     "api_keys",
@@ -44,6 +44,8 @@ pub const TABLES: [&str; 8] = [
     "swarm_agents",
     "swarm_tasks",
     "task_dependencies",
+    "task_attempts",
+    "swarm_figures",
     "swarm_events",
 ];
 

@@ -5,12 +5,22 @@
 
 mod cursor;
 mod rows;
+mod submitted;
+mod tasks;
 
 use sqlx::{Postgres, QueryBuilder, postgres::PgPool};
-use swarm_events::{AgentId, OrgId, SwarmId, TaskId};
+use swarm_events::{AgentId, OrgId, SwarmId};
 
 pub use cursor::{Cursor, Page, PageRequest};
-pub use rows::{AgentRow, DependencyRow, EventRow, Jsonb, OrganizationRow, SwarmRow, TaskRow};
+pub use rows::{
+    AgentRow, AttemptRow, Children, DependencyRow, EventRow, FiguresRow, Jsonb, OrganizationRow,
+    SwarmRow, TaskRow,
+};
+pub use submitted::{SubmittedRow, submitted};
+pub use tasks::{
+    ATTEMPTS_SHOWN_MAX, TaskDetails, TaskFilter, attempts, children, dependencies, dependents,
+    task, task_details, tasks, tasks_by_id,
+};
 
 /// Rows of a page that names no number.
 pub const PAGE_DEFAULT: u32 = 100;
@@ -44,7 +54,8 @@ impl QueryError {
 }
 impl From<sqlx::Error> for QueryError {
     fn from(error: sqlx::Error) -> Self {
-        if crate::pg::is_missing_table(&error) {
+        // A column that is not there: the tables are of an older form, and are made anew when the new projector starts.
+        if crate::pg::is_missing_table(&error) || matches!(error, sqlx::Error::ColumnNotFound(_)) {
             Self::NotThere(error)
         } else if crate::pg::is_unavailable(&error) {
             Self::Unavailable(error)
@@ -65,21 +76,6 @@ pub struct SwarmFilter {
     pub deleted: bool,
 }
 
-/// Which tasks.
-#[derive(Clone, Debug, Default)]
-pub struct TaskFilter {
-    /// Only with this status.
-    pub status: Option<String>,
-    /// Only of this type.
-    pub task_type: Option<String>,
-    /// Only those that are (or are not) dead letters.
-    pub dead_lettered: Option<bool>,
-    /// Only of this graph.
-    pub graph_id: Option<uuid::Uuid>,
-    /// Only at this agent.
-    pub agent_id: Option<AgentId>,
-}
-
 /// An organization.
 ///
 /// # Errors
@@ -88,7 +84,8 @@ pub async fn organization(
     pool: &PgPool,
     org: OrgId,
 ) -> Result<Option<OrganizationRow>, QueryError> {
-    let query = sqlx::query_as("SELECT id, name, created_at FROM organizations WHERE id = $1");
+    let query =
+        sqlx::query_as("SELECT id, name, queue_limit, created_at FROM organizations WHERE id = $1");
     Ok(query.bind(org.0).fetch_optional(pool).await?)
 }
 
@@ -199,134 +196,18 @@ pub async fn agent(
         .await?)
 }
 
-/// A page of a swarm's tasks.
-///
-/// # Errors
-/// See [`QueryError`].
-pub async fn tasks(
-    pool: &PgPool,
-    org: OrgId,
-    swarm: SwarmId,
-    filter: &TaskFilter,
-    page: &PageRequest,
-) -> Result<Page<TaskRow>, QueryError> {
-    let (limit, after) = page.checked(cursor::TASKS)?;
-    let mut query =
-        QueryBuilder::<Postgres>::new("SELECT * FROM swarm_tasks WHERE organization_id = ");
-    query
-        .push_bind(org.0)
-        .push(" AND swarm_id = ")
-        .push_bind(swarm.0);
-    query
-        .push(" AND submitted_seq >= 0 AND submitted_seq > ")
-        .push_bind(after);
-    if let Some(status) = &filter.status {
-        query.push(" AND status = ").push_bind(status);
-    }
-    if let Some(task_type) = &filter.task_type {
-        query.push(" AND task_type = ").push_bind(task_type);
-    }
-    match filter.dead_lettered {
-        // Spelled out: only so is the partial index taken.
-        Some(true) => drop(query.push(" AND dead_lettered")),
-        Some(false) => drop(query.push(" AND NOT dead_lettered")),
-        None => {}
-    }
-    if let Some(graph) = filter.graph_id {
-        query.push(" AND graph_id = ").push_bind(graph);
-    }
-    if let Some(agent) = filter.agent_id {
-        query.push(" AND assigned_agent_id = ").push_bind(agent.0);
-    }
-    query
-        .push(" ORDER BY submitted_seq LIMIT ")
-        .push_bind(limit + 1);
-    Ok(Page::of(
-        query.build_query_as().fetch_all(pool).await?,
-        limit,
-        cursor::TASKS,
-        |row: &TaskRow| row.submitted_seq,
-    ))
-}
-
-/// A task of a swarm.
+/// What the distributor last measured of a swarm; `None` before it measured anything.
 ///
 /// # Errors
 /// PostgreSQL does not answer.
-pub async fn task(
+pub async fn figures(
     pool: &PgPool,
     org: OrgId,
     swarm: SwarmId,
-    task: TaskId,
-) -> Result<Option<TaskRow>, QueryError> {
-    let query = sqlx::query_as(
-        "SELECT * FROM swarm_tasks WHERE organization_id = $1 AND swarm_id = $2 AND id = $3",
-    );
-    Ok(query
-        .bind(org.0)
-        .bind(swarm.0)
-        .bind(task.0)
-        .fetch_optional(pool)
-        .await?)
-}
-
-/// The tasks with this id in all swarms of the organization: more than one only if a client used an id twice.
-///
-/// # Errors
-/// PostgreSQL does not answer.
-pub async fn tasks_by_id(
-    pool: &PgPool,
-    org: OrgId,
-    task: TaskId,
-) -> Result<Vec<TaskRow>, QueryError> {
-    let query = sqlx::query_as(
-        "SELECT * FROM swarm_tasks WHERE organization_id = $1 AND id = $2 ORDER BY submitted_seq",
-    );
-    Ok(query.bind(org.0).bind(task.0).fetch_all(pool).await?)
-}
-
-/// What a task waits for.
-///
-/// # Errors
-/// PostgreSQL does not answer.
-pub async fn dependencies(
-    pool: &PgPool,
-    org: OrgId,
-    swarm: SwarmId,
-    task: TaskId,
-) -> Result<Vec<DependencyRow>, QueryError> {
-    let query = sqlx::query_as(
-        "SELECT * FROM task_dependencies WHERE organization_id = $1 AND swarm_id = $2 AND task_id = $3 \
-         ORDER BY depends_on_task_id",
-    );
-    Ok(query
-        .bind(org.0)
-        .bind(swarm.0)
-        .bind(task.0)
-        .fetch_all(pool)
-        .await?)
-}
-
-/// What waits for a task.
-///
-/// # Errors
-/// PostgreSQL does not answer.
-pub async fn dependents(
-    pool: &PgPool,
-    org: OrgId,
-    swarm: SwarmId,
-    task: TaskId,
-) -> Result<Vec<DependencyRow>, QueryError> {
-    let query = sqlx::query_as(
-        "SELECT * FROM task_dependencies WHERE organization_id = $1 AND swarm_id = $2 AND depends_on_task_id = $3 \
-         ORDER BY task_id",
-    );
-    Ok(query
-        .bind(org.0)
-        .bind(swarm.0)
-        .bind(task.0)
-        .fetch_all(pool)
-        .await?)
+) -> Result<Option<FiguresRow>, QueryError> {
+    let query =
+        sqlx::query_as("SELECT * FROM swarm_figures WHERE organization_id = $1 AND swarm_id = $2");
+    Ok(query.bind(org.0).bind(swarm.0).fetch_optional(pool).await?)
 }
 
 /// A page of a swarm's events, in the order of the log.

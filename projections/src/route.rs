@@ -33,7 +33,10 @@ impl Route {
             Some("cmd") => {
                 let rest: Vec<_> = tokens.skip(1).collect();
                 coordinator = !rest.is_empty();
-                distributor = matches!(rest[..], [_, _, "cancel" | "retry"]);
+                distributor = matches!(
+                    rest[..],
+                    [_, _, "cancel" | "retry" | "cancel_graph" | "discard"]
+                );
             }
             Some("ctl") => {
                 let (service, _, verb, end) =
@@ -101,6 +104,8 @@ mod tests {
             "swarm.evt.07.o",
             "swarm.cmd.07.o.s.cancel",
             "swarm.cmd.07.o.s.retry",
+            "swarm.cmd.07.o.s.cancel_graph",
+            "swarm.cmd.07.o.s.discard",
             "swarm.cmd.07.o.s.create",
             "swarm.cmd.07.o.org.create_org",
             "swarm.cmd.07.x",

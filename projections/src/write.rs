@@ -7,14 +7,16 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgTransaction};
 
 use crate::{
     CHECKPOINT,
-    batch::{
-        Agents, Batch, Dependencies, Keys, NewTasks, Orgs, Samples, Swarms, TaskChanges, Users,
-    },
+    batch::Batch,
     columns::{Statement, insert, update, upsert},
     event_row::Events,
     migrate::TimeTables,
     progress::CHANNEL,
     session::{Session, partition_of_day},
+    tables::{
+        Agents, AttemptChanges, Dependencies, Discards, Figures, Keys, NewAttempts, NewTasks, Orgs,
+        Samples, Swarms, TaskChanges, Users,
+    },
 };
 
 /// Why a batch is not written.
@@ -34,12 +36,15 @@ const IN_SWARM: &[&str] = &["organization_id", "swarm_id", "id"];
 const IN_ORG: &[&str] = &["organization_id", "id"];
 
 static EVENTS: LazyLock<String> = LazyLock::new(|| insert("swarm_events", Events::COLUMNS));
-/// A repeated id after its horizon is a new task: its row is that of the new one, and the edges of the old one go.
+/// A repeated id after its horizon is a new task: its row is that of the new one, and the edges and attempts of the old one
+/// go.
 static NEW_TASKS: LazyLock<String> = LazyLock::new(|| {
     let insert = upsert("swarm_tasks", NewTasks::COLUMNS, IN_SWARM, &[]);
     format!(
         "WITH done AS ({insert} RETURNING swarm_tasks.organization_id, swarm_tasks.swarm_id, swarm_tasks.id, \
-         swarm_tasks.xmax::text <> '0' AS replaced) \
+         swarm_tasks.xmax::text <> '0' AS replaced), \
+         gone AS (DELETE FROM task_attempts a USING done WHERE done.replaced AND a.organization_id = done.organization_id \
+         AND a.swarm_id = done.swarm_id AND a.task_id = done.id) \
          DELETE FROM task_dependencies d USING done \
          WHERE done.replaced AND d.organization_id = done.organization_id AND d.swarm_id = done.swarm_id AND d.task_id = done.id"
     )
@@ -56,8 +61,36 @@ static TASKS: LazyLock<String> = LazyLock::new(|| {
             "progress_message",
             "CASE WHEN u.progressed THEN u.progress_message ELSE t.progress_message END",
         ),
+        (
+            "progressed_at",
+            "CASE WHEN u.progressed THEN u.progressed_at ELSE t.progressed_at END",
+        ),
     ];
     update("swarm_tasks", TaskChanges::COLUMNS, IN_SWARM, &rules)
+});
+static DISCARDS: LazyLock<String> =
+    LazyLock::new(|| update("swarm_tasks", Discards::COLUMNS, IN_SWARM, &[]));
+static NEW_ATTEMPTS: LazyLock<String> =
+    LazyLock::new(|| insert("task_attempts", NewAttempts::COLUMNS));
+/// What is new is added: nothing of an assignment changes twice. What never started has no error: the task's would be that
+/// of an attempt before.
+static ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
+    let key = ["organization_id", "swarm_id", "task_id", "assignment"];
+    let rules = [
+        ("started_at", "COALESCE(u.started_at, t.started_at)"),
+        ("ended_at", "COALESCE(u.ended_at, t.ended_at)"),
+        ("outcome", "COALESCE(u.outcome, t.outcome)"),
+        (
+            "error",
+            "CASE WHEN COALESCE(u.started_at, t.started_at) IS NOT NULL THEN COALESCE(u.error, t.error) END",
+        ),
+        ("retryable", "COALESCE(u.retryable, t.retryable)"),
+    ];
+    update("task_attempts", AttemptChanges::COLUMNS, &key, &rules)
+});
+static FIGURES: LazyLock<String> = LazyLock::new(|| {
+    let key = ["organization_id", "swarm_id"];
+    upsert("swarm_figures", Figures::COLUMNS, &key, &[])
 });
 static DEPENDENCIES: LazyLock<String> = LazyLock::new(|| {
     let key = [
@@ -143,7 +176,20 @@ pub(crate) async fn put_rows(to: &mut PgTransaction<'_>, batch: &Batch) -> Resul
         batch.dependencies.bind(q)
     })
     .await?;
-    rows(to, &TASKS, batch.tasks.len(), |q| batch.tasks.bind(q)).await
+    rows(to, &TASKS, batch.tasks.len(), |q| batch.tasks.bind(q)).await?;
+    rows(to, &DISCARDS, batch.discards.len(), |q| {
+        batch.discards.bind(q)
+    })
+    .await?;
+    rows(to, &NEW_ATTEMPTS, batch.new_attempts.len(), |q| {
+        batch.new_attempts.bind(q)
+    })
+    .await?;
+    rows(to, &ATTEMPTS, batch.attempt_changes.len(), |q| {
+        batch.attempt_changes.bind(q)
+    })
+    .await?;
+    rows(to, &FIGURES, batch.figures.len(), |q| batch.figures.bind(q)).await
 }
 
 async fn rows<'q>(

@@ -17,6 +17,8 @@ pub struct OrganizationRow {
     pub id: Uuid,
     /// Its name.
     pub name: String,
+    /// Tasks that may wait in all its swarms together; null: no limit.
+    pub queue_limit: Option<i64>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
 }
@@ -108,8 +110,14 @@ pub struct AgentRow {
     pub instance_id: Uuid,
     /// Tasks that it runs at once.
     pub slots: i32,
-    /// Tasks that may wait at it.
-    pub waiting: i32,
+    /// Tasks that may wait at it beyond its slots.
+    pub waiting_limit: i32,
+    /// Tasks started at it.
+    pub running: i32,
+    /// Tasks assigned to it and not started.
+    pub queue_depth: i32,
+    /// When the oldest of these was assigned; null if none waits.
+    pub waiting_since: Option<DateTime<Utc>>,
     /// Why it stopped.
     pub stop_reason: Option<String>,
     /// Stream sequence of its first join.
@@ -158,8 +166,11 @@ pub struct TaskRow {
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended, whichever way.
     pub completed_at: Option<DateTime<Utc>>,
-    /// When the running attempt is taken away.
+    /// When the running attempt is taken away: at its run limit, or earlier for want of progress.
+    #[sqlx(rename = "timeout_due")]
     pub timeout_at: Option<DateTime<Utc>>,
+    /// When it fails for having waited too long for its start; null if nothing limits that.
+    pub queue_timeout_at: Option<DateTime<Utc>>,
     /// When it was stored.
     pub created_at: DateTime<Utc>,
     /// Its name within its submission.
@@ -168,8 +179,12 @@ pub struct TaskRow {
     pub graph_id: Option<Uuid>,
     /// Tasks with the same key like the same agent.
     pub affinity_key: Option<String>,
-    /// Run limit of an attempt in milliseconds.
+    /// Its own run limit of an attempt in milliseconds; null: the swarm's when it was submitted.
     pub timeout_ms: Option<i64>,
+    /// Its own limit of the wait for its start in milliseconds; null: the swarm's, 0: none.
+    pub queue_timeout_ms: Option<i64>,
+    /// Its own limit of an attempt without progress in milliseconds; null: the swarm's, 0: none.
+    pub progress_timeout_ms: Option<i64>,
     /// SHA-256 of the request that an `Idempotency-Key` came with.
     pub body_sha256: Option<String>,
     /// False while (or for ever if) its graph is not accepted.
@@ -178,18 +193,107 @@ pub struct TaskRow {
     pub rejected: bool,
     /// It failed for good: a person may look and retry.
     pub dead_lettered: bool,
+    /// It was a dead letter and is put away: it cannot be retried any more.
+    pub discarded: bool,
     /// The task whose failure caused its own.
     pub because_of: Option<Uuid>,
+    /// How that failure came here: the first cause first, `because_of` last; empty if it failed by itself.
+    pub failure_path: Vec<Uuid>,
+    /// How often an idle agent took it over from a busy one.
+    pub steals: i32,
     /// Rises when an ended task is retried, from 1.
     pub generation: i32,
     /// Parts done of the running attempt, 0 to 100.
     pub progress_percent: Option<i16>,
     /// The running attempt in words.
     pub progress_message: Option<String>,
+    /// When the running attempt last told of progress.
+    pub progressed_at: Option<DateTime<Utc>>,
     /// Stream sequence of its submission.
     pub submitted_seq: i64,
     /// Stream sequence of the last event that changed it.
     pub last_seq: i64,
+}
+
+/// A row of `task_attempts`: an assignment of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, FromRow, ToSchema)]
+pub struct AttemptRow {
+    /// Number of the attempt in its generation, from 1; null until it starts. What was withdrawn unstarted counts for nothing.
+    pub number: Option<i32>,
+    /// Rises when an ended task is retried, from 1.
+    pub generation: i32,
+    /// The agent that it was given to.
+    pub agent_id: Uuid,
+    /// The agent's process that it was given to.
+    pub incarnation: i64,
+    /// Stream sequence of the assignment: the fencing token.
+    pub assignment: i64,
+    /// The rule that chose: `round_robin`, `capability_match`, `least_loaded`, `affinity` or `priority_queue`.
+    pub algorithm: String,
+    /// Under `affinity`: `hit`, `miss` or `new`.
+    pub affinity: Option<String>,
+    /// The busy agent at which it had waited, if it was taken over from one.
+    pub stolen_from: Option<Uuid>,
+    /// When it was assigned.
+    pub assigned_at: DateTime<Utc>,
+    /// When it started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// `completed`, `failed` or `withdrawn:<reason>`; null while it waits or runs.
+    pub outcome: Option<String>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// Of a failed one: whether another attempt could help, by its agent's word.
+    pub retryable: Option<bool>,
+}
+
+/// What has become of the tasks that name a task as their parent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, FromRow, ToSchema)]
+pub struct Children {
+    /// All of them.
+    pub total: i64,
+    /// Ended with a result.
+    pub completed: i64,
+    /// Ended without one.
+    pub failed: i64,
+    /// Called off.
+    pub cancelled: i64,
+    /// Not ended.
+    pub open: i64,
+}
+
+/// A row of `swarm_figures`: what the distributor last measured. Counts of what has happened are over the swarm's life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, FromRow, ToSchema)]
+pub struct FiguresRow {
+    /// Tasks that wait for dependencies or for the delay before an attempt.
+    pub pending: i64,
+    /// Tasks that wait for an agent.
+    pub queued: i64,
+    /// Tasks assigned and not started.
+    pub assigned: i64,
+    /// Tasks running.
+    pub running: i64,
+    /// Tasks completed.
+    pub completed: i64,
+    /// Tasks failed, rejected ones included.
+    pub failed: i64,
+    /// Tasks cancelled.
+    pub cancelled: i64,
+    /// Age of the oldest queued task, in milliseconds.
+    pub oldest_wait_ms: i64,
+    /// Queued tasks that no live agent has the capabilities for.
+    pub unmet: i64,
+    /// Assignments that went to the agent that their affinity likes.
+    pub affinity_hits: i64,
+    /// Assignments that could not go to the agent that their affinity likes.
+    pub affinity_misses: i64,
+    /// Tasks that an idle agent took over from a busy one.
+    pub steals: i64,
+    /// Attempts after the first of a task.
+    pub retries: i64,
+    /// When this was measured.
+    pub measured_at: DateTime<Utc>,
 }
 
 /// A row of `task_dependencies`.

@@ -2,12 +2,16 @@
 
 use serde_json::json;
 use swarm_events::{
-    AgentId, GraphId, Json, Place, Service, Subject, SwarmId, TaskId, Timestamp,
+    AgentId, GraphId, Json, Partition, Place, Service, Subject, SwarmId, TaskId, Timestamp,
     agent::{self, Evidence, LivenessRule},
-    configuration::Configuration,
-    subject::{AgentVerb, SwarmVerb, TaskVerb},
+    configuration::{Algorithm, Configuration},
+    org,
+    subject::{AgentVerb, OrgVerb, SwarmVerb, TaskVerb},
     swarm,
-    task::{self, Carried, Dependency, DependencyType, GraphPart, Submitted},
+    task::{
+        self, AffinityOutcome, Carried, Dependency, DependencyType, GraphPart, Submitted, Then,
+        WithdrawReason,
+    },
 };
 use swarm_projections::projector::Pace;
 
@@ -173,6 +177,8 @@ pub async fn everything() -> Script {
     s.by_agent(TaskVerb::Progressed, A1, task(6), progress)
         .await;
 
+    distribution(&mut s).await;
+
     // An agent is doubted, another has gone and come back as a new process; samples of a process that is no more.
     s.by_agent_subject(
         AgentVerb::Suspected,
@@ -241,6 +247,123 @@ pub async fn everything() -> Script {
     )
     .await;
     s
+}
+
+/// What full distribution adds: a steal, attempts of every kind, a failure that goes on, a dead letter put away, figures,
+/// and an organization with a limit.
+async fn distribution(s: &mut Script) {
+    // Stolen before it started; run out of time; tried once more in vain; put away.
+    s.submit(
+        task(7),
+        Submitted {
+            affinity_key: Some("k".to_owned()),
+            ..submission()
+        },
+    )
+    .await;
+    let affine = |attempt, affinity| task::Assigned {
+        algorithm: Algorithm::Affinity,
+        affinity: Some(affinity),
+        ..super::assignment(attempt)
+    };
+    let first = s
+        .assign_as(task(7), A1, affine(1, AffinityOutcome::New))
+        .await;
+    s.withdraw(task(7), A1, first, WithdrawReason::Steal, Then::Queue)
+        .await;
+    let stolen = task::Assigned {
+        stolen_from: Some(A1),
+        ..affine(1, AffinityOutcome::Miss)
+    };
+    let second = s.assign_as(task(7), A2, stolen).await;
+    s.start(task(7), A2, second).await;
+    let then = Then::RetryAfterMs(0);
+    s.withdraw(task(7), A2, second, WithdrawReason::Timeout, then)
+        .await;
+    s.wake(10).await;
+    let third = s
+        .assign_as(task(7), A2, affine(2, AffinityOutcome::Hit))
+        .await;
+    s.start(task(7), A2, third).await;
+    s.attempt_failed(task(7), A2, third, "in vain").await;
+    // A late word of an attempt that has ended is nobody's.
+    s.attempt_failed(task(7), A2, second, "late").await;
+    s.fail(task(7), 2, "in vain", None).await;
+    let discarded = task::Discarded { generation: 1 };
+    s.by_distributor(TaskVerb::Discarded, None, task(7).0, discarded)
+        .await;
+
+    // A graph whose first task fails, and takes the second along; both are parts of task 6.
+    let part = |index| {
+        Some(GraphPart {
+            id: GraphId(id(60)),
+            index,
+            of: 2,
+        })
+    };
+    let needs = Dependency {
+        task_id: task(8),
+        dependency_type: DependencyType::Success,
+        alias: None,
+    };
+    for (number, index, depends_on) in [(8, 0, vec![]), (9, 1, vec![needs])] {
+        s.submit(
+            task(number),
+            Submitted {
+                depends_on,
+                graph: part(index),
+                parent_task_id: Some(task(6)),
+                ..submission()
+            },
+        )
+        .await;
+    }
+    let accepted = task::GraphAccepted { tasks: 2 };
+    s.by_distributor(TaskVerb::GraphAccepted, None, id(60), accepted)
+        .await;
+    let assignment = s.assign(task(8), A2, 1).await;
+    s.start(task(8), A2, assignment).await;
+    s.attempt_failed(task(8), A2, assignment, "no").await;
+    s.fail(task(8), 1, "no", None).await;
+    s.fail(task(9), 0, "what it depends on failed", Some(task(8)))
+        .await;
+
+    // Waits at an agent, started at none.
+    s.submit(
+        task(10),
+        Submitted {
+            queue_timeout_ms: Some(90_000),
+            parent_task_id: Some(task(6)),
+            ..submission()
+        },
+    )
+    .await;
+    s.assign(task(10), A1, 1).await;
+
+    let measured = swarm::Measured {
+        assigned: 1,
+        running: 1,
+        completed: 2,
+        failed: 4,
+        affinity_hits: 1,
+        affinity_misses: 1,
+        steals: 1,
+        retries: 1,
+        ..swarm::Measured::default()
+    };
+    let subject = Subject::Swarm(s.place, SwarmVerb::Measured);
+    s.decide(subject, s.place.swarm.0, measured).await;
+    let updated = org::Updated {
+        name: "Org \0 Two".to_owned(),
+        queue_limit: Some(5_000),
+    };
+    let home = Partition::of(s.org.0);
+    s.decide(
+        Subject::Org(home, s.org, OrgVerb::Updated),
+        s.org.0,
+        updated,
+    )
+    .await;
 }
 
 /// Each message a batch of its own.

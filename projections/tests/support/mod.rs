@@ -12,7 +12,7 @@ use swarm_events::{
     Subject, SwarmId, TaskId, Timestamp, UserId,
     agent::{Joined, Profile},
     configuration::{Algorithm, Configuration, TopologyKind},
-    control::{Claimed, Observed},
+    control::{Claimed, Observed, Woken},
     envelope::{Decided, Source},
     org::{self, Role},
     subject::{AgentVerb, ControlVerb, OrgVerb, SwarmVerb, TaskVerb},
@@ -338,23 +338,92 @@ impl Script {
     }
 
     pub async fn assign(&mut self, task: TaskId, agent: AgentId, attempt: u32) -> u64 {
-        let assigned = task::Assigned {
-            task_type: "t".to_owned(),
-            payload: Carried::Inline(Json::object()),
-            inputs: None,
-            attempt,
-            generation: 1,
-            incarnation: 1,
-            priority: 5,
-            timeout_ms: 60_000,
-            algorithm: Algorithm::LeastLoaded,
-            candidates: Vec::new(),
-            passed_over: BTreeMap::new(),
-            affinity: None,
-            stolen_from: None,
-            queued_at: None,
-        };
+        self.assign_as(task, agent, assignment(attempt)).await
+    }
+
+    pub async fn assign_as(
+        &mut self,
+        task: TaskId,
+        agent: AgentId,
+        assigned: task::Assigned,
+    ) -> u64 {
         self.by_distributor(TaskVerb::Assigned, Some(agent), task.0, assigned)
+            .await
+    }
+
+    pub async fn withdraw(
+        &mut self,
+        task: TaskId,
+        agent: AgentId,
+        assignment: u64,
+        reason: task::WithdrawReason,
+        then: task::Then,
+    ) -> u64 {
+        let withdrawn = task::Withdrawn {
+            assignment,
+            incarnation: 1,
+            reason,
+            force: reason != task::WithdrawReason::Steal,
+            then,
+            thief: None,
+        };
+        self.by_distributor(TaskVerb::Withdrawn, Some(agent), task.0, withdrawn)
+            .await
+    }
+
+    /// The end of a failed task; `because_of`: the one before it, which failed by itself.
+    pub async fn fail(
+        &mut self,
+        task: TaskId,
+        attempts: u32,
+        error: &str,
+        because_of: Option<TaskId>,
+    ) -> u64 {
+        let failed = task::Failed {
+            attempts,
+            generation: 1,
+            error: error.to_owned(),
+            dead_lettered: because_of.is_none(),
+            because_of,
+            path: because_of.into_iter().collect(),
+        };
+        self.by_distributor(TaskVerb::Failed, None, task.0, failed)
+            .await
+    }
+
+    /// So many milliseconds of the log's time pass, and the distributor is woken.
+    pub async fn wake(&mut self, millis: i64) -> u64 {
+        self.pass(millis);
+        let (service, partition) = (Service::Distributor, self.place.partition);
+        let subject = Subject::Control(service, partition, ControlVerb::Woken);
+        let source = Source::Service(service, InstanceId(id(10)));
+        let about = Event::about_partition(partition);
+        let woken = Woken {};
+        let event = Event::new(
+            EventId(self.fresh()),
+            source,
+            self.now(),
+            &subject,
+            about,
+            woken,
+        );
+        self.event(event, &subject).await
+    }
+
+    pub async fn attempt_failed(
+        &mut self,
+        task: TaskId,
+        agent: AgentId,
+        assignment: u64,
+        error: &str,
+    ) -> u64 {
+        let failed = task::AttemptFailed {
+            assignment,
+            incarnation: 1,
+            error: error.to_owned(),
+            retryable: true,
+        };
+        self.by_agent(TaskVerb::AttemptFailed, agent, task, failed)
             .await
     }
 
@@ -410,6 +479,26 @@ pub fn instance(agent: AgentId, incarnation: u64) -> InstanceId {
     InstanceId(Uuid::from_u128(
         agent.0.as_u128() ^ u128::from(incarnation) << 32,
     ))
+}
+
+/// An assignment to an agent's first process.
+pub fn assignment(attempt: u32) -> task::Assigned {
+    task::Assigned {
+        task_type: "t".to_owned(),
+        payload: Carried::Inline(Json::object()),
+        inputs: None,
+        attempt,
+        generation: 1,
+        incarnation: 1,
+        priority: 5,
+        timeout_ms: 60_000,
+        algorithm: Algorithm::LeastLoaded,
+        candidates: Vec::new(),
+        passed_over: BTreeMap::new(),
+        affinity: None,
+        stolen_from: None,
+        queued_at: None,
+    }
 }
 
 pub fn submission() -> Submitted {
