@@ -165,6 +165,12 @@ impl Task {
     pub(crate) fn edges(&self) -> &[Edge] {
         self.more.as_ref().map_or(&[], |more| &more.depends)
     }
+    /// It was taken away from a busy agent, and has not started anywhere since.
+    pub(crate) fn stolen(&self) -> bool {
+        self.more
+            .as_ref()
+            .is_some_and(|more| more.stolen_from.is_some())
+    }
     pub(crate) fn correlation(&self) -> Uuid {
         self.more
             .as_ref()

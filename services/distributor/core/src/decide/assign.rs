@@ -34,6 +34,7 @@ impl Distributor {
             let promise = Promise {
                 task: found.task,
                 agent: found.agent,
+                stolen: swarm.tasks.get(found.task).is_some_and(Task::stolen),
                 affinity: found.affinity,
             };
             let (task, agent) = (found.task, found.agent);

@@ -13,7 +13,7 @@ use crate::{
     agent::{BARRED_MS, LAPSES_MAX},
     state::{Distributor, Wanted},
     swarm::{End, cut},
-    task::{Held, How, Outcome, Phase},
+    task::{Held, How, Outcome, Phase, Task},
     trace::Trace,
 };
 
@@ -101,9 +101,13 @@ impl Distributor {
             at: moment.now,
             agent,
         };
-        state.turns += 1;
-        if let Some(agent) = state.agents.get_mut(agent as usize) {
-            agent.turn = state.turns;
+        // What an idle agent takes over is no turn of its: otherwise the circle would come to the busy ones first.
+        let stolen = (state.tasks.get(at)).is_some_and(Task::stolen);
+        if !stolen {
+            state.turns += 1;
+            if let Some(agent) = state.agents.get_mut(agent as usize) {
+                agent.turn = state.turns;
+            }
         }
         state.note_affinity(at, agent, assigned.affinity, moment);
         state.set_phase(at, Phase::Assigned(held), moment, trace);

@@ -252,10 +252,7 @@ impl SwarmPlan {
             let &(_, _, at) =
                 self.classes.get(class as usize)?.queues[priority as usize].first()?;
             let task = swarm.tasks.get(at)?;
-            let stolen = task
-                .more
-                .as_ref()
-                .is_some_and(|more| more.stolen_from.is_some());
+            let stolen = task.stolen();
             let affinity = (self.algorithm == Algorithm::Affinity).then(|| key_of(swarm, task));
             let affinity = affinity.map(|key| (key, self.home(swarm, task, key, stolen)));
             let preferred = match affinity {
@@ -323,11 +320,15 @@ impl SwarmPlan {
     pub(crate) fn promise(&mut self, found: &Promise, turns: u64) {
         self.promises += 1;
         self.task_or_new(found.task).promised = Some(found.agent);
-        self.turn = self.turn.max(turns) + 1;
+        if !found.stolen {
+            self.turn = self.turn.max(turns) + 1;
+        }
         let turn = self.turn;
         if let Some(agent) = self.agents.get_mut(found.agent as usize) {
             agent.promised += 1;
-            agent.turn = turn;
+            if !found.stolen {
+                agent.turn = turn;
+            }
         }
         let (Some((key, outcome)), agent) = (found.affinity, found.agent) else {
             return;
@@ -409,6 +410,8 @@ impl SwarmPlan {
 pub(crate) struct Promise {
     pub(crate) task: u32,
     pub(crate) agent: u32,
+    /// It was taken over from a busy agent: no turn of the one that gets it.
+    pub(crate) stolen: bool,
     pub(crate) affinity: Option<(Key, AffinityOutcome)>,
 }
 

@@ -28,7 +28,11 @@ const FILLING: [Algorithm; 4] = [
 fn an_idle_agent_takes_over_what_waits_at_a_busy_one() {
     for algorithm in FILLING {
         let mut s = busy_and_idle(algorithm);
-        assert_eq!(s.news(), [""; 0], "{algorithm:?}: not within the first 50 ms");
+        assert_eq!(
+            s.news(),
+            [""; 0],
+            "{algorithm:?}: not within the first 50 ms"
+        );
         s.world.later(STEAL_AFTER_MS);
         assert_eq!(
             s.news(),
@@ -238,4 +242,16 @@ fn a_lost_steal_is_decided_again_after_a_claim() {
     assert_eq!(s.world.decide(1), 1);
     s.world.claim();
     assert_eq!(s.news().len(), 2);
+}
+
+#[test]
+fn what_is_taken_over_is_no_turn_of_the_thief() {
+    let mut s = busy_and_idle(Algorithm::RoundRobin);
+    s.world.later(STEAL_AFTER_MS);
+    assert_eq!(s.news().len(), 2);
+    s.run_held("2");
+    // B had no turn yet, though it has done something.
+    s.submit("3");
+    s.submit("4");
+    assert_eq!(s.news(), ["assigned 3 to B", "assigned 4 to A"]);
 }
