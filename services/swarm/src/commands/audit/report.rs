@@ -62,6 +62,10 @@ struct Tasks {
     lost: Option<usize>,
     doubled: u64,
     started_again: u64,
+    /// Waiting ones that were taken over from busy agents.
+    steals: u64,
+    /// Steals that came after the start, and so took nothing.
+    steals_void: u64,
 }
 
 #[derive(Serialize)]
@@ -175,6 +179,8 @@ impl Report {
             doubled,
             started_again,
             graphs,
+            steals,
+            steals_void,
             commands,
         } = checker.counts();
         let invariants = promises(checker, read_model.as_ref());
@@ -212,6 +218,8 @@ impl Report {
                 lost: args.settled.then_some(open.tasks.len()),
                 doubled,
                 started_again,
+                steals,
+                steals_void,
             },
             graphs,
             commands,
@@ -286,8 +294,8 @@ impl Report {
             tasks.lost.map_or(String::new(), |lost| format!(", {lost} lost"))
         ));
         lines.push(format!(
-            "          {} graphs decided, {} commands, {} unreadable messages",
-            self.graphs, self.commands, self.unreadable
+            "          {} stolen ({} steals too late), {} graphs decided, {} commands, {} unreadable messages",
+            tasks.steals, tasks.steals_void, self.graphs, self.commands, self.unreadable
         ));
         for (what, items) in &self.open {
             for item in items["first"].as_array().into_iter().flatten() {

@@ -42,6 +42,8 @@ use crate::{
 
 /// Chunks that are on their way at a time: enough to keep the gateway busy while one is read and another answered.
 const IN_FLIGHT: usize = 4;
+/// A chunk is at most this part of the queue's limit.
+const QUEUE_PARTS: u64 = 4;
 /// What comes by a pipe is kept in memory up to this many bytes, and in a temporary file beyond.
 const PIPE_BYTES_IN_MEMORY: usize = 8 * 1024 * 1024;
 
@@ -263,31 +265,40 @@ async fn scan(mut source: Source, stop: &CancellationToken) -> Outcome<(Source, 
     Ok(read.context("the first reading")?)
 }
 
-/// Lines in a chunk: no more than fit into the swarm's queue at a time, else the gateway could never take one.
+/// Lines in a chunk: no more than a part of what fits into the queue at a time, so that the gateway can take one while others
+/// are worked on.
 async fn chunk_lines(args: &LinesArgs, api: &Api, swarm: &str) -> Outcome<usize> {
     if let Some(lines) = args.chunk_lines {
         return Ok(usize::try_from(lines).unwrap_or(CHUNK_LINES));
     }
-    let shown = match api.get(&format!("/v1/swarms/{swarm}"), &[]).await {
-        Ok(shown) => shown,
+    let swarm = match api.get(&format!("/v1/swarms/{swarm}"), &[]).await {
         Err(failure) if failure.code == Code::NotFound => return Err(failure),
         // Sending has more patience than this look.
-        Err(_) => return Ok(CHUNK_LINES),
+        looked => looked.unwrap_or_default(),
     };
-    Ok(fitting(&shown["configuration"]))
+    let organization = api.get("/v1/organization", &[]).await.unwrap_or_default();
+    Ok(fitting(&swarm["configuration"], &organization))
 }
 
-fn fitting(configuration: &Value) -> usize {
-    let Some(limit) = configuration["queue_limit"].as_u64() else {
-        return CHUNK_LINES;
-    };
+fn fitting(configuration: &Value, organization: &Value) -> usize {
     let shed = configuration["shed_from_percent"]
         .as_u64()
         .and_then(|percent| u32::try_from(percent).ok())
         .unwrap_or(100);
-    // What a task of the lowest priority may fill.
-    let limit = queue_limit_for(limit, shed, 1).max(1);
-    usize::try_from(limit).map_or(CHUNK_LINES, |limit| limit.min(CHUNK_LINES))
+    let room = [
+        // What tasks of the lowest priority may fill.
+        configuration["queue_limit"]
+            .as_u64()
+            .map(|limit| queue_limit_for(limit, shed, 1)),
+        organization["queue_limit"].as_u64(),
+    ];
+    let part = room
+        .into_iter()
+        .flatten()
+        .min()
+        .map(|room| room / QUEUE_PARTS);
+    part.and_then(|part| usize::try_from(part.max(1)).ok())
+        .map_or(CHUNK_LINES, |part| part.min(CHUNK_LINES))
 }
 
 impl Submission<'_> {

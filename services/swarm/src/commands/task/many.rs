@@ -19,6 +19,8 @@ use crate::{
 const BATCH: usize = 1_000;
 /// Tasks that are shown one by one; of more only those that were refused, and the rest is counted.
 const SHOWN: usize = 20;
+/// How often a request is sent whose outcomes are late: the gateway waits for them itself each time.
+const OUTCOME_TRIES: u32 = 3;
 /// Longest line of a file of ids: an id has 36 characters.
 const ID_BYTES_MAX: u64 = 1_024;
 
@@ -284,7 +286,22 @@ impl<'a> Many<'a> {
             body["reason"] = json!(reason);
         }
         let path = format!("/v1/swarms/{swarm}/tasks/{}", self.verb.word());
-        let mut answer = self.api.post(&path, &body, None).await?;
+        let body: bytes::Bytes = body.to_string().into();
+        // A repeat under the key is the same request, so what has no outcome yet can be asked again.
+        let key = uuid::Uuid::now_v7().to_string();
+        let mut tries = 0;
+        let answer = loop {
+            let answer = self.api.post_text(&path, body.clone(), &key).await?;
+            tries += 1;
+            let late = answer.status == reqwest::StatusCode::GATEWAY_TIMEOUT;
+            if !late || tries == OUTCOME_TRIES {
+                break answer;
+            }
+        };
+        if !answer.status.is_success() {
+            return Err(answer.refusal());
+        }
+        let mut answer: Value = serde_json::from_str(&answer.text).unwrap_or_default();
         let Value::Array(items) = answer["items"].take() else {
             return Err(Failure::failed("the gateway names no tasks in its answer"));
         };

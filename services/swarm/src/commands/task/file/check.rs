@@ -1,10 +1,9 @@
 //! What is wrong with a line, told before anything is sent: by the rules of the gateway itself.
 
-use swarm_events::GraphId;
 use swarm_gateway::{
     json,
     problem::ApiProblem,
-    submission::{self, Submission, TaskInput},
+    submission::{self, BulkInput, TaskInput},
 };
 use uuid::Uuid;
 
@@ -50,11 +49,15 @@ impl From<ApiProblem> for Wrong {
             let detail = problem.detail.replace("the body", "the line");
             return Self::line(detail, "write one JSON object in UTF-8 on each line");
         }
+        // A line is checked as the only task of a submission.
+        let field = problem.field.as_deref().map(|field| {
+            let field = field.strip_prefix("tasks[0]").unwrap_or(field);
+            field.trim_start_matches('.')
+        });
         Self {
-            field: problem
-                .field
-                .clone()
-                .filter(|field| field != "body" && field != "."),
+            field: field
+                .filter(|field| !field.is_empty() && *field != "body")
+                .map(str::to_owned),
             problem: problem.detail.clone(),
             cure: problem.cure.clone(),
         }
@@ -67,27 +70,8 @@ impl From<ApiProblem> for Wrong {
 /// The first thing that is wrong with it.
 pub fn check(line: &[u8]) -> Result<(), Wrong> {
     let task: TaskInput = json::read(line)?;
-    let named = [
-        ("parent_task_id", task.parent_task_id.is_some()),
-        (
-            "depends_on",
-            task.depends_on.as_ref().is_some_and(|on| !on.is_empty()),
-        ),
-    ];
-    if let Some((field, _)) = named.into_iter().find(|(_, named)| *named) {
-        return Err(Wrong {
-            field: Some(field.to_owned()),
-            problem: "names another task, and each line is a task of its own".to_owned(),
-            cure: Some("submit tasks that name others as a graph, {\"tasks\": […]}".to_owned()),
-        });
-    }
     // Ids are given by the gateway; here they only have to be there.
-    submission::plan(
-        Submission::One(Box::new(task)),
-        |_| Uuid::nil(),
-        GraphId(Uuid::nil()),
-        None,
-    )?;
+    submission::plan_bulk(BulkInput { tasks: vec![task] }, |_| Uuid::nil(), None)?;
     Ok(())
 }
 

@@ -120,7 +120,7 @@ impl Scene {
         let gateway = Gateway::default();
         Self {
             dir: tempfile::tempdir().expect("a folder"),
-            api: gateway.serve(10).await,
+            api: gateway.serve(40).await,
             gateway,
             args: LinesArgs {
                 lines: false,
@@ -362,14 +362,27 @@ async fn an_empty_file_is_nothing_to_do() {
 }
 
 #[test]
-fn a_chunk_is_no_larger_than_what_the_lowest_priority_may_fill() {
-    for (configuration, lines) in [
-        (json!({"queue_limit": 100_000}), CHUNK_LINES),
-        (json!({"queue_limit": 700}), 700),
-        (json!({"queue_limit": 1_000, "shed_from_percent": 20}), 200),
-        (json!({"queue_limit": 1}), 1),
-        (json!({}), CHUNK_LINES),
+fn a_chunk_is_a_part_of_what_the_queue_has_room_for() {
+    let none = json!({});
+    for (configuration, organization, lines) in [
+        (json!({"queue_limit": 100_000}), &none, CHUNK_LINES),
+        (json!({"queue_limit": 800}), &none, 200),
+        // What the lowest priority may fill.
+        (
+            json!({"queue_limit": 1_000, "shed_from_percent": 20}),
+            &none,
+            50,
+        ),
+        (json!({"queue_limit": 1}), &none, 1),
+        (json!({"queue_limit": 800}), &json!({"queue_limit": 40}), 10),
+        (
+            json!({"queue_limit": 800}),
+            &json!({"queue_limit": null}),
+            200,
+        ),
+        (none.clone(), &none, CHUNK_LINES),
     ] {
-        assert_eq!(fitting(&configuration), lines, "{configuration}");
+        let fits = fitting(&configuration, organization);
+        assert_eq!(fits, lines, "{configuration} {organization}");
     }
 }
