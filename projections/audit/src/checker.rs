@@ -427,7 +427,6 @@ impl Checker {
             }
             Body::SwarmMeasured(measured) => {
                 let number = self.number(place)?;
-                self.nothing_overdue(number, recorded);
                 let cause = recorded.event.decided.map_or(0, |d| d.cause_sequence);
                 if let Some(counted) = self.swarms[number].completed_at(cause) {
                     self.notes.checked(Invariant::ResultOfStandingAssignment);

@@ -71,7 +71,7 @@ invariants! {
     TimeoutsDue = "timeouts-due", Log, "tasks: timeouts",
         "What is said to have waited too long, or to make no progress, had passed its limit by the log's time.";
     QueueLimitsKept = "queue-limits-kept", Log, "tasks: timeouts",
-        "What has waited past its limit is decided on before anything is assigned or counted.";
+        "What has waited past its limit is decided on before anything is assigned.";
     FailurePaths = "failure-paths", Log, "tasks: dependencies",
         "The path of a failure leads along dependencies from a task that failed by itself.";
     GraphsCalledOff = "graphs-called-off", Log, "tasks: cancellation",

@@ -12,7 +12,8 @@ use swarm_agent_sdk::protocol::{
 };
 use swarm_audit::{Invariant, Violation};
 use swarm_events::{
-    AgentId, Body, Event, EventId, InstanceId, Json, Place, Recorded, Subject, Timestamp, command,
+    AgentId, Body, Event, EventId, InstanceId, Json, Place, Recorded, Subject, TaskId, Timestamp,
+    command,
     envelope::Source,
     planted::{self, Bug},
     subject::{AgentVerb, CommandVerb, TaskVerb},
@@ -41,6 +42,14 @@ enum Stage {
     },
     Working(Box<Protocol>),
 }
+/// A handler at work.
+struct Run {
+    ends: u64,
+    outcome: Outcome,
+    task: TaskId,
+    /// When it tells of its progress next.
+    tells: Option<u64>,
+}
 struct Sending {
     due: u64,
     writes: Vec<Write>,
@@ -57,7 +66,7 @@ pub struct ModelAgent {
     incarnation: u64,
     stage: Stage,
     cursor: u64,
-    running: BTreeMap<u64, (u64, Outcome)>,
+    running: BTreeMap<u64, Run>,
     outbox: VecDeque<Sending>,
     answers: VecDeque<(u64, Vec<(u64, Written)>)>,
     pub paused_until: u64,
@@ -263,14 +272,15 @@ impl ModelAgent {
         let due: Vec<u64> = self
             .running
             .iter()
-            .filter(|(_, (at, _))| *at <= now)
+            .filter(|(_, run)| run.ends <= now)
             .map(|(a, _)| *a)
             .collect();
         for assignment in due {
-            if let Some((_, outcome)) = self.running.remove(&assignment) {
-                protocol.finished(assignment, outcome);
+            if let Some(run) = self.running.remove(&assignment) {
+                protocol.finished(assignment, run.outcome);
             }
         }
+        self.report(clock, rng);
         for action in protocol.next(now_ms) {
             self.act(&mut protocol, action, clock, journal, rng, faults);
         }
@@ -405,14 +415,50 @@ impl ModelAgent {
                 serde_json::json!({"by": self.name}),
             )))
         };
-        // Some outlive their time limit.
-        let takes = if rng.random_ratio(faults.slow, 1_000) {
-            8_000_000
+        // Some outlive their time limit without a word, and some take long and tell of it.
+        let (takes, tells) = if rng.random_ratio(faults.slow, 1_000) {
+            (8_000_000, None)
+        } else if rng.random_ratio(faults.telling, 1_000) {
+            (rng.random_range(500_000..3_000_000), Some(clock.micros()))
         } else {
-            rng.random_range(0..400_000)
+            (rng.random_range(0..400_000), None)
         };
-        self.running
-            .insert(assignment.sequence, (clock.micros() + takes, outcome));
+        let run = Run {
+            ends: clock.micros() + takes,
+            outcome,
+            task: assignment.task,
+            tells,
+        };
+        self.running.insert(assignment.sequence, run);
+    }
+
+    /// Tells how far the handlers are that do so.
+    fn report(&mut self, clock: &Clock, rng: &mut StdRng) {
+        let now = clock.micros();
+        let subject = Subject::Task(self.place, TaskVerb::Progressed, Some(self.id));
+        for (assignment, run) in &mut self.running {
+            if run.tells.is_none_or(|at| at > now) {
+                continue;
+            }
+            run.tells = Some(now + rng.random_range(100_000..700_000));
+            let body = task::Progressed {
+                assignment: *assignment,
+                incarnation: self.incarnation,
+                percent: Some(50),
+                message: None,
+            };
+            let (id, time) = (new_id(clock, rng), Timestamp::from_micros(clock.wall()));
+            let source = Source::Agent(self.id);
+            let event = Event::new(EventId(id), source, time, &subject, run.task.0, body);
+            let message = Message {
+                subject: subject.to_string(),
+                payload: event.to_json().expect("JSON").into(),
+                message_id: Some(id.to_string()),
+                fence: None,
+            };
+            // Whether it arrives or not, nobody waits for it.
+            drop(self.log.append(vec![message]).now_or_never());
+        }
     }
 
     /// Whether a handler may be started.
@@ -533,7 +579,7 @@ fn fact(recorded: &Recorded) -> Fact {
     match &recorded.event.body {
         Body::TaskAssigned(data) => Fact::Assigned(Arc::new(Assignment {
             sequence: recorded.sequence,
-            task: swarm_events::TaskId(recorded.event.about),
+            task: TaskId(recorded.event.about),
             event: recorded.event.id,
             correlation: recorded.event.correlation,
             data: data.clone(),

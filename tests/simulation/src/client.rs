@@ -7,6 +7,7 @@ use futures::FutureExt;
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use swarm_events::{
     Body, Event, EventId, GraphId, Json, OrgId, Place, Subject, TaskId, Timestamp, command,
+    configuration::Algorithm,
     envelope::Source,
     ids::{KeyId, UserId},
     subject::{CommandVerb, TaskVerb},
@@ -15,16 +16,46 @@ use swarm_events::{
 use swarm_log::{Log, Message, simulated::SimulatedLog};
 use uuid::Uuid;
 
-use crate::clock::{Clock, new_id};
+use crate::{
+    clock::{Clock, new_id},
+    journal::Met,
+};
 
 /// Messages that may be repeated.
 const RECENT_MAX: usize = 12;
+/// What tasks may require.
+pub const CAPABILITIES: [&str; 2] = ["gpu", "tpu"];
+
+/// A draw of a swarm's settings: each with a chance of one in `of`.
+pub fn settings(rng: &mut StdRng, of: u32) -> serde_json::Map<String, serde_json::Value> {
+    let mut drawn = serde_json::Map::new();
+    let mut set = |rng: &mut StdRng, name: &str, from: &[serde_json::Value]| {
+        if let Some(value) = from.choose(rng).filter(|_| rng.random_ratio(1, of)) {
+            drawn.insert(name.to_owned(), value.clone());
+        }
+    };
+    let algorithms = Algorithm::ALL.map(|algorithm| serde_json::json!(algorithm));
+    set(rng, "distribution_algorithm", &algorithms);
+    let numbers = |list: &[u64]| -> Vec<serde_json::Value> {
+        list.iter().map(|n| serde_json::json!(n)).collect()
+    };
+    set(rng, "agent_waiting", &numbers(&[0, 1, 2, 3, 4]));
+    set(rng, "queue_limit", &numbers(&[15, 60, 60, 200]));
+    set(rng, "shed_from_percent", &numbers(&[30, 70, 100]));
+    set(rng, "queue_timeout_ms", &numbers(&[0, 0, 0, 800, 4_000]));
+    set(rng, "progress_timeout_ms", &numbers(&[0, 0, 500, 1_500]));
+    set(rng, "priority_step_ms", &numbers(&[0, 20, 300, 30_000]));
+    set(rng, "stealing", &[true.into(), true.into(), false.into()]);
+    drawn
+}
 
 pub struct Client {
     places: Vec<Place>,
     log: SimulatedLog,
     /// By swarm.
     sent: Vec<Vec<TaskId>>,
+    graphs: Vec<Vec<GraphId>>,
+    dead: Vec<Vec<TaskId>>,
     recent: VecDeque<Message>,
 }
 
@@ -32,6 +63,8 @@ impl Client {
     pub fn new(places: Vec<Place>, log: SimulatedLog) -> Self {
         Self {
             sent: vec![Vec::new(); places.len()],
+            graphs: vec![Vec::new(); places.len()],
+            dead: vec![Vec::new(); places.len()],
             places,
             log,
             recent: VecDeque::new(),
@@ -119,11 +152,14 @@ impl Client {
     pub fn step(&mut self, clock: &Clock, rng: &mut StdRng) {
         let at = rng.random_range(0..self.places.len());
         match rng.random_range(0..100) {
-            0..50 => self.single(at, clock, rng),
-            50..73 => self.graph(at, clock, rng),
-            73..80 => self.command(at, clock, rng, CommandVerb::Cancel),
-            80..85 => self.command(at, clock, rng, CommandVerb::Retry),
-            85..92 => {
+            0..46 => self.single(at, clock, rng),
+            46..66 => self.graph(at, clock, rng),
+            66..72 => self.command(at, clock, rng, CommandVerb::Cancel),
+            72..78 => self.command(at, clock, rng, CommandVerb::Retry),
+            78..81 => self.command(at, clock, rng, CommandVerb::Discard),
+            81..84 => self.cancel_graph(at, clock, rng),
+            84..86 => self.update(at, clock, rng),
+            86..92 => {
                 // The same once more, past the window in which the server would see it.
                 let back = rng.random_range(0..RECENT_MAX);
                 if let Some(mut message) = self.recent.get(back).cloned() {
@@ -184,8 +220,13 @@ impl Client {
 
     fn task(&self, rng: &mut StdRng) -> Submitted {
         let long = if rng.random_ratio(1, 20) { 2_000 } else { 10 };
+        let kind = if rng.random_ratio(1, 4) {
+            "other"
+        } else {
+            "model"
+        };
         Submitted {
-            task_type: "model".to_owned(),
+            task_type: kind.to_owned(),
             payload: Json::from(
                 serde_json::json!({"n": rng.random::<u32>(), "text": "x".repeat(long)}),
             ),
@@ -194,17 +235,19 @@ impl Client {
             } else {
                 rng.random_range(1..=10)
             },
-            required_capabilities: if rng.random_ratio(1, 4) {
-                vec!["gpu".to_owned()]
-            } else {
-                Vec::new()
-            },
+            required_capabilities: CAPABILITIES
+                .iter()
+                .filter(|_| rng.random_ratio(1, 6))
+                .map(|&word| word.to_owned())
+                .collect(),
             max_attempts: rng.random_ratio(1, 3).then(|| rng.random_range(1..5)),
             timeout_ms: Some(5_000),
-            queue_timeout_ms: None,
-            progress_timeout_ms: None,
+            queue_timeout_ms: rng.random_ratio(1, 12).then(|| rng.random_range(0..4_000)),
+            progress_timeout_ms: rng.random_ratio(1, 12).then(|| rng.random_range(0..2_000)),
             parent_task_id: None,
-            affinity_key: None,
+            affinity_key: rng
+                .random_ratio(1, 3)
+                .then(|| format!("key {}", rng.random_range(0..4))),
             depends_on: Vec::new(),
             key: None,
             graph: None,
@@ -227,13 +270,22 @@ impl Client {
 
     fn single(&mut self, at: usize, clock: &Clock, rng: &mut StdRng) {
         let id = TaskId(new_id(clock, rng));
-        let task = self.task(rng);
+        let mut task = self.task(rng);
+        if rng.random_ratio(1, 20) {
+            task.parent_task_id = self.sent[at].choose(rng).copied();
+        }
         self.submit(at, clock, rng, id, task);
         self.sent[at].push(id);
     }
 
     fn graph(&mut self, at: usize, clock: &Clock, rng: &mut StdRng) {
-        let of = rng.random_range(1..8u32);
+        let of = if rng.random_ratio(1, 30) {
+            rng.random_range(20..60u32)
+        } else {
+            rng.random_range(1..8u32)
+        };
+        // Some are one after the other, so that a failure has a long way.
+        let chain = rng.random_ratio(1, 6);
         let graph = GraphId(new_id(clock, rng));
         let ids: Vec<TaskId> = (0..of).map(|_| TaskId(new_id(clock, rng))).collect();
         // Some graphs are never whole, some have a cycle, some name what nobody knows.
@@ -246,7 +298,9 @@ impl Client {
                 of,
             });
             for _ in 0..rng.random_range(0..3) {
-                let other = if rng.random_ratio(1, 5) {
+                let other = if chain {
+                    index.checked_sub(1).map(|before| ids[before])
+                } else if rng.random_ratio(1, 5) {
                     self.sent[at].choose(rng).copied()
                 } else if broken {
                     ids.choose(rng).copied()
@@ -259,7 +313,11 @@ impl Client {
                     DependencyType::Success,
                     DependencyType::Data,
                 ];
-                let dependency_type = *kinds.choose(rng).unwrap_or(&DependencyType::Completion);
+                let dependency_type = if chain {
+                    DependencyType::Success
+                } else {
+                    *kinds.choose(rng).unwrap_or(&DependencyType::Completion)
+                };
                 if task.depends_on.iter().all(|d| d.task_id != task_id) {
                     task.depends_on.push(Dependency {
                         task_id,
@@ -274,10 +332,58 @@ impl Client {
             self.submit(at, clock, rng, *id, task);
         }
         self.sent[at].extend(ids);
+        self.graphs[at].push(graph);
+    }
+
+    /// Takes note of tasks that failed for good.
+    pub fn hear(&mut self, met: &Met) {
+        let Some(recorded) = met.recorded() else {
+            return;
+        };
+        if let (Subject::Task(place, ..), Body::TaskFailed(failed)) =
+            (&recorded.subject, &recorded.event.body)
+            && failed.dead_lettered
+            && let Some(at) = self.places.iter().position(|p| p == place)
+        {
+            self.dead[at].push(TaskId(recorded.event.about));
+        }
+    }
+
+    /// One of the last graphs, mostly.
+    fn cancel_graph(&mut self, at: usize, clock: &Clock, rng: &mut StdRng) {
+        let graphs = &self.graphs[at];
+        let back = rng.random_range(0..3);
+        let graph_id = match graphs.len().checked_sub(1 + back) {
+            Some(last) if !rng.random_ratio(1, 20) => graphs[last],
+            _ => GraphId(new_id(clock, rng)),
+        };
+        let body = command::CancelGraph {
+            graph_id,
+            reason: rng
+                .random::<bool>()
+                .then(|| "the model wants it".to_owned()),
+        };
+        let subject = Subject::Command(self.places[at], CommandVerb::CancelGraph);
+        let message = self.event(clock, new_id(clock, rng), &subject, graph_id.0, body);
+        self.send(message);
+    }
+
+    /// Other settings, under load.
+    fn update(&mut self, at: usize, clock: &Clock, rng: &mut StdRng) {
+        let patch = serde_json::json!({"configuration": settings(rng, 2)});
+        let place = self.places[at];
+        let subject = Subject::Command(place, CommandVerb::Update);
+        let body = command::Update {
+            patch: Json::from(patch),
+        };
+        let message = self.event(clock, new_id(clock, rng), &subject, place.swarm.0, body);
+        self.send(message);
     }
 
     fn command(&mut self, at: usize, clock: &Clock, rng: &mut StdRng, verb: CommandVerb) {
-        let task_id = match self.sent[at].choose(rng) {
+        let dead = verb != CommandVerb::Cancel && rng.random_ratio(2, 3);
+        let known = if dead { &self.dead } else { &self.sent };
+        let task_id = match known[at].choose(rng) {
             Some(id) if !rng.random_ratio(1, 20) => *id,
             _ => TaskId(new_id(clock, rng)),
         };
@@ -287,6 +393,7 @@ impl Client {
                 reason: None,
             }
             .into(),
+            CommandVerb::Discard => command::Discard { task_id }.into(),
             _ => command::Retry { task_id }.into(),
         };
         let subject = Subject::Command(self.places[at], verb);

@@ -31,12 +31,31 @@ pub const FAULTS: [&str; 22] = [
     "version before",
 ];
 /// What else a run must come by.
-pub const COVERED: [&str; 5] = [
+pub const COVERED: [&str; 24] = [
+    "affinity hit",
+    "affinity miss",
+    "affinity new",
     "batches projected",
+    "by affinity",
+    "by capability_match",
+    "by least_loaded",
+    "by priority_queue",
+    "by round_robin",
+    "dead letters put away",
+    "failures by a path of nine or more",
+    "failures by a path of two or more",
+    "graphs called off",
     "joins",
+    "no progress",
+    "not admitted",
     "partitions from a snapshot",
+    "settings changed",
     "snapshots",
     "states compared",
+    "steals",
+    "steals that came too late",
+    "stolen and assigned",
+    "waited too long",
 ];
 
 /// How long and how hard a run is.

@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 use futures::{FutureExt, StreamExt};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use swarm_audit::{Checker, Invariant, Violation};
-use swarm_events::{Body, OrgId, Partition, Place, SwarmId};
+use swarm_events::{
+    Body, OrgId, Partition, Place, SwarmId,
+    configuration::Algorithm,
+    task::{AffinityOutcome, WithdrawReason},
+};
 use swarm_log::{
     Log, PresenceNews,
     simulated::{FaultRates, Faults, SimulatedLog, SimulatedSettings},
@@ -17,11 +21,11 @@ use uuid::Uuid;
 
 use crate::{
     agent::ModelAgent,
-    client::Client,
+    client::{CAPABILITIES, Client, settings},
     clock::Clock,
     folds::{Folds, Sampling},
     group::{Coming, Group},
-    journal::{Journal, SERVICES},
+    journal::{Journal, Met, SERVICES},
     process::Around,
     projector::{Database, Projector},
     report::{Failure, Options, Report},
@@ -37,6 +41,8 @@ pub struct Faultiness {
     pub failing: u32,
     /// Attempts that outlive their time limit, in thousandths.
     pub slow: u32,
+    /// Attempts that take long and tell of their progress, in thousandths.
+    pub telling: u32,
     /// Longest delay of a message, in microseconds.
     pub delay_max: u64,
 }
@@ -55,12 +61,14 @@ const FAULTY: Faultiness = Faultiness {
     lost_hints: 50,
     failing: 120,
     slow: 20,
+    telling: 40,
     delay_max: 400_000,
 };
 const CALM: Faultiness = Faultiness {
     lost_hints: 0,
     failing: 0,
     slow: 0,
+    telling: 0,
     delay_max: 5_000,
 };
 const RATES: FaultRates = FaultRates {
@@ -168,11 +176,12 @@ impl World {
             .map(|n| {
                 // In each swarm somebody can take every task.
                 let first = n < places.len() as u64;
-                let capabilities = if first || n % 2 == 0 {
-                    vec!["gpu".to_owned()]
-                } else {
-                    Vec::new()
-                };
+                let words = CAPABILITIES.iter().enumerate();
+                let has = |at: usize| first || n >> at & 1 == seed >> at & 1;
+                let capabilities = words
+                    .filter(|(at, _)| has(*at))
+                    .map(|(_, &word)| word.to_owned())
+                    .collect();
                 ModelAgent::new(
                     n,
                     places[n as usize % places.len()],
@@ -246,6 +255,7 @@ impl World {
                 self.claims += u64::from(message.subject.ends_with(".claimed"));
                 self.journal.push(message);
                 if let Some(met) = self.journal.all().last() {
+                    self.client.hear(met);
                     self.checker.meet(&met.input);
                     found = found.or(self.folds.meet(met));
                 }
@@ -413,6 +423,14 @@ impl World {
         let commits = self.projectors.iter().map(|p| p.commits).sum();
         covered.insert("batches projected", commits);
         covered.insert("states compared", self.folds.compared());
+        let counts = self.checker.counts();
+        covered.insert("steals", counts.steals);
+        covered.insert("steals that came too late", counts.steals_void);
+        for met in self.journal.all() {
+            for what in distributed(met) {
+                *covered.entry(what).or_default() += 1;
+            }
+        }
         Report {
             seed: self.seed,
             steps: self.steps,
@@ -448,15 +466,17 @@ impl World {
     }
 
     fn run(&mut self, options: &Options) -> Result<Report, Box<Failure>> {
-        let configuration = serde_json::json!({
-            "agent_waiting": self.seed % 3, "queue_limit": 60, "max_attempts": 3,
-            "retry": {"base_ms": 200, "cap_ms": 2_000},
-        });
         let places = places_of(self.seed);
         self.client
             .create_org(&self.clock, &mut self.rng, places[0].org);
         self.settle("org.key_created", 1)?;
         for place in &places {
+            let mut configuration = serde_json::json!({
+                "max_attempts": 3, "retry": {"base_ms": 200, "cap_ms": 2_000},
+            });
+            if let serde_json::Value::Object(all) = &mut configuration {
+                all.extend(settings(&mut self.rng, 1));
+            }
             self.client
                 .create_swarm(*place, &self.clock, &mut self.rng, &configuration);
         }
@@ -535,6 +555,51 @@ impl World {
         }
         self.database.judge(&self.journal, &self.partitions)
     }
+}
+
+/// What an event shows of the distribution of tasks.
+fn distributed(met: &Met) -> Vec<&'static str> {
+    let mut shown = Vec::new();
+    let Some(recorded) = met.recorded() else {
+        return shown;
+    };
+    match &recorded.event.body {
+        Body::SwarmUpdated(_) => shown.push("settings changed"),
+        Body::TaskAssigned(a) => {
+            shown.push(match a.algorithm {
+                Algorithm::LeastLoaded => "by least_loaded",
+                Algorithm::RoundRobin => "by round_robin",
+                Algorithm::CapabilityMatch => "by capability_match",
+                Algorithm::Affinity => "by affinity",
+                Algorithm::PriorityQueue => "by priority_queue",
+            });
+            shown.extend(a.stolen_from.map(|_| "stolen and assigned"));
+            shown.extend(a.affinity.map(|outcome| match outcome {
+                AffinityOutcome::Hit => "affinity hit",
+                AffinityOutcome::Miss => "affinity miss",
+                AffinityOutcome::New => "affinity new",
+            }));
+        }
+        Body::TaskWithdrawn(w) => match w.reason {
+            WithdrawReason::QueueTimeout => shown.push("waited too long at its agent"),
+            WithdrawReason::NoProgress => shown.push("no progress"),
+            _ => {}
+        },
+        Body::TaskFailed(f) => {
+            if f.error == "it waited longer than its queue_timeout_ms" {
+                shown.push("waited too long");
+            }
+            shown.extend((f.path.len() > 1).then_some("failures by a path of two or more"));
+            shown.extend((f.path.len() > 8).then_some("failures by a path of nine or more"));
+        }
+        Body::TaskRejected(r) if ["queue-full", "shed"].contains(&&*r.problem.code) => {
+            shown.push("not admitted");
+        }
+        Body::TaskGraphCancelled(_) => shown.push("graphs called off"),
+        Body::TaskDiscarded(_) => shown.push("dead letters put away"),
+        _ => {}
+    }
+    shown
 }
 
 /// Runs one seed.

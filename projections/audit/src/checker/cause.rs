@@ -18,6 +18,9 @@ use swarm_events::{
 /// than this comes without a decision, the oldest is taken in, and decisions from before that are not judged.
 const NEWS_KEPT_MAX: usize = 200_000;
 
+/// Up to so many keys of affinity, none of them is forgotten.
+const HOMES_KEPT_MIN: usize = 100_000;
+
 /// What a submission says for good.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Facts {
@@ -59,16 +62,20 @@ impl From<&Configuration> for Rules {
 /// Where a task stands that waits or runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It waits for an agent, since then.
-    Queued(Timestamp),
+    /// It waits for an agent.
+    Queued {
+        /// What its rank derives from.
+        queued_at: Timestamp,
+        /// What its limit counts from.
+        waits_from: Timestamp,
+    },
     /// It is an agent's.
     Held {
         agent: AgentId,
         assignment: u64,
         /// When it was assigned.
         at: Timestamp,
-        /// Since when it has been in the queue of its swarm or agent.
-        queued_at: Timestamp,
+        waits_from: Timestamp,
         /// When the attempt was last heard of; `None` before its start.
         heard: Option<Timestamp>,
     },
@@ -89,6 +96,13 @@ pub(super) enum News {
     },
     /// An agent let an assignment lapse, or was heard again.
     Lapsed(usize, AgentId, bool),
+    /// An assignment was met: whose turn it was, and the key whose agent that is now.
+    Given {
+        swarm: usize,
+        agent: AgentId,
+        turn: Option<u64>,
+        key: Option<Box<str>>,
+    },
     /// A task stands elsewhere now; `None`: neither in a queue nor at an agent.
     Task(usize, TaskId, Option<(Arc<Facts>, Standing)>),
 }
@@ -102,12 +116,12 @@ impl Seen {
     /// When it has waited too long, if it has a limit and has not started.
     fn queue_limit(&self) -> Option<(Timestamp, Option<u64>)> {
         match self.standing {
-            Standing::Queued(queued_at)
+            Standing::Queued { waits_from, .. }
             | Standing::Held {
-                queued_at,
+                waits_from,
                 heard: None,
                 ..
-            } => Some((queued_at, self.facts.queue_timeout_ms)),
+            } => Some((waits_from, self.facts.queue_timeout_ms)),
             Standing::Held { .. } => None,
         }
     }
@@ -125,8 +139,9 @@ pub(super) struct Post {
     runs: BTreeSet<u64>,
     /// Assignments to it, and steals on its account, that are under way.
     promised: usize,
-    /// Sequence of the last assignment to it.
-    pub(super) turn: u64,
+    /// Sequence of the last assignment to it that counts as its turn: met, and under way.
+    met_turn: u64,
+    flying_turns: BTreeSet<u64>,
     /// It let an assignment lapse, and has not been heard since.
     pub(super) lapsed: bool,
 }
@@ -134,6 +149,10 @@ impl Post {
     /// How many tasks it holds, or is about to be given.
     pub(super) fn load(&self) -> usize {
         self.holds.len() + self.promised
+    }
+    pub(super) fn turn(&self) -> u64 {
+        let flying = self.flying_turns.last().copied();
+        flying.unwrap_or(0).max(self.met_turn)
     }
     /// Each of its slots runs something.
     pub(super) fn is_busy(&self) -> bool {
@@ -154,13 +173,14 @@ pub(super) struct View {
     pub(super) rules: Rules,
     pub(super) tasks: BTreeMap<TaskId, Seen>,
     pub(super) agents: BTreeMap<AgentId, Post>,
-    /// The agent of each key of affinity.
-    pub(super) homes: BTreeMap<Box<str>, AgentId>,
+    /// The agent of each key of affinity, and those that decisions under way say, by their sequence.
+    homes: BTreeMap<Box<str>, AgentId>,
+    flying_homes: BTreeMap<Box<str>, BTreeMap<u64, AgentId>>,
     /// Queued tasks on which nothing is under way, by what they require and by priority.
     ready: BTreeMap<(Arc<[String]>, u8), Waiting>,
-    /// Unstarted tasks on which nothing is under way: those with the swarm's limit by when they were queued, those with
+    /// Unstarted tasks on which nothing is under way: those with the swarm's limit by since when they wait, those with
     /// their own by when it is over.
-    by_queued: BTreeSet<(Timestamp, TaskId)>,
+    by_waiting: BTreeSet<(Timestamp, TaskId)>,
     by_limit: BTreeSet<(Timestamp, TaskId)>,
     /// Agents by the sequence of the last assignment to them.
     pub(super) by_turn: BTreeSet<(u64, AgentId)>,
@@ -177,6 +197,30 @@ pub(super) fn rank(queued_at: Timestamp, priority: u8, step_ms: u64) -> i64 {
 }
 
 impl View {
+    /// The agent of a key of affinity.
+    pub(super) fn home(&self, key: &str) -> Option<AgentId> {
+        let flying = self
+            .flying_homes
+            .get(key)
+            .and_then(BTreeMap::last_key_value);
+        flying
+            .map(|(_, agent)| agent)
+            .or_else(|| self.homes.get(key))
+            .copied()
+    }
+    /// Few enough keys have an agent that none of them has been forgotten.
+    pub(super) fn remembers_homes(&self) -> bool {
+        self.homes.len() + self.flying_homes.len() < HOMES_KEPT_MIN
+    }
+    /// Sets an agent's turns anew.
+    fn turn(&mut self, id: AgentId, change: impl FnOnce(&mut Post)) {
+        if let Some(post) = self.agents.get_mut(&id) {
+            self.by_turn.remove(&(post.turn(), id));
+            change(post);
+            self.by_turn.insert((post.turn(), id));
+        }
+    }
+
     pub(super) fn is_under_way(&self, id: TaskId) -> bool {
         self.under_way.contains_key(&id)
     }
@@ -208,10 +252,10 @@ impl View {
     pub(super) fn overdue(&self, now: Timestamp) -> Option<(TaskId, Timestamp)> {
         let limit = self.rules.queue_timeout_ms;
         let by_swarm = self
-            .by_queued
+            .by_waiting
             .first()
             .filter(|_| limit > 0)
-            .map(|&(queued_at, id)| (queued_at.plus_millis(limit), id));
+            .map(|&(from, id)| (from.plus_millis(limit), id));
         let own = self.by_limit.first().copied();
         [by_swarm, own]
             .into_iter()
@@ -235,7 +279,7 @@ impl View {
             return;
         };
         let facts = &seen.facts;
-        if let Standing::Queued(queued_at) = seen.standing {
+        if let Standing::Queued { queued_at, .. } = seen.standing {
             let key = (facts.required.clone(), facts.priority);
             let entry = (queued_at, facts.submitted, id);
             if enter {
@@ -249,7 +293,7 @@ impl View {
         }
         let (list, entry) = match seen.queue_limit() {
             None | Some((_, Some(0))) => return,
-            Some((queued_at, None)) => (&mut self.by_queued, (queued_at, id)),
+            Some((queued_at, None)) => (&mut self.by_waiting, (queued_at, id)),
             Some((queued_at, Some(limit))) => {
                 (&mut self.by_limit, (queued_at.plus_millis(limit), id))
             }
@@ -307,13 +351,18 @@ impl View {
     }
 }
 
-/// A decision that is under way: a task, and the agent that has a place promised for it.
+/// A decision that is under way.
 #[derive(Debug)]
-struct Flight {
-    sequence: u64,
-    swarm: usize,
-    task: TaskId,
-    agent: Option<AgentId>,
+pub(super) struct Flight {
+    pub(super) sequence: u64,
+    pub(super) swarm: usize,
+    pub(super) task: TaskId,
+    /// The agent that has a place promised for it.
+    pub(super) agent: Option<AgentId>,
+    /// It is that agent's turn.
+    pub(super) turn: bool,
+    /// That agent is the one of the task's key.
+    pub(super) key: Option<Box<str>>,
 }
 
 /// A partition as the owner of its distributor had met it.
@@ -350,13 +399,8 @@ impl Cause {
             }
         }
         while self.flights.front().is_some_and(|f| f.sequence <= cause) {
-            if let Some(flight) = self.flights.pop_front()
-                && let Some(view) = self.swarms.get_mut(&flight.swarm)
-            {
-                view.arrive(flight.task);
-                if let Some(post) = flight.agent.and_then(|a| view.agents.get_mut(&a)) {
-                    post.promised -= 1;
-                }
+            if let Some(flight) = self.flights.pop_front() {
+                self.land(&flight);
             }
         }
         true
@@ -380,7 +424,7 @@ impl Cause {
                 (post.slots, post.places) = (slots, places);
                 post.capabilities = capabilities;
                 post.lapsed = false;
-                view.by_turn.insert((post.turn, agent));
+                view.by_turn.insert((post.turn(), agent));
             }
             News::Lapsed(swarm, agent, lapsed) => {
                 if let Some(view) = self.swarms.get_mut(&swarm)
@@ -388,6 +432,18 @@ impl Cause {
                 {
                     post.lapsed = lapsed;
                 }
+            }
+            News::Given {
+                swarm,
+                agent,
+                turn,
+                key,
+            } => {
+                let view = self.swarms.entry(swarm).or_default();
+                if let Some(turn) = turn {
+                    view.turn(agent, |post| post.met_turn = turn);
+                }
+                view.homes.extend(key.map(|key| (key, agent)));
             }
             News::Task(swarm, id, standing) => {
                 self.swarms.entry(swarm).or_default().stand(id, standing);
@@ -399,52 +455,49 @@ impl Cause {
         self.swarms.get(&number)
     }
 
-    /// A decision on a task stands at `sequence`: it is under way for those that were made before it was met. A place is
-    /// promised to `agent` meanwhile.
-    pub(super) fn depart(
-        &mut self,
-        sequence: u64,
-        swarm: usize,
-        task: TaskId,
-        agent: Option<AgentId>,
-    ) {
-        let Some(view) = self.swarms.get_mut(&swarm) else {
+    /// A decision stands in the log: it is under way for those that were made before it was met.
+    pub(super) fn depart(&mut self, mut flight: Flight) {
+        let Some(view) = self.swarms.get_mut(&flight.swarm) else {
             return;
         };
-        view.depart(task);
+        view.depart(flight.task);
         // A decision on an agent that is not there yet has promised nothing.
-        let post = agent.and_then(|id| Some((id, view.agents.get_mut(&id)?)));
-        let agent = post.map(|(id, post)| {
-            post.promised += 1;
-            id
-        });
-        self.flights.push_back(Flight {
-            sequence,
-            swarm,
-            task,
-            agent,
-        });
+        flight.agent = flight.agent.filter(|id| view.agents.contains_key(id));
+        if let Some(agent) = flight.agent {
+            view.turn(agent, |post| {
+                post.promised += 1;
+                if flight.turn {
+                    post.flying_turns.insert(flight.sequence);
+                }
+            });
+            if let Some(key) = &flight.key {
+                let homes = view.flying_homes.entry(key.clone()).or_default();
+                homes.insert(flight.sequence, agent);
+            }
+        }
+        self.flights.push_back(flight);
     }
 
-    /// An assignment is decided on: it was the agent's turn, and with `homed` the agent is that of the task's key.
-    pub(super) fn given(
-        &mut self,
-        sequence: u64,
-        swarm: usize,
-        task: TaskId,
-        agent: AgentId,
-        homed: bool,
-    ) {
-        let Some(view) = self.swarms.get_mut(&swarm) else {
+    /// It was met: what became of it is in the news.
+    fn land(&mut self, flight: &Flight) {
+        let Some(view) = self.swarms.get_mut(&flight.swarm) else {
             return;
         };
-        if let Some(post) = view.agents.get_mut(&agent) {
-            view.by_turn.remove(&(post.turn, agent));
-            post.turn = sequence;
-            view.by_turn.insert((sequence, agent));
-        }
-        if let Some(seen) = view.tasks.get(&task).filter(|_| homed) {
-            view.homes.insert(seen.facts.key.clone(), agent);
+        view.arrive(flight.task);
+        let Some(agent) = flight.agent else {
+            return;
+        };
+        view.turn(agent, |post| {
+            post.promised -= 1;
+            post.flying_turns.remove(&flight.sequence);
+        });
+        if let Some(key) = &flight.key
+            && let Some(homes) = view.flying_homes.get_mut(key)
+        {
+            homes.remove(&flight.sequence);
+            if homes.is_empty() {
+                view.flying_homes.remove(key);
+            }
         }
     }
 }

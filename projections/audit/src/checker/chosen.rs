@@ -10,7 +10,7 @@ use swarm_events::{
 
 use super::{
     Checker,
-    cause::{Facts, Post, Rules, Seen, Standing, View, rank},
+    cause::{Facts, Flight, News, Post, Rules, Seen, Standing, View, rank},
     swarm::Swarm,
 };
 use crate::Invariant;
@@ -21,8 +21,6 @@ const STEAL_AFTER_MS: u64 = 50;
 const STEALS_MAX: u8 = 3;
 /// Agents before the chosen one in the circle that are looked at: those that are full or gone stay in front.
 const CIRCLE_LOOK_MAX: usize = 256;
-/// Up to so many keys, none of them is forgotten.
-const HOMES_KEPT_MIN: usize = 100_000;
 
 type Found = (Invariant, Option<String>);
 
@@ -35,6 +33,14 @@ pub(super) fn queue_limit(facts: &Facts, rules: &Rules) -> Option<u64> {
 }
 fn progress_limit(facts: &Facts, rules: &Rules) -> Option<u64> {
     limit(facts.progress_timeout_ms, rules.progress_timeout_ms)
+}
+
+/// Whether an assignment makes its agent that of the task's key.
+fn homed(assigned: &Assigned) -> bool {
+    matches!(
+        assigned.affinity,
+        Some(AffinityOutcome::Hit | AffinityOutcome::New)
+    )
 }
 
 impl Checker {
@@ -85,15 +91,47 @@ impl Checker {
         let Some(number) = self.swarm_of(recorded).filter(|_| !tasks.is_empty()) else {
             return;
         };
-        let promised = match &recorded.event.body {
-            Body::TaskAssigned(_) => recorded.subject.agent(),
-            Body::TaskWithdrawn(withdrawn) => withdrawn.thief,
-            _ => None,
+        let (agent, turn, homed) = match &recorded.event.body {
+            Body::TaskAssigned(assigned) => {
+                let stolen = assigned.stolen_from.is_some();
+                (recorded.subject.agent(), !stolen, homed(assigned))
+            }
+            Body::TaskWithdrawn(withdrawn) => (withdrawn.thief, false, false),
+            _ => (None, false, false),
         };
+        let swarm = &self.swarms[number];
         for task in tasks {
-            let cause = &mut self.homes[home].cause;
-            cause.depart(recorded.sequence, number, task, promised);
+            let facts = swarm.tasks.get(&task).map(|task| &task.facts);
+            self.homes[home].cause.depart(Flight {
+                sequence: recorded.sequence,
+                swarm: number,
+                task,
+                agent,
+                turn,
+                key: facts.filter(|_| homed).map(|facts| facts.key.clone()),
+            });
         }
+    }
+
+    /// An assignment is met, and counts.
+    pub(super) fn given(
+        &mut self,
+        number: usize,
+        agent: AgentId,
+        facts: &Facts,
+        recorded: &Recorded,
+        assigned: &Assigned,
+    ) {
+        let sequence = recorded.sequence;
+        let news = News::Given {
+            swarm: number,
+            agent,
+            turn: assigned.stolen_from.is_none().then_some(sequence),
+            key: homed(assigned).then(|| facts.key.clone()),
+        };
+        self.homes[self.swarms[number].home]
+            .cause
+            .tell(sequence, news);
     }
 
     fn found(&mut self, sequence: u64, found: Vec<Found>) {
@@ -125,7 +163,7 @@ impl Checker {
         };
         let seen = view.tasks.get(&id).filter(|seen| !seen.facts.vague);
         let Some((seen, queued_at)) = seen.and_then(|seen| match seen.standing {
-            Standing::Queued(queued_at) if !view.is_under_way(id) => Some((seen, queued_at)),
+            Standing::Queued { queued_at, .. } if !view.is_under_way(id) => Some((seen, queued_at)),
             _ => None,
         }) else {
             return false;
@@ -186,8 +224,8 @@ impl Checker {
         true
     }
 
-    /// What was due had been decided on before anything was assigned or counted.
-    pub(super) fn nothing_overdue(&mut self, number: usize, recorded: &Recorded) {
+    /// What had waited too long had been decided on before anything was assigned.
+    fn nothing_overdue(&mut self, number: usize, recorded: &Recorded) {
         let swarm = &self.swarms[number];
         let home = &self.homes[swarm.home];
         let view = home.cause.swarm(number);
@@ -221,7 +259,7 @@ impl Checker {
         let Standing::Held {
             assignment,
             at,
-            queued_at,
+            waits_from,
             heard,
             ..
         } = seen.standing
@@ -251,7 +289,7 @@ impl Checker {
                 )
             }
             WithdrawReason::QueueTimeout => {
-                let over = queue_limit(&seen.facts, rules).map(|ms| queued_at.plus_millis(ms));
+                let over = queue_limit(&seen.facts, rules).map(|ms| waits_from.plus_millis(ms));
                 let wrong = not_due(over.filter(|_| heard.is_none()), now);
                 (
                     Invariant::TimeoutsDue,
@@ -280,10 +318,10 @@ impl Checker {
         let Some((view, seen)) = view.and_then(|view| Some((view, view.tasks.get(&id)?))) else {
             return;
         };
-        let Standing::Queued(queued_at) = seen.standing else {
+        let Standing::Queued { waits_from, .. } = seen.standing else {
             return;
         };
-        let over = queue_limit(&seen.facts, &view.rules).map(|ms| queued_at.plus_millis(ms));
+        let over = queue_limit(&seen.facts, &view.rules).map(|ms| waits_from.plus_millis(ms));
         let wrong = not_due(over, home.cause.now)
             .map(|wrong| format!("{id} is said to have waited too long: {wrong}"));
         self.found(recorded.sequence, vec![(Invariant::TimeoutsDue, wrong)]);
@@ -339,7 +377,7 @@ fn out_of_turn(
 ) -> Option<String> {
     let before = view.by_turn.iter().take(CIRCLE_LOOK_MAX);
     let (turn, id) = before
-        .take_while(|(turn, _)| *turn < post.turn)
+        .take_while(|(turn, _)| *turn < post.turn())
         .find(|(_, id)| {
             let other = view.agents.get(id);
             let living = swarm.agents.get(id).and_then(|a| a.living_at(cause));
@@ -350,7 +388,7 @@ fn out_of_turn(
         })?;
     Some(format!(
         "agent {agent} was given one at {}, and agent {id} at {turn}: it has a place, and it was its turn",
-        post.turn
+        post.turn()
     ))
 }
 
@@ -364,7 +402,7 @@ fn astray(
     cause: u64,
 ) -> Option<String> {
     let key = &seen.facts.key;
-    let home = view.homes.get(key).copied();
+    let home = view.home(key);
     match (view.rules.algorithm, assigned.affinity) {
         (Algorithm::Affinity, None) => Some("nothing is told of its affinity".to_owned()),
         (Algorithm::Affinity, Some(AffinityOutcome::Hit)) => (home != Some(agent))
@@ -378,7 +416,7 @@ fn astray(
                 swarm.agents.get(id).and_then(|a| a.living_at(cause)) == Some(true)
                     && post.is_some_and(|post| post.can(&seen.facts.required))
             };
-            home.filter(|id| able(id) && view.homes.len() < HOMES_KEPT_MIN)
+            home.filter(|id| able(id) && view.remembers_homes())
                 .map(|id| format!("{key:?} is said to have no agent, and agent {id} is it"))
         }
         (_, Some(_)) => Some("affinity is told of, and not what was gone by".to_owned()),

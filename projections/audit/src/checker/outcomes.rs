@@ -52,31 +52,30 @@ impl Checker {
             let Some(task) = self.swarms[number].tasks.get_mut(&id) else {
                 continue;
             };
-            if !task.state.ended() {
+            if !task.state.ended() && !task.ending && !task.doomed && !task.is_called_off() {
                 any = true;
                 task.called_off = (task.generation, recorded.sequence);
                 self.tell(number, id, recorded.sequence);
                 self.touch(number, id);
             }
         }
-        if any { Ok(()) } else { Err("unknown-graph") }
+        if any {
+            Ok(())
+        } else {
+            Err("nothing-to-cancel")
+        }
     }
 
-    /// Whether a task may go on: not if its graph was called off in this generation.
-    pub(super) fn called_off(
-        &mut self,
-        number: usize,
-        id: TaskId,
-        recorded: &Recorded,
-    ) -> Result<(), &'static str> {
+    /// A task goes on, which it must not if its graph was called off in this generation.
+    pub(super) fn called_off(&mut self, number: usize, id: TaskId, recorded: &Recorded) {
         let Some(task) = self.swarms[number].tasks.get(&id) else {
-            return Ok(());
+            return;
         };
         if task.graph.is_some() {
             self.notes.checked(Invariant::GraphsCalledOff);
         }
         if !task.is_called_off() {
-            return Ok(());
+            return;
         }
         let at = task.called_off.1;
         let cause = recorded.event.decided.map_or(0, |d| d.cause_sequence);
@@ -87,7 +86,6 @@ impl Checker {
                     format!("{what} of {id}, whose graph was called off at {at}")
                 });
         }
-        Err("called-off")
     }
 
     /// Every task of a graph that was called off has ended.

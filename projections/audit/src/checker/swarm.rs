@@ -106,12 +106,17 @@ pub(super) struct Task {
     pub(super) doomed: bool,
     /// Since when it waits for an agent, in this generation or since its last failed attempt; zero before.
     pub(super) queued_at: Timestamp,
+    /// When it was queued again after an attempt that was cut short: its place is the old one, its limit counts anew. Zero
+    /// if that was not so.
+    pub(super) requeued_at: Timestamp,
     /// When it was assigned, and when its attempt was last heard of.
     pub(super) assigned_at: Timestamp,
     pub(super) heard_at: Timestamp,
     /// How often it was taken over in this generation, and whether that was the last that happened to it.
     pub(super) steals: u8,
     pub(super) stolen: bool,
+    /// It was taken away to end.
+    pub(super) ending: bool,
     /// The graph that it came with.
     pub(super) graph: Option<Uuid>,
     /// The generation in which its graph was called off, 0 if none, and where.
@@ -129,13 +134,17 @@ impl Task {
         if self.uncertain {
             return None;
         }
+        let waits_from = self.queued_at.max(self.requeued_at);
         match self.state {
-            State::Waiting if self.queues() => Some(Standing::Queued(self.queued_at)),
+            State::Waiting if self.queues() => Some(Standing::Queued {
+                queued_at: self.queued_at,
+                waits_from,
+            }),
             State::Assigned(held) | State::Running(held, _) => Some(Standing::Held {
                 agent: held.agent,
                 assignment: held.assignment,
                 at: self.assigned_at,
-                queued_at: self.queued_at,
+                waits_from,
                 heard: matches!(self.state, State::Running(..)).then_some(self.heard_at),
             }),
             _ => None,

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use swarm_events::{
     AgentId, Body, Recorded, TaskId, Timestamp,
     task::{
-        AffinityOutcome, Assigned, Carried, RESULT_BYTES_MAX, Retried, Started, Then,
-        WithdrawReason, Withdrawn,
+        Assigned, Carried, RESULT_BYTES_MAX, Retried, Started, Then, WithdrawReason, Withdrawn,
     },
 };
 
@@ -239,7 +238,7 @@ impl Checker {
         if state != State::Waiting {
             return Err("not-queued");
         }
-        self.called_off(number, id, recorded)?;
+        self.called_off(number, id, recorded);
         let judged = self.chosen(number, agent_id, id, recorded, assigned);
         let swarm = &self.swarms[number];
         let generation = swarm.tasks.get(&id).map(|task| task.generation);
@@ -291,12 +290,10 @@ impl Checker {
             task.assigned_at = now;
         }
         self.set(number, id, State::Assigned(held), sequence);
-        let homed = matches!(
-            assigned.affinity,
-            Some(AffinityOutcome::Hit | AffinityOutcome::New)
-        );
-        let home = &mut self.homes[self.swarms[number].home];
-        home.cause.given(sequence, number, id, agent_id, homed);
+        if let Some(task) = self.swarms[number].tasks.get(&id) {
+            let facts = task.facts.clone();
+            self.given(number, agent_id, &facts, recorded, assigned);
+        }
         Ok(())
     }
 
@@ -430,11 +427,22 @@ impl Checker {
             task.steals = task.steals.saturating_add(1);
             task.stolen = true;
         }
+        if matches!(state, State::Running(..))
+            && withdrawn.then == Then::Queue
+            && let Some(task) = swarm.tasks.get_mut(&id)
+        {
+            task.requeued_at = self.homes[swarm.home].now;
+        }
         match withdrawn.then {
             // It keeps its place in the queue.
             Then::Queue => self.set(number, id, State::Waiting, recorded.sequence),
             Then::RetryAfterMs(delay) => self.waits_again(number, id, delay, recorded),
-            Then::End => self.set(number, id, State::Between, recorded.sequence),
+            Then::End => {
+                if let Some(task) = swarm.tasks.get_mut(&id) {
+                    task.ending = true;
+                }
+                self.set(number, id, State::Between, recorded.sequence);
+            }
         }
         Ok(())
     }
@@ -443,7 +451,7 @@ impl Checker {
         let home = &mut self.homes[self.swarms[number].home];
         if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
             task.ready_at = home.now.plus_millis(delay);
-            task.queued_at = Timestamp::ZERO;
+            (task.queued_at, task.requeued_at) = (Timestamp::ZERO, Timestamp::ZERO);
             task.delayed = delay > 0;
             if task.delayed {
                 home.delayed.insert((task.ready_at, number, id));
@@ -475,6 +483,8 @@ impl Checker {
                 );
             }
         }
+        // What a person retries is queued at once.
+        let mut delay = 0;
         if state == State::Ended(End::Discarded) {
             self.notes
                 .broken(Invariant::DiscardedStays, recorded.sequence, || {
@@ -484,14 +494,16 @@ impl Checker {
         }
         match state {
             State::Between if retried.generation == generation => {
-                self.called_off(number, id, recorded)?;
+                self.called_off(number, id, recorded);
+                delay = retried.delay_ms;
             }
             State::Ended(End::Retryable)
                 if generation.checked_add(1) == Some(retried.generation) =>
             {
                 if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
                     task.generation = retried.generation;
-                    (task.steals, task.stolen, task.dead_letter) = (0, false, false);
+                    (task.steals, task.stolen) = (0, false);
+                    (task.ending, task.dead_letter) = (false, false);
                 }
                 self.swarms[number].link(id);
                 self.counts.reopened += u64::from(self.notes.inside);
@@ -499,7 +511,7 @@ impl Checker {
             State::Between | State::Ended(_) => return Err("other-generation"),
             _ => return Err("no-failed-attempt"),
         }
-        self.waits_again(number, id, retried.delay_ms, recorded);
+        self.waits_again(number, id, delay, recorded);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! For each promise a log that keeps it, and one that breaks it and is found, by name and sequence.
 
+mod distribution;
 mod scene;
 
 use swarm_events::{

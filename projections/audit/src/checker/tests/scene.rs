@@ -6,7 +6,7 @@ use swarm_events::{
     AgentId, Body, Event, InstanceId, OrgId, Place, Service, Subject, SwarmId, TaskId, Timestamp,
     agent::{self, Profile},
     command::Cancel,
-    configuration::{Algorithm, Configuration, TopologyKind},
+    configuration::{Configuration, TopologyKind},
     control::Claimed,
     envelope::{Decided, Source},
     ids::EventId,
@@ -52,6 +52,8 @@ pub(super) struct Scene {
     pub(super) epochs: BTreeMap<Service, (u64, u64)>,
     pub(super) causation: Option<Uuid>,
     pub(super) forged: Forged,
+    /// The settings in force.
+    pub(super) settings: Configuration,
     ids: u128,
 }
 
@@ -67,6 +69,7 @@ impl Scene {
             epochs: BTreeMap::new(),
             causation: None,
             forged: Forged::default(),
+            settings: Configuration::default(),
             ids: 0,
         };
         for service in [COORDINATOR, DISTRIBUTOR, HEALTH] {
@@ -76,7 +79,7 @@ impl Scene {
             name: "s".to_owned(),
             description: None,
             topology: TopologyKind::Star,
-            configuration: Configuration::default(),
+            configuration: scene.settings.clone(),
             partition: place.partition.number(),
             created_by: None,
         };
@@ -187,16 +190,38 @@ impl Scene {
         self.decide(DISTRIBUTOR, subject, id.0, body)
     }
 
+    /// The settings change.
+    pub(super) fn set(&mut self, change: impl FnOnce(&mut Configuration)) -> u64 {
+        change(&mut self.settings);
+        let updated = swarm::Updated {
+            name: "s".to_owned(),
+            description: None,
+            configuration: self.settings.clone(),
+        };
+        let subject = Subject::Swarm(self.place, SwarmVerb::Updated);
+        self.decide(COORDINATOR, subject, self.place.swarm.0, updated)
+    }
+
     pub(super) fn join(&mut self, id: AgentId, incarnation: u64, slots: u32) -> u64 {
+        self.join_with(id, incarnation, slots, 0, &["a"])
+    }
+    pub(super) fn join_with(
+        &mut self,
+        id: AgentId,
+        incarnation: u64,
+        slots: u32,
+        waiting: u32,
+        capabilities: &[&str],
+    ) -> u64 {
         let joined = agent::Joined {
             incarnation,
             instance: InstanceId(Uuid::from_u128(0x1000 + u128::from(incarnation))),
             profile: Profile {
                 agent_type: "t".to_owned(),
                 agent_name: id.to_string(),
-                capabilities: vec!["a".to_owned()],
+                capabilities: capabilities.iter().map(|&word| word.to_owned()).collect(),
                 slots,
-                waiting: 0,
+                waiting,
                 metadata: swarm_events::Json::default(),
             },
         };
@@ -226,7 +251,15 @@ impl Scene {
         self.write(subject, Source::Client("test".to_owned()), id.0, submitted)
     }
     pub(super) fn submit(&mut self, id: TaskId) -> u64 {
-        let submitted = self.submission();
+        self.submit_with(id, |_| {})
+    }
+    pub(super) fn submit_with(
+        &mut self,
+        id: TaskId,
+        change: impl FnOnce(&mut task::Submitted),
+    ) -> u64 {
+        let mut submitted = self.submission();
+        change(&mut submitted);
         self.submit_as(id, submitted)
     }
     pub(super) fn submit_part(
@@ -268,22 +301,33 @@ impl Scene {
         incarnation: u64,
         generation: u32,
     ) -> u64 {
-        let assigned = task::Assigned {
+        self.assign_with(id, to, |assigned| {
+            (assigned.incarnation, assigned.generation) = (incarnation, generation);
+        })
+    }
+    pub(super) fn assign_with(
+        &mut self,
+        id: TaskId,
+        to: AgentId,
+        change: impl FnOnce(&mut task::Assigned),
+    ) -> u64 {
+        let mut assigned = task::Assigned {
             task_type: "t".to_owned(),
             payload: Carried::Inline(swarm_events::Json::default()),
             inputs: None,
             attempt: 1,
-            generation,
-            incarnation,
+            generation: 1,
+            incarnation: 1,
             priority: 5,
             timeout_ms: 1_000,
-            algorithm: Algorithm::LeastLoaded,
+            algorithm: self.settings.distribution_algorithm,
             candidates: Vec::new(),
             passed_over: BTreeMap::new(),
             affinity: None,
             stolen_from: None,
             queued_at: None,
         };
+        change(&mut assigned);
         let subject = Subject::Task(self.place, TaskVerb::Assigned, Some(to));
         self.decide(DISTRIBUTOR, subject, id.0, assigned)
     }
@@ -320,7 +364,29 @@ impl Scene {
         self.by_agent(id, by, TaskVerb::AttemptFailed, body)
     }
     pub(super) fn withdraw(&mut self, id: TaskId, from: AgentId, assignment: u64) -> u64 {
-        let body = task::Withdrawn {
+        self.withdraw_with(id, from, assignment, |_| {})
+    }
+    /// A steal on account of `thief`, as it should be but for `change`.
+    pub(super) fn steal(
+        &mut self,
+        id: TaskId,
+        from: AgentId,
+        assignment: u64,
+        thief: AgentId,
+    ) -> u64 {
+        self.withdraw_with(id, from, assignment, |withdrawn| {
+            withdrawn.reason = WithdrawReason::Steal;
+            (withdrawn.force, withdrawn.thief) = (false, Some(thief));
+        })
+    }
+    pub(super) fn withdraw_with(
+        &mut self,
+        id: TaskId,
+        from: AgentId,
+        assignment: u64,
+        change: impl FnOnce(&mut task::Withdrawn),
+    ) -> u64 {
+        let mut body = task::Withdrawn {
             assignment,
             incarnation: 1,
             reason: WithdrawReason::AgentFailed,
@@ -328,18 +394,29 @@ impl Scene {
             then: Then::Queue,
             thief: None,
         };
+        change(&mut body);
         let subject = Subject::Task(self.place, TaskVerb::Withdrawn, Some(from));
         self.decide(DISTRIBUTOR, subject, id.0, body)
     }
     pub(super) fn fail_task(&mut self, id: TaskId, generation: u32) -> u64 {
-        let body = task::Failed {
+        self.fail_with(id, |failed| failed.generation = generation)
+    }
+    pub(super) fn fail_for(&mut self, id: TaskId, path: &[TaskId]) -> u64 {
+        self.fail_with(id, |failed| {
+            failed.dead_lettered = false;
+            (failed.because_of, failed.path) = (path.last().copied(), path.to_vec());
+        })
+    }
+    pub(super) fn fail_with(&mut self, id: TaskId, change: impl FnOnce(&mut task::Failed)) -> u64 {
+        let mut body = task::Failed {
             attempts: 1,
-            generation,
+            generation: 1,
             error: "no".to_owned(),
             dead_lettered: true,
             because_of: None,
             path: Vec::new(),
         };
+        change(&mut body);
         self.task_decision(id, TaskVerb::Failed, body)
     }
     pub(super) fn retry(&mut self, id: TaskId, generation: u32, error: Option<&str>) -> u64 {
@@ -350,6 +427,35 @@ impl Scene {
             error: error.map(str::to_owned),
         };
         self.task_decision(id, TaskVerb::Retried, body)
+    }
+    pub(super) fn cancel_task(&mut self, id: TaskId) -> u64 {
+        let body = task::Cancelled {
+            generation: 1,
+            reason: "no".to_owned(),
+        };
+        self.task_decision(id, TaskVerb::Cancelled, body)
+    }
+    pub(super) fn discard(&mut self, id: TaskId, generation: u32) -> u64 {
+        let body = task::Discarded { generation };
+        self.task_decision(id, TaskVerb::Discarded, body)
+    }
+    pub(super) fn cancel_graph(&mut self, tasks: u32) -> u64 {
+        let subject = Subject::Task(self.place, TaskVerb::GraphCancelled, None);
+        let body = task::GraphCancelled {
+            reason: "no".to_owned(),
+            tasks,
+        };
+        let about = self.graph().0;
+        self.decide(DISTRIBUTOR, subject, about, body)
+    }
+    pub(super) fn progress(&mut self, id: TaskId, by: AgentId, assignment: u64) -> u64 {
+        let body = task::Progressed {
+            assignment,
+            incarnation: 1,
+            percent: None,
+            message: None,
+        };
+        self.by_agent(id, by, TaskVerb::Progressed, body)
     }
     pub(super) fn refuse(&mut self, command: Option<Uuid>, sequence: u64) -> u64 {
         self.causation = command;
