@@ -96,6 +96,7 @@ pub struct TaskFacts {
 
 /// Why a task is where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "TaskReason")]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reason {
     /// `pending`: parts of its graph have not been met.
@@ -118,6 +119,7 @@ pub enum Reason {
 
 /// A number of tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "TaskCount")]
 pub struct Count {
     /// How many.
     pub count: u64,
@@ -127,6 +129,7 @@ pub struct Count {
 
 /// Parts of its graph have not been met.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "StagedTask")]
 pub struct Staged {
     /// The graph.
     pub graph_id: GraphId,
@@ -142,6 +145,7 @@ pub struct Staged {
 
 /// Other tasks must end first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "OpenDependencies")]
 pub struct Dependencies {
     /// How many are open.
     pub open: u32,
@@ -168,6 +172,7 @@ pub struct OpenDependency {
 
 /// The wait before its next attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "DelayedTask")]
 pub struct Delay {
     /// When it is queued again.
     pub until: Timestamp,
@@ -179,6 +184,7 @@ pub struct Delay {
 
 /// It waits for an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "QueuedTask")]
 pub struct Queued {
     /// Since when.
     pub queued_at: Timestamp,
@@ -212,6 +218,7 @@ pub struct Queued {
 
 /// Agents by what speaks against them; each is counted once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "WaitingAgentCounts")]
 pub struct AgentCounts {
     /// Members of the swarm.
     pub members: u32,
@@ -229,6 +236,7 @@ pub struct AgentCounts {
 
 /// What speaks against an agent, if anything does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[schemars(rename = "AgentStanding")]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// It could take it now.
@@ -293,6 +301,7 @@ pub struct NearestAgent {
 
 /// What would get a task assigned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "AssignCondition")]
 pub struct Condition {
     /// In plain words, to be read after "it would be assigned if".
     pub sentence: String,
@@ -303,6 +312,7 @@ pub struct Condition {
 
 /// What would get a task assigned, as data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "AssignConditionKind")]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum What {
     /// Places came free at agents that could take it and are full; the tasks before it get theirs first.
@@ -357,6 +367,7 @@ pub enum What {
 
 /// An agent has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "HeldTask")]
 pub struct Held {
     /// The agent.
     pub agent_id: AgentId,
@@ -392,6 +403,7 @@ pub struct Held {
 
 /// What follows is being written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "DecidingTask")]
 pub struct Deciding {
     /// What will follow.
     pub next: Next,
@@ -403,6 +415,7 @@ pub struct Deciding {
 
 /// What follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "NextOfTask")]
 #[serde(rename_all = "snake_case")]
 pub enum Next {
     /// Another attempt.
@@ -417,6 +430,7 @@ pub enum Next {
 
 /// It has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "EndedTask")]
 pub struct Ended {
     /// When.
     pub at: Timestamp,
