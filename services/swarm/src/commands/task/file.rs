@@ -69,7 +69,7 @@ pub struct LinesArgs {
         conflicts_with = "task_type"
     )]
     pub ids: Option<PathBuf>,
-    /// Most lines sent in one request
+    /// Most lines sent in one request [default: 1000, fewer for a short queue]; in other chunks it is another submission
     #[arg(long, value_name = "N", requires = "file", conflicts_with = "task_type",
         value_parser = clap::value_parser!(u32).range(1..=i64::from(swarm_events::task::GRAPH_TASKS_MAX)))]
     pub chunk_lines: Option<u32>,
