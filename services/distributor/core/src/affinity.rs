@@ -9,8 +9,9 @@ use crate::{swarm::Swarm, task::Task};
 
 /// Most keys that a swarm remembers; the one that was used least recently is forgotten for another. Some 150 bytes each.
 pub const KEYS_MAX: usize = 100_000;
-/// An agent without a free slot is given a task of its key only while it has at most this share of the mean load, in percent,
-/// and one task more: a hot key cannot drown one agent. The factor is that of consistent hashing with bounded loads
+/// An agent without a free slot is given a task of its key only while it holds less than this share of the mean load, in
+/// percent, and one task more: a hot key cannot drown one agent, and yet a task may wait for its agent where others are idle
+/// (until one of those takes it over). The factor is that of consistent hashing with bounded loads
 /// (Mirrokni, Thorup, Zadimoghaddam, 2018).
 pub const LOAD_PERCENT_MAX: u64 = 125;
 
@@ -57,7 +58,7 @@ impl Homes {
 /// agents together hold `held_total` on `slots_total`.
 pub(crate) fn within_bound(held: u32, slots: u32, held_total: u64, slots_total: u64) -> bool {
     let share = LOAD_PERCENT_MAX * (held_total + 1) * u64::from(slots.max(1));
-    u64::from(held) * 100 * slots_total.max(1) <= share
+    u64::from(held.saturating_sub(1)) * 100 * slots_total.max(1) < share
 }
 
 #[cfg(test)]
@@ -88,5 +89,8 @@ mod tests {
         // Slots count: with two of them it is twice as much.
         assert!(within_bound(10, 2, 43, 11));
         assert!(!within_bound(11, 2, 43, 11));
+        // In a swarm with little to do one task may wait behind another of its key, and no more.
+        assert!(within_bound(1, 1, 1, 10));
+        assert!(!within_bound(2, 1, 2, 10));
     }
 }

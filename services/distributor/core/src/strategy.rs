@@ -16,10 +16,14 @@ pub struct Load {
     pub turn: u64,
 }
 
-/// Gives each agent an integer score; the lowest wins, ties go to the agent that joined first.
+/// Gives each agent an integer score; the lowest wins.
 pub trait Strategy: Sync {
     /// The score of an agent with this load, below [`SURPLUS_WEIGHT_MAX`] if the algorithm gives surplus a weight.
     fn score(&self, load: Load) -> i64;
+    /// Who goes first among equal scores: the lowest. By default who joined first.
+    fn tie(&self, _load: Load, joined: u64) -> u64 {
+        joined
+    }
     /// What each capability that an agent has beyond what the task needs adds to its score.
     fn surplus_weight(&self) -> i64 {
         0
@@ -49,6 +53,19 @@ pub struct LeastLoaded;
 impl Strategy for LeastLoaded {
     fn score(&self, load: Load) -> i64 {
         share(load)
+    }
+}
+
+/// As [`LeastLoaded`], for tasks whose key has no home yet or whose home is full; among equals the agent whose last turn is
+/// longest ago, so that keys find their homes all over the swarm and not at who joined first.
+#[derive(Clone, Copy, Debug)]
+pub struct Affinity;
+impl Strategy for Affinity {
+    fn score(&self, load: Load) -> i64 {
+        share(load)
+    }
+    fn tie(&self, load: Load, _joined: u64) -> u64 {
+        load.turn
     }
 }
 
@@ -90,10 +107,11 @@ impl Strategy for PriorityQueue {
     }
 }
 
-/// The strategy of an algorithm. Affinity's is that of the tasks whose own agent cannot take them.
+/// The strategy of an algorithm.
 pub fn of(algorithm: Algorithm) -> &'static dyn Strategy {
     match algorithm {
-        Algorithm::LeastLoaded | Algorithm::Affinity => &LeastLoaded,
+        Algorithm::LeastLoaded => &LeastLoaded,
+        Algorithm::Affinity => &Affinity,
         Algorithm::RoundRobin => &RoundRobin,
         Algorithm::CapabilityMatch => &CapabilityMatch,
         Algorithm::PriorityQueue => &PriorityQueue,

@@ -16,7 +16,7 @@ use crate::{
 /// have a handful, and keeping an order costs more than looking at those.
 pub(crate) const KINDS_SCANNED_MAX: usize = 8;
 
-/// The order of agents with a place: free slots first where the algorithm wants that, then score, then who joined first.
+/// The order of agents with a place: free slots first where the algorithm wants that, then score, then its rule for ties.
 pub(crate) type AgentKey = (u8, i64, u64);
 
 /// The key of an agent for a class of which it has `surplus` capabilities more than needed.
@@ -135,14 +135,15 @@ impl SwarmPlan {
         } else if held >= agent.slots.saturating_add(places) {
             Standing::Full
         } else {
-            let score = strategy.score(Load {
+            let load = Load {
                 held,
                 slots: agent.slots,
                 turn: agent.turn.max(turn),
-            });
+            };
+            let score = strategy.score(load);
             let waits = u8::from(strategy.slots_first() && !slot);
             Standing::Free {
-                key: (waits, score, agent.joined),
+                key: (waits, score, strategy.tie(load, agent.joined)),
                 slot,
             }
         };
