@@ -40,11 +40,31 @@ pub enum Bug {
     StartsTwice,
     /// What a newer version wrote is skipped by an older one, which goes on.
     NewerSkipped,
+    /// The task that was queued last comes next.
+    PriorityIgnored,
+    /// An agent is held to have one place more than it has.
+    PlacesExceeded,
+    /// Nobody's turn is remembered.
+    CircleBroken,
+    /// What was assigned just now is taken over.
+    StealsTooSoon,
+    /// A steal takes away what has started.
+    StealsWithForce,
+    /// Nothing ever waits too long.
+    QueueTimeoutNever,
+    /// What an agent tells of its progress is not heard.
+    ProgressIgnored,
+    /// A failure does not tell how it came.
+    FailurePathLost,
+    /// A graph that was called off goes on.
+    CalledOffGoesOn,
+    /// What was put away can still be retried.
+    DiscardedRetried,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 27] = [
         Self::NoFence,
         Self::NoStartCheck,
         Self::RepairSkipped,
@@ -62,6 +82,16 @@ impl Bug {
         Self::CheckpointApart,
         Self::StartsTwice,
         Self::NewerSkipped,
+        Self::PriorityIgnored,
+        Self::PlacesExceeded,
+        Self::CircleBroken,
+        Self::StealsTooSoon,
+        Self::StealsWithForce,
+        Self::QueueTimeoutNever,
+        Self::ProgressIgnored,
+        Self::FailurePathLost,
+        Self::CalledOffGoesOn,
+        Self::DiscardedRetried,
     ];
 }
 

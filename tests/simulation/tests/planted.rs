@@ -59,6 +59,16 @@ planted! {
     a_checkpoint_apart_from_its_rows: CheckpointApart by ReadModelEqualsFold;
     an_assignment_started_twice: StartsTwice by OneStart;
     what_a_newer_version_wrote_is_skipped: NewerSkipped by FoldsAgree;
+    priority_ignored: PriorityIgnored by PriorityOrder;
+    an_agent_is_given_more_than_it_has_places: PlacesExceeded by SlotsKept;
+    a_circle_that_forgets_whose_turn_it_is: CircleBroken by CircleKept;
+    a_steal_of_what_was_assigned_just_now: StealsTooSoon by StealsFair;
+    a_steal_with_force: StealsWithForce by StealsFair;
+    nothing_ever_waits_too_long: QueueTimeoutNever by QueueLimitsKept;
+    progress_not_heard: ProgressIgnored by TimeoutsDue;
+    a_failure_without_its_path: FailurePathLost by FailurePaths;
+    a_graph_that_was_called_off_goes_on: CalledOffGoesOn by GraphsCalledOff;
+    what_was_put_away_is_retried: DiscardedRetried by DiscardedStays;
 }
 
 /// The defects are in no build of the product.

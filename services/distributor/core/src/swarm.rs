@@ -118,6 +118,9 @@ pub(crate) fn rank(queued_at: Timestamp, priority: u8, step_ms: u64) -> i64 {
         .unwrap_or(i64::MAX)
         .saturating_mul(1_000)
         .saturating_mul(i64::from(priority));
+    if planted::is(Bug::PriorityIgnored) {
+        return -queued_at.as_micros();
+    }
     queued_at.as_micros().saturating_sub(boost)
 }
 

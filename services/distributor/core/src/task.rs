@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use swarm_events::{
-    GraphId, Json, Problem, TaskId, Timestamp, configuration::RetryPolicy, task::DependencyType,
+    GraphId, Json, Problem, TaskId, Timestamp,
+    configuration::RetryPolicy,
+    planted::{self, Bug},
+    task::DependencyType,
 };
 use uuid::Uuid;
 
@@ -225,7 +228,8 @@ impl Task {
         }
         let own = self.more.as_deref().and_then(|more| more.queue_timeout_ms);
         let limit = own.unwrap_or(settings.queue_timeout_ms);
-        (limit > 0).then(|| self.waits_from().plus_millis(limit))
+        (limit > 0 && !planted::is(Bug::QueueTimeoutNever))
+            .then(|| self.waits_from().plus_millis(limit))
     }
 }
 

@@ -3,6 +3,7 @@
 use swarm_events::{
     AgentId, CommandId, GraphId, Subject, Timestamp,
     decider::Decision,
+    planted::{self, Bug},
     subject::{SwarmVerb, TaskVerb},
     swarm::{Measured, SAMPLE_AGENTS_MAX},
     task::{
@@ -323,7 +324,11 @@ fn ending(swarm: &Swarm, task: &Task) -> Decision {
                 error: error.to_string(),
                 dead_lettered: *dead_lettered,
                 because_of: *because_of,
-                path: path.to_vec(),
+                path: if planted::is(Bug::FailurePathLost) {
+                    Vec::new()
+                } else {
+                    path.to_vec()
+                },
             };
             about(swarm, task, TaskVerb::Failed, body)
         }

@@ -3,6 +3,7 @@
 
 use swarm_events::{
     decider::Decision,
+    planted::{self, Bug},
     task::{Then, WithdrawReason},
 };
 
@@ -54,6 +55,7 @@ impl Distributor {
         let held = task.phase.held()?;
         let thief = swarm.agents.get(thief as usize)?.id;
         let (reason, then) = (WithdrawReason::Steal, Then::Queue);
-        withdrawal(swarm, task, held, reason, false, then, Some(thief))
+        let force = planted::is(Bug::StealsWithForce);
+        withdrawal(swarm, task, held, reason, force, then, Some(thief))
     }
 }

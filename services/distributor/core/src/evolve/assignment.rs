@@ -103,7 +103,7 @@ impl Distributor {
         };
         // What an idle agent takes over is no turn of its: otherwise the circle would come to the busy ones first.
         let stolen = (state.tasks.get(at)).is_some_and(Task::stolen);
-        if !stolen {
+        if !stolen && !planted::is(Bug::CircleBroken) {
             state.turns += 1;
             if let Some(agent) = state.agents.get_mut(agent as usize) {
                 agent.turn = state.turns;
@@ -225,7 +225,9 @@ impl Distributor {
             return Verdict::Void("unknown-swarm");
         };
         if let Some(task) = state.tasks.get_mut(at) {
-            task.more_mut().progressed_at = now;
+            if !planted::is(Bug::ProgressIgnored) {
+                task.more_mut().progressed_at = now;
+            }
             if task.progress_timeout_at(&state.settings).is_some() {
                 trace.task(swarm, at, id);
             }
@@ -509,7 +511,10 @@ impl Distributor {
             dead_lettered: false,
         };
         ended.discarded = true;
-        if let Some(task) = ended.definition.take() {
+        if let Some(task) = ended
+            .definition
+            .take_if(|_| !planted::is(Bug::DiscardedRetried))
+        {
             state.types.release(task.task_type);
             state.classes.release(task.class);
         }

@@ -5,6 +5,7 @@ use swarm_events::{
     agent::Joined,
     configuration::Configuration,
     decider::Verdict,
+    planted::{self, Bug},
     swarm::{AgentLoad, Measured},
 };
 
@@ -122,6 +123,7 @@ impl Swarm {
         capabilities.sort_unstable();
         capabilities.dedup();
         let capabilities = capabilities.into_boxed_slice();
+        let waiting = joined.profile.waiting + u32::from(planted::is(Bug::PlacesExceeded));
         let at = match self.agent_numbers.get(&id) {
             Some(&at) => {
                 let Some(agent) = self.agents.get_mut(at as usize) else {
@@ -136,7 +138,7 @@ impl Swarm {
                 agent.membership = Membership::Member;
                 agent.health = Health::Well;
                 agent.slots = joined.profile.slots;
-                agent.places = joined.profile.waiting;
+                agent.places = waiting;
                 agent.capabilities = capabilities;
                 agent.lapses = 0;
                 at
@@ -150,7 +152,7 @@ impl Swarm {
                     membership: Membership::Member,
                     health: Health::Well,
                     slots: joined.profile.slots,
-                    places: joined.profile.waiting,
+                    places: waiting,
                     capabilities,
                     lapses: 0,
                     running: Vec::new(),

@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use swarm_events::Timestamp;
+use swarm_events::{
+    Timestamp,
+    planted::{self, Bug},
+};
 
 use super::ready::SwarmPlan;
 use crate::{
@@ -149,7 +152,7 @@ impl SwarmPlan {
 
     /// The task that is the first to have waited too long, and when it has.
     pub(crate) fn first_out_of_time(&self) -> Option<(Timestamp, u32)> {
-        if self.elders.limit_ms == 0 || !self.active {
+        if self.elders.limit_ms == 0 || !self.active || planted::is(Bug::QueueTimeoutNever) {
             return None;
         }
         let &(from, elder) = self.elders.order.first()?;

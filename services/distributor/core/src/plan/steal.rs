@@ -1,6 +1,9 @@
 //! What idle agents may take over from busy ones: tasks that wait, unstarted, at agents whose slots are all taken.
 
-use swarm_events::Timestamp;
+use swarm_events::{
+    Timestamp,
+    planted::{self, Bug},
+};
 
 use super::ready::SwarmPlan;
 use crate::{
@@ -96,7 +99,7 @@ impl SwarmPlan {
                     continue;
                 };
                 let ripe = held.at.plus_millis(STEAL_AFTER_MS);
-                if ripe > now {
+                if ripe > now && !planted::is(Bug::StealsTooSoon) {
                     later = Some(later.map_or(ripe, |t| t.min(ripe)));
                     continue;
                 }
