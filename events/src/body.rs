@@ -17,6 +17,22 @@ pub struct EventType {
     pub schema: fn(&mut SchemaGenerator) -> Schema,
 }
 
+fn wrong_field<'de, T: serde::Deserialize<'de>>(text: &'de str) -> Option<String> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let error = serde_path_to_error::deserialize::<_, T>(&mut reader).err()?;
+    let path = error.path().to_string();
+    let within = (path != ".").then_some(path);
+    // A member that is not there has no path of its own.
+    let message = error.inner().to_string();
+    let missing = message
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.split('`').next());
+    match (within, missing) {
+        (Some(within), Some(missing)) => Some(format!("{within}.{missing}")),
+        (within, missing) => within.or(missing.map(str::to_owned)),
+    }
+}
+
 macro_rules! bodies {
     ($($variant:ident($data:ty) => $name:literal),+ $(,)?) => {
         /// The `data` of an event or command, by its type.
@@ -38,6 +54,14 @@ macro_rules! bodies {
             pub fn parse(name: &str, data: &RawValue) -> Option<Result<Self, serde_json::Error>> {
                 match name {
                     $($name => Some(serde_json::from_str::<$data>(data.get()).map(Self::$variant)),)+
+                    _ => None,
+                }
+            }
+            /// Where in `data` of the type `name` reading it fails: a path like `depends_on[0].task_id`. `None`: it is
+            /// not JSON, or nowhere in particular. For messages: it reads everything again.
+            pub(crate) fn wrong_field(name: &str, data: &RawValue) -> Option<String> {
+                match name {
+                    $($name => wrong_field::<$data>(data.get()),)+
                     _ => None,
                 }
             }

@@ -340,7 +340,11 @@ fn read_body(
     };
     match Body::parse(name, data) {
         Some(Ok(body)) => Ok(body),
-        Some(Err(e)) => Err(wrong("bad-data", "data", e.to_string())),
+        Some(Err(e)) => {
+            let field = Body::wrong_field(name, data).unwrap_or_else(|| "data".to_owned());
+            let (newer, problem) = wrong("bad-data", &field, e.to_string());
+            Err((newer, problem.cure(format!("send what {name} allows"))))
+        }
         // Only what a service decided can come from a newer service; a client's unknown version is its mistake.
         None => Err((
             decided,

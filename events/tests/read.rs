@@ -199,12 +199,51 @@ fn what_is_wrong_is_said_with_its_field() {
         (
             "data",
             serde_json::json!({"payload": {}}),
-            "data: missing field `task_type`",
+            "task_type: missing field `task_type`",
         ),
         (
             "data",
             serde_json::json!({"task_type": "a", "prio": 1}),
-            "data: unknown field `prio`",
+            "prio: unknown field `prio`",
+        ),
+        (
+            "data",
+            serde_json::json!({"task_type": "a", "payload": {"b": [1, {}]}, "timeout_ms": -5}),
+            "timeout_ms: invalid value: integer `-5`",
+        ),
+        (
+            "data",
+            serde_json::json!({"task_type": "a", "queue_timeout_ms": -5}),
+            "queue_timeout_ms: invalid value: integer `-5`",
+        ),
+        (
+            "data",
+            serde_json::json!({"task_type": "a", "progress_timeout_ms": 1.5}),
+            "progress_timeout_ms: invalid type: floating point `1.5`",
+        ),
+        (
+            "data",
+            serde_json::json!({"task_type": "a", "priority": -1}),
+            "priority: invalid value: integer `-1`",
+        ),
+        (
+            "data",
+            serde_json::json!({"task_type": "a", "depends_on": [
+                {"task_id": Uuid::from_u128(7)},
+                {"task_id": Uuid::from_u128(8), "dependency_type": "maybe"},
+            ]}),
+            "depends_on[1].dependency_type: unknown variant `maybe`",
+        ),
+        (
+            "data",
+            serde_json::json!({"task_type": "a", "depends_on": [{"dependency_type": "data"}]}),
+            "depends_on[0].task_id: missing field `task_id`",
+        ),
+        ("data", serde_json::json!([]), "data: invalid length 0"),
+        (
+            "data",
+            serde_json::json!("text"),
+            "data: invalid type: string",
         ),
     ] {
         let problem = problem_of(subject, &with(field, value));
