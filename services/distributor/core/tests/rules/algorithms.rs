@@ -124,7 +124,10 @@ fn capability_match_keeps_specialists_free() {
     );
     let third = assigned(&mut s, "3");
     assert!(
-        third.candidates.windows(2).all(|c| c[0].score <= c[1].score),
+        third
+            .candidates
+            .windows(2)
+            .all(|c| c[0].score <= c[1].score),
         "{third:?}"
     );
     assert_eq!(third.candidates.len(), 2);

@@ -55,8 +55,8 @@ fn a_failed_task_fails_what_needs_its_success_and_releases_what_waits_for_its_en
         news,
         [
             "assigned after to A",
-            "failed data: task up, which it depends on, has failed",
-            "failed ok: task up, which it depends on, has failed",
+            "failed data: task up, which it depends on, has failed: exit code 1",
+            "failed ok: task up, which it depends on, has failed: exit code 1",
             "failed up: exit code 1",
         ]
     );

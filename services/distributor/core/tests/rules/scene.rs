@@ -261,12 +261,18 @@ impl Scene {
             })
             .collect()
     }
-    /// A person's command; answers with its id.
+    /// A person's command about a task, or a graph; answers with its id.
     pub fn command(&mut self, verb: CommandVerb, name: &str) -> Uuid {
         let task_id = self.task_id(name);
         let subject = Subject::Command(self.place, verb);
         let body: Body = match verb {
             CommandVerb::Retry => swarm_events::command::Retry { task_id }.into(),
+            CommandVerb::Discard => swarm_events::command::Discard { task_id }.into(),
+            CommandVerb::CancelGraph => swarm_events::command::CancelGraph {
+                graph_id: GraphId(task_id.0),
+                reason: None,
+            }
+            .into(),
             _ => swarm_events::command::Cancel {
                 task_id,
                 reason: None,
@@ -374,6 +380,18 @@ impl Scene {
         self.world.settle();
     }
 
+    /// Given: it is started and completed under the assignment that it has.
+    pub fn run_held(&mut self, task: &str) {
+        assert_eq!(self.start(task), Verdict::Applied);
+        assert_eq!(self.complete(task), Verdict::Applied);
+    }
+    /// The name of the task that an agent was given first.
+    pub fn first_of(&mut self, agent: &str) -> String {
+        let id = self.agent_id(agent);
+        let view = self.world.state.agent(self.place, id).expect("an agent");
+        self.name(view.waiting.first().expect("it has something").0)
+    }
+
     fn name(&self, id: Uuid) -> String {
         self.names
             .get(&id)
@@ -426,6 +444,10 @@ impl Scene {
                 Body::TaskCancelled(c) => format!("cancelled {about}: {}", c.reason),
                 Body::TaskRejected(r) => format!("rejected {about}: {}", field(&r.problem)),
                 Body::TaskRefused(r) => format!("refused {about}: {} ×{}", r.problem.code, r.count),
+                Body::TaskGraphCancelled(c) => {
+                    format!("called off {about}: {} ×{}", c.reason, c.tasks)
+                }
+                Body::TaskDiscarded(d) => format!("discarded {about}: generation {}", d.generation),
                 Body::TaskGraphAccepted(_) => format!("accepted {about}"),
                 Body::TaskGraphRejected(r) => format!("rejected {about}: {}", field(&r.problem)),
                 other => panic!("not the distributor's: {other:?}"),

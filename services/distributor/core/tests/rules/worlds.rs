@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{prelude::*, sample::Index};
-use swarm_distributor_core::{Status, Touched};
+use swarm_distributor_core::{Status, TaskView, Touched};
 use swarm_events::{
     Body, Input, TaskId,
+    configuration::{Algorithm, Configuration},
     decider::{Decider, Verdict},
     subject::CommandVerb,
     task::DependencyType,
@@ -19,12 +20,75 @@ const AGENTS: [&str; 3] = ["A", "B", "C"];
 const SLOTS: u32 = 2;
 const WAITING: u32 = 1;
 
+/// A task's own limits of waiting and of silence.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    queue_ms: Option<u64>,
+    progress_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    algorithm: usize,
+    queue_ms: u64,
+    progress_ms: u64,
+    shed: u32,
+    stealing: bool,
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let limit = || {
+        prop_oneof![
+            4 => Just(None),
+            1 => Just(Some(0)),
+            2 => (1..5_000u64).prop_map(Some),
+        ]
+    };
+    (limit(), limit()).prop_map(|(queue_ms, progress_ms)| Limits {
+        queue_ms,
+        progress_ms,
+    })
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let limit = || prop_oneof![1 => Just(0), 2 => 1..5_000u64];
+    (
+        0..Algorithm::ALL.len(),
+        limit(),
+        limit(),
+        1..=100u32,
+        any::<bool>(),
+    )
+        .prop_map(
+            |(algorithm, queue_ms, progress_ms, shed, stealing)| Settings {
+                algorithm,
+                queue_ms,
+                progress_ms,
+                shed,
+                stealing,
+            },
+        )
+}
+
+fn configured(settings: Settings) -> Configuration {
+    Configuration {
+        queue_limit: 25,
+        distribution_algorithm: Algorithm::ALL[settings.algorithm],
+        queue_timeout_ms: settings.queue_ms,
+        progress_timeout_ms: settings.progress_ms,
+        shed_from_percent: settings.shed,
+        stealing: settings.stealing,
+        ..Configuration::default()
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Submit {
         priority: u8,
         capable: bool,
         on: Option<(Index, u8)>,
+        limits: Limits,
     },
     Graph {
         size: u32,
@@ -40,6 +104,11 @@ enum Op {
     FailAttempt(Index, bool),
     Cancel(Index),
     Retry(Index),
+    Discard(Index),
+    CancelGraph(Index),
+    Progress(Index),
+    Configure(Settings),
+    Compare,
     Later(u64),
     Decide(usize),
     Deliver(usize),
@@ -50,8 +119,8 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let index = any::<Index>;
     prop_oneof![
-        6 => (1..=10u8, any::<bool>(), proptest::option::of((index(), 0..3u8)))
-            .prop_map(|(priority, capable, on)| Op::Submit { priority, capable, on }),
+        6 => (1..=10u8, any::<bool>(), proptest::option::of((index(), 0..3u8)), limits())
+            .prop_map(|(priority, capable, on, limits)| Op::Submit { priority, capable, on, limits }),
         2 => (1..6u32, prop::bool::weighted(0.9), prop::collection::vec((index(), index(), 0..3u8), 0..6))
             .prop_map(|(size, complete, links)| Op::Graph { size, complete, links }),
         2 => (0..3usize).prop_map(Op::Join),
@@ -63,6 +132,11 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (index(), any::<bool>()).prop_map(|(i, retryable)| Op::FailAttempt(i, retryable)),
         2 => index().prop_map(Op::Cancel),
         1 => index().prop_map(Op::Retry),
+        1 => index().prop_map(Op::Discard),
+        1 => index().prop_map(Op::CancelGraph),
+        2 => index().prop_map(Op::Progress),
+        1 => settings().prop_map(Op::Configure),
+        2 => Just(Op::Compare),
         2 => (1..4_000u64).prop_map(Op::Later),
         8 => (1..20usize).prop_map(Op::Decide),
         8 => (1..6usize).prop_map(Op::Deliver),
@@ -82,6 +156,7 @@ fn kind(n: u8) -> DependencyType {
 struct Worlds {
     s: Scene,
     names: Vec<String>,
+    graphs: Vec<String>,
     /// Tasks that were ever assigned.
     assigned: Vec<String>,
     seen: usize,
@@ -100,6 +175,7 @@ impl Worlds {
                 priority,
                 capable,
                 on,
+                limits,
             } => {
                 let edges = on.map(|(index, n)| {
                     let other = if self.names.is_empty() {
@@ -113,6 +189,8 @@ impl Worlds {
                 self.s.submit_as(&name, |t| {
                     t.priority = *priority;
                     t.timeout_ms = Some(3_000);
+                    t.queue_timeout_ms = limits.queue_ms;
+                    t.progress_timeout_ms = limits.progress_ms;
                     t.depends_on = edges.unwrap_or_default();
                     if *capable {
                         t.required_capabilities = vec!["x".into()];
@@ -143,6 +221,20 @@ impl Worlds {
             }
             Op::Cancel(index) => self.on_any(index, |s, t| s.command(CommandVerb::Cancel, t)),
             Op::Retry(index) => self.on_any(index, |s, t| s.command(CommandVerb::Retry, t)),
+            Op::Discard(index) => self.on_any(index, |s, t| s.command(CommandVerb::Discard, t)),
+            Op::CancelGraph(index) => {
+                if !self.graphs.is_empty() {
+                    let graph = index.get(&self.graphs).clone();
+                    self.s.command(CommandVerb::CancelGraph, &graph);
+                }
+            }
+            Op::Progress(index) => self.on_assigned(index, |s, t| s.progress(t)),
+            Op::Configure(settings) => self.s.configure(configured(*settings)),
+            Op::Compare => {
+                if let Err(difference) = self.s.world.decide_twice(1_000) {
+                    panic!("{}", self.s.named(&difference));
+                }
+            }
             Op::Later(millis) => {
                 self.s.world.now = self.s.world.now.plus_millis(*millis);
                 self.s.wake();
@@ -181,6 +273,7 @@ impl Worlds {
 
     fn graph(&mut self, size: u32, complete: bool, links: &[(Index, Index, u8)]) {
         let graph = format!("g{}", self.names.len());
+        self.graphs.push(graph.clone());
         let names: Vec<String> = (0..size).map(|_| self.name()).collect();
         let mut edges: BTreeMap<usize, BTreeMap<usize, u8>> = BTreeMap::new();
         for (from, to, n) in links {
@@ -208,6 +301,8 @@ impl Worlds {
         for agent in self.s.world.state.agents(self.s.place) {
             let held = agent.running.len() + agent.waiting.len();
             assert!(held <= (SLOTS + WAITING) as usize, "{agent:?}");
+            assert_eq!((agent.slots, agent.waiting_limit), (SLOTS, WAITING));
+            assert_eq!(agent.waiting.is_empty(), agent.waiting_since.is_none());
             let both: BTreeSet<TaskId> = agent
                 .running
                 .iter()
@@ -323,7 +418,12 @@ impl Worlds {
     /// A projector that follows row by row ends with the same state, and its rows with the same statuses.
     fn trace(&mut self) {
         let mut state = swarm_distributor_core::Distributor::new(self.s.place.partition);
-        let mut rows: BTreeMap<TaskId, Status> = BTreeMap::new();
+        let mut rows: BTreeMap<TaskId, TaskView> = BTreeMap::new();
+        // A setting moves it for all that wait, whose rows it does not touch.
+        let row = |view: TaskView| TaskView {
+            queue_timeout_at: None,
+            ..view
+        };
         let mut touched = Touched::default();
         for input in self.s.world.inputs() {
             touched.clear();
@@ -334,12 +434,12 @@ impl Worlds {
                     .get(&(*place, *id))
                     .cloned()
                     .or_else(|| state.task(*place, *id));
-                rows.insert(*id, view.expect("a touched task is there").status);
+                rows.insert(*id, row(view.expect("a touched task is there")));
             }
             for view in state.tasks(self.s.place) {
                 assert_eq!(
                     rows.get(&view.id),
-                    Some(&view.status),
+                    Some(&row(view)),
                     "an untouched row is out of date"
                 );
             }
@@ -353,7 +453,7 @@ proptest! {
 
     #[test]
     fn every_accepted_task_ends_exactly_once(ops in prop::collection::vec(op(), 1..120)) {
-        let mut worlds = Worlds { s: Scene::with(|c| c.queue_limit = 25), names: Vec::new(), assigned: Vec::new(), seen: 0 };
+        let mut worlds = Worlds { s: Scene::with(|c| c.queue_limit = 25), names: Vec::new(), graphs: Vec::new(), assigned: Vec::new(), seen: 0 };
         for agent in AGENTS {
             worlds.s.join_as(agent, SLOTS, WAITING, &["x"]);
         }
