@@ -8,6 +8,7 @@ use support::{everything::*, *};
 use swarm_events::{
     GraphId, Subject,
     configuration::Configuration,
+    decider::REMEMBERED_MS,
     subject::{SwarmVerb, TaskVerb},
     swarm,
     task::{Carried, Progressed, RESULT_BYTES_MAX, Then, WithdrawReason},
@@ -705,4 +706,28 @@ async fn lists_page_by_cursor_to_their_end() {
         .await
         .expect_err("a task's cursor");
     assert!(wrong.to_string().starts_with("cursor:"), "{wrong}");
+}
+
+/// Given a task that is forgotten, when its id is used again, then the row is that of the new task, and nothing of the old
+/// one's attempts is left, wherever batches end.
+#[tokio::test]
+async fn a_forgotten_id_begins_anew() {
+    let postgres = testing::postgres().await;
+    let mut s = Script::new().await;
+    s.join(A1, 1, 1).await;
+    s.whole_task(task(1), A1).await;
+    s.wake(i64::try_from(REMEMBERED_MS).expect("fits") + 1)
+        .await;
+    s.submit(task(1), submission()).await;
+    let assignment = s.assign(task(1), A1, 1).await;
+    project(&s.log, &postgres.url, Pace::default()).await;
+    let one_by_one = postgres.fresh_database("one_by_one").await;
+    project(&s.log, &one_by_one, small()).await;
+    assert_same(&dump_all(&postgres.url).await, &dump_all(&one_by_one).await);
+    let pool = reader(&one_by_one).expect("a pool");
+    let details = queries::task_details(&pool, s.org, s.place.swarm, task(1)).await;
+    let details = details.expect("reads").expect("is there");
+    assert_eq!(details.task.status, "assigned");
+    let shown: Vec<_> = details.attempts.iter().map(|a| a.assignment).collect();
+    assert_eq!(shown, [i64::try_from(assignment).expect("fits")]);
 }
