@@ -1,10 +1,16 @@
 //! The whole product through its one binary, as a user runs it: real nats-server, real PostgreSQL, real processes.
 
 mod audit;
+mod bulk;
 mod cli;
 mod cluster;
 mod demo;
 mod direct;
+mod distribution;
+mod distribution_ends;
+mod distribution_limits;
+mod distribution_order;
+mod distribution_switch;
 mod kills;
 mod main_job;
 mod outages;

@@ -34,6 +34,11 @@ impl Events {
 
     /// The next event: its id and its data.
     pub async fn next(&mut self, deadline: Instant) -> (u64, Value) {
+        self.next_by(deadline).await.expect("an event in time")
+    }
+
+    /// The same; `None` if none comes in time.
+    pub async fn next_by(&mut self, deadline: Instant) -> Option<(u64, Value)> {
         loop {
             while let Some((block, rest)) = self.text.split_once("\n\n") {
                 let field = |name: &str| {
@@ -49,13 +54,11 @@ impl Events {
                     (id, serde_json::from_str(data).expect("JSON"))
                 });
                 self.text = rest.to_owned();
-                if let Some(found) = found {
+                if found.is_some() {
                     return found;
                 }
             }
-            let chunk = timeout_at(deadline, self.response.next())
-                .await
-                .expect("an event in time");
+            let chunk = timeout_at(deadline, self.response.next()).await.ok()?;
             let chunk = chunk.expect("the stream goes on").expect("readable");
             self.text
                 .push_str(std::str::from_utf8(&chunk).expect("UTF-8"));

@@ -4,6 +4,8 @@ mod agents;
 mod database;
 mod events;
 mod load;
+mod record;
+mod team;
 
 use std::{
     future::Future,
@@ -26,6 +28,8 @@ pub use events::Events;
 pub use load::{
     WORK, assert_each_completed_once, completions, submit, under_load, until_more_complete,
 };
+pub use record::{Assignment, Record, is};
+pub use team::Team;
 
 /// Limit for anything that takes moments when all is well, and longer on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -80,6 +84,17 @@ pub fn said(output: &Output) -> String {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     )
+}
+
+/// What the gateway answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status.
+    pub status: u16,
+    /// Headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// Its JSON; null if it is none.
+    pub body: Value,
 }
 
 /// A running installation. Stopped when dropped.
@@ -180,6 +195,17 @@ impl Installation {
         path: &str,
         body: Option<&Value>,
     ) -> Option<(u16, Value)> {
+        let answer = self.ask(method, path, body).await?;
+        Some((answer.status, answer.body))
+    }
+
+    /// The same with the answer's headers.
+    pub async fn ask(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Option<Answer> {
         let url = format!("{}{path}", self.field("api_url"));
         let mut request = self
             .http
@@ -189,8 +215,11 @@ impl Installation {
             request = request.json(body);
         }
         let response = request.send().await.ok()?;
-        let status = response.status().as_u16();
-        Some((status, response.json().await.unwrap_or(Value::Null)))
+        Some(Answer {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.json().await.unwrap_or(Value::Null),
+        })
     }
 
     /// `GET`, which must answer 200.
@@ -214,6 +243,20 @@ impl Installation {
             "POST {path}: {status} {answer}"
         );
         answer
+    }
+
+    /// `PUT`, which must succeed.
+    pub async fn put(&self, path: &str, body: &Value) -> Value {
+        let answer = self.ask(reqwest::Method::PUT, path, Some(body)).await;
+        let answer = answer.expect("answers");
+        assert_eq!(answer.status, 200, "PUT {path}: {}", answer.body);
+        answer.body
+    }
+
+    /// Hands in a task and answers with its id.
+    pub async fn task(&self, swarm: &str, task: Value) -> String {
+        let made = self.post(&format!("/v1/swarms/{swarm}/tasks"), &task).await;
+        made["id"].as_str().expect("an id").to_owned()
     }
 
     /// Creates a swarm and answers with its id.
