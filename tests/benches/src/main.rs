@@ -1,7 +1,9 @@
 //! `./dev bench NAME`: what Swarm does in a second, and what it takes for that. Nothing here is part of a product.
 
 mod core;
+mod distribution;
 mod failover;
+mod feed;
 mod installation;
 mod machine;
 mod pipeline;
@@ -31,6 +33,8 @@ enum Bench {
     Snapshot(snapshot::Options),
     /// Decisions per second and bytes per queued task of the pure distributor core
     Core(core::Options),
+    /// The five algorithms on the same workloads: makespan, waits, spread, affinity, steals
+    Distribution(distribution::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -41,5 +45,6 @@ fn main() -> anyhow::Result<()> {
         Bench::Replicas(options) => failover::shares(&options),
         Bench::Snapshot(options) => snapshot::run(&options),
         Bench::Core(options) => core::run(&options),
+        Bench::Distribution(options) => distribution::run(&options),
     }
 }

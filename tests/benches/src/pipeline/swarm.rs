@@ -320,12 +320,27 @@ impl Agents {
     }
 }
 
-/// Does nothing, and says that it did.
+/// A task of this type sleeps for the `micros` of its payload; all others do nothing.
+pub const SLEEP: &str = "sleep";
+
+#[derive(serde::Deserialize)]
+struct Nap {
+    micros: u64,
+}
+
+/// Does nothing, or sleeps, and says that it did.
 struct NoOp(Arc<Mutex<Gate>>);
 
 #[async_trait]
 impl Handler for NoOp {
     async fn handle(&self, task: TaskContext) -> Result<Json, TaskError> {
+        if task.task_type == SLEEP {
+            let nap: Nap = task
+                .payload
+                .to()
+                .map_err(|e| TaskError::permanent(e.to_string()))?;
+            tokio::time::sleep(Duration::from_micros(nap.micros)).await;
+        }
         // Another attempt of the same task is no other task.
         if task.attempt == 1 && task.generation == 1 {
             self.0
@@ -406,7 +421,10 @@ pub async fn command(
 }
 
 /// The next event, `None` if none comes in time.
-async fn next(
+///
+/// # Errors
+/// The log cannot be read.
+pub async fn next(
     tail: &mut BoxStream<'static, Result<Tailed, LogError>>,
 ) -> anyhow::Result<Option<swarm_events::Recorded>> {
     loop {
