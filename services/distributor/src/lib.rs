@@ -10,7 +10,7 @@ use swarm_runtime::{LoopError, LoopSettings, deciding};
 use tokio_util::sync::CancellationToken;
 
 pub use recent::{RECENT_BYTES_MAX, Recent};
-pub use shell::DistributorShell;
+pub use shell::{DistributorShell, READS_AT_ONCE};
 
 /// Runs the distributor over `log` until `stop`.
 ///

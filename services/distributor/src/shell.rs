@@ -1,5 +1,6 @@
 //! Fills in what an assignment carries and the state does not hold: large payloads, and results of data dependencies.
 
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::value::RawValue;
 use swarm_distributor_core::{Distributor, PAYLOAD_HELD_BYTES_MAX};
 use swarm_events::{
@@ -14,6 +15,10 @@ use swarm_runtime::Shell;
 use tracing::warn;
 
 use crate::recent::Recent;
+
+/// Most inputs of an assignment that are read at a time. Each read is a round trip, and a reduce has a thousand of them; more
+/// at once only queue up at the server, and each may bring a quarter of a megabyte.
+pub const READS_AT_ONCE: usize = 32;
 
 /// The distributor's impure side.
 pub struct DistributorShell<L> {
@@ -78,6 +83,14 @@ impl<L: Log> DistributorShell<L> {
         Json::parse(text).map_err(|e| gone(format!("object {name} is not JSON: {e}")))
     }
 
+    async fn input<'a>(
+        &self,
+        (alias, sequence): &'a (String, u64),
+    ) -> Result<(&'a str, Json), Missing> {
+        let result = self.at(*sequence).await?;
+        Ok((alias, self.text(result).await?))
+    }
+
     async fn fill(
         &self,
         about: uuid::Uuid,
@@ -91,11 +104,14 @@ impl<L: Log> DistributorShell<L> {
         if hydrate.inputs_from.is_empty() {
             return Ok(());
         }
-        let mut inputs = Vec::with_capacity(hydrate.inputs_from.len());
-        for (alias, sequence) in &hydrate.inputs_from {
-            let result = self.at(*sequence).await?;
-            inputs.push((alias.as_str(), self.text(result).await?));
+        let mut reads = Vec::with_capacity(hydrate.inputs_from.len());
+        for input in &hydrate.inputs_from {
+            reads.push(self.input(input));
         }
+        let inputs: Vec<(&str, Json)> = stream::iter(reads)
+            .buffered(READS_AT_ONCE)
+            .try_collect()
+            .await?;
         let inputs = object_of(&inputs).map_err(|e| gone(e.to_string()))?;
         assigned.inputs = Some(if inputs.len() <= INPUTS_BYTES_MAX {
             Carried::Inline(inputs)

@@ -1,17 +1,26 @@
 //! What the shell puts into assignments, from a log with the rules of the real one.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
 use bytes::Bytes;
-use swarm_distributor::DistributorShell;
+use futures::{future::BoxFuture, stream::BoxStream};
+use swarm_distributor::{DistributorShell, READS_AT_ONCE};
 use swarm_events::{
     AgentId, Body, Event, EventId, Json, OrgId, Place, Subject, SwarmId,
     configuration::Algorithm,
     decider::{Decision, Hydrate},
     envelope::Source,
     subject::TaskVerb,
-    task::{Assigned, Carried, Completed, INPUTS_BYTES_MAX, Submitted},
+    task::{Assigned, Carried, Completed, DEPENDENCIES_MAX, INPUTS_BYTES_MAX, Submitted},
 };
 use swarm_log::{
-    Log, Message,
+    AppendError, Appended, Log, LogError, LogInfo, Message, PresenceNews, StoredMessage, Tailed,
     simulated::{SimulatedLog, SimulatedSettings},
 };
 use swarm_runtime::Shell;
@@ -192,4 +201,132 @@ async fn a_task_whose_payload_is_gone_ends_with_that_reason() {
     };
     assert!(failed.error.contains("sequence 99"), "{}", failed.error);
     assert_eq!((failed.attempts, failed.dead_lettered), (1, true));
+}
+
+/// A log that takes a while to answer a read, and counts those under way.
+#[derive(Clone)]
+struct SlowLog {
+    log: SimulatedLog,
+    open: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+/// How long a read takes, in the virtual time of the test.
+const ROUND_TRIP: Duration = Duration::from_millis(10);
+
+impl Log for SlowLog {
+    async fn get(&self, sequence: u64) -> Result<Option<StoredMessage>, LogError> {
+        let open = self.open.fetch_add(1, Relaxed) + 1;
+        self.most.fetch_max(open, Relaxed);
+        tokio::time::sleep(ROUND_TRIP).await;
+        self.open.fetch_sub(1, Relaxed);
+        self.log.get(sequence).await
+    }
+
+    fn append(
+        &self,
+        messages: Vec<Message>,
+    ) -> BoxFuture<'static, Vec<Result<Appended, AppendError>>> {
+        self.log.append(messages)
+    }
+    fn append_atomic(
+        &self,
+        messages: Vec<Message>,
+    ) -> BoxFuture<'static, Result<Appended, AppendError>> {
+        self.log.append_atomic(messages)
+    }
+    fn tail(
+        &self,
+        filters: Vec<String>,
+        from: u64,
+    ) -> BoxStream<'static, Result<Tailed, LogError>> {
+        self.log.tail(filters, from)
+    }
+    async fn last_of(&self, subject: &str) -> Result<Option<StoredMessage>, LogError> {
+        self.log.last_of(subject).await
+    }
+    async fn info(&self) -> Result<LogInfo, LogError> {
+        self.log.info().await
+    }
+    async fn put_object(&self, name: &str, bytes: Bytes) -> Result<(), LogError> {
+        self.log.put_object(name, bytes).await
+    }
+    async fn get_object(&self, name: &str) -> Result<Option<Bytes>, LogError> {
+        self.log.get_object(name).await
+    }
+    async fn list_objects(&self, prefix: &str) -> Result<Vec<String>, LogError> {
+        self.log.list_objects(prefix).await
+    }
+    async fn delete_object(&self, name: &str) -> Result<(), LogError> {
+        self.log.delete_object(name).await
+    }
+    async fn put_presence(&self, key: &str, value: Bytes) -> Result<(), LogError> {
+        self.log.put_presence(key, value).await
+    }
+    async fn remove_presence(&self, key: &str) -> Result<(), LogError> {
+        self.log.remove_presence(key).await
+    }
+    fn watch_presence(&self, prefix: &str) -> BoxStream<'static, PresenceNews> {
+        self.log.watch_presence(prefix)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_inputs_of_the_widest_reduce_are_read_in_parallel() {
+    let log = log();
+    let mut inputs_from = Vec::new();
+    for n in 0..DEPENDENCIES_MAX {
+        let result = Carried::Inline(Json::parse(&n.to_string()).expect("JSON"));
+        inputs_from.push((format!("in{n:04}"), completed(&log, result).await));
+    }
+    let slow = SlowLog {
+        log,
+        open: Arc::default(),
+        most: Arc::default(),
+    };
+    let start = tokio::time::Instant::now();
+    let decision = DistributorShell::new(slow.clone())
+        .hydrate(assignment(Hydrate {
+            payload_from: None,
+            inputs_from,
+        }))
+        .await
+        .expect("read");
+    let rounds = DEPENDENCIES_MAX.div_ceil(READS_AT_ONCE) as u32;
+    assert_eq!(slow.most.load(Relaxed), READS_AT_ONCE, "never more at once");
+    // One more: a later read may wait for the first of its round.
+    assert!(
+        start.elapsed() <= ROUND_TRIP * (rounds + 1),
+        "{:?}",
+        start.elapsed()
+    );
+    let Body::TaskAssigned(assigned) = decision.body else {
+        panic!("{:?}", decision.body);
+    };
+    let Some(Carried::Inline(inputs)) = assigned.inputs else {
+        panic!("not inline");
+    };
+    let inputs: std::collections::BTreeMap<String, usize> =
+        serde_json::from_str(inputs.as_str()).expect("an object");
+    assert_eq!(inputs.len(), DEPENDENCIES_MAX);
+    assert!(inputs.iter().all(|(name, n)| *name == format!("in{n:04}")));
+}
+
+#[tokio::test]
+async fn one_input_that_is_gone_ends_the_task() {
+    let log = log();
+    let here = completed(&log, Carried::Inline(Json::object())).await;
+    let mut inputs_from: Vec<_> = (0..100).map(|n| (n.to_string(), here)).collect();
+    inputs_from[50].1 = 9_999;
+    let decision = DistributorShell::new(log)
+        .hydrate(assignment(Hydrate {
+            payload_from: None,
+            inputs_from,
+        }))
+        .await
+        .expect("decided");
+    let Body::TaskFailed(failed) = decision.body else {
+        panic!("{:?}", decision.body);
+    };
+    assert!(failed.error.contains("sequence 9999"), "{}", failed.error);
 }

@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 use swarm_distributor_core::Distributor;
 use swarm_events::{
     Subject,
+    configuration::Algorithm,
     decider::Decider,
     subject::{CommandVerb, TaskVerb},
     task::DependencyType::{Completion, Data, Success},
@@ -13,22 +14,27 @@ use crate::scene::Scene;
 
 /// [`Decider::FORMAT`], and the SHA-256 of the scene's state in postcard.
 const GOLDEN: (u32, &str) = (
-    2,
-    "912bbf1102afe815d98732159a688e8da9cdeb3720fc6a6cb37e794729c821d6",
+    3,
+    "643a2c70174a3835e78c2d3989e10b8441f8bb8dbd7ccd4c8bf4ff81aa4edf4f",
 );
 
 /// A state with something in every field: each phase, edges of each kind, ends of each kind, open commands, refusals, sums.
 fn scene() -> Scene {
-    let mut s = Scene::new();
+    let mut s = Scene::with(|c| c.distribution_algorithm = Algorithm::Affinity);
     s.join_as("A", 2, 1, &["x", "y"]);
     s.join_as("B", 1, 0, &[]);
     s.submit_as("completed", |t| t.required_capabilities = vec!["x".into()]);
     s.submit("failed");
+    s.submit("put away");
     s.world.settle();
     s.start("completed");
     s.start("failed");
+    s.start("put away");
     s.complete("completed");
     s.fail_attempt("failed", false);
+    s.fail_attempt("put away", false);
+    s.world.settle();
+    s.command(CommandVerb::Discard, "put away");
     s.world.settle();
     s.submit("cancelled");
     s.command(CommandVerb::Cancel, "cancelled");
@@ -58,16 +64,27 @@ fn scene() -> Scene {
         s.submit_as(&format!("queued {n}"), |t| {
             t.priority = 9;
             t.affinity_key = Some("left".to_owned());
+            t.queue_timeout_ms = Some(60_000);
+            t.progress_timeout_ms = Some(5_000);
         });
+    }
+    for n in 0..2 {
+        s.part("off", n, 2, &format!("called off {n}"), &[]);
     }
     s.world.settle();
     s.world.later(1_000);
     s.world.settle();
+    s.progress("running");
+    s.command(CommandVerb::CancelGraph, "off");
+    s.world.decide(1);
+    s.world.deliver();
     // From here on nothing is answered.
     s.part("staged", 0, 2, "staged part", &[]);
     s.command(CommandVerb::Retry, "failed");
     s.command(CommandVerb::Cancel, "running");
     s.command(CommandVerb::Cancel, "nobody");
+    s.command(CommandVerb::CancelGraph, "no graph");
+    s.command(CommandVerb::Discard, "failed");
     s.submit_as("ending", |t| t.priority = 0);
     let subject = Subject::Task(s.place, TaskVerb::Submitted, None).to_string();
     s.world.store(&subject, br#"{"source": "broken"}"#.to_vec());
@@ -84,6 +101,8 @@ fn a_changed_layout_needs_a_higher_format() {
         ("running", "running"),
         ("pending", "pending"),
         ("queued 3", "queued"),
+        ("called off 0", "queued"),
+        ("put away", "failed"),
     ] {
         assert_eq!(scene().status(task), status, "{task}");
     }
