@@ -581,6 +581,7 @@ impl Checker {
         let open = self.open();
         self.notes.inside = true;
         self.all_called_off(last);
+        self.nothing_waits_too_long(last);
         if self.counts.accepted > 0 {
             self.notes.checked(Invariant::EveryTaskEnds);
         }

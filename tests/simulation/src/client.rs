@@ -43,7 +43,7 @@ pub fn settings(rng: &mut StdRng, of: u32) -> serde_json::Map<String, serde_json
     set(rng, "queue_limit", &numbers(&[15, 60, 60, 200]));
     set(rng, "shed_from_percent", &numbers(&[30, 70, 100]));
     set(rng, "queue_timeout_ms", &numbers(&[0, 0, 0, 800, 4_000]));
-    set(rng, "progress_timeout_ms", &numbers(&[0, 0, 500, 1_500]));
+    set(rng, "progress_timeout_ms", &numbers(&[0, 0, 0, 1_500]));
     set(rng, "priority_step_ms", &numbers(&[0, 20, 300, 30_000]));
     set(rng, "stealing", &[true.into(), true.into(), false.into()]);
     drawn
@@ -243,7 +243,7 @@ impl Client {
             max_attempts: rng.random_ratio(1, 3).then(|| rng.random_range(1..5)),
             timeout_ms: Some(5_000),
             queue_timeout_ms: rng.random_ratio(1, 12).then(|| rng.random_range(0..4_000)),
-            progress_timeout_ms: rng.random_ratio(1, 12).then(|| rng.random_range(0..2_000)),
+            progress_timeout_ms: rng.random_ratio(1, 20).then(|| rng.random_range(0..2_000)),
             parent_task_id: None,
             affinity_key: rng
                 .random_ratio(1, 3)
@@ -279,13 +279,13 @@ impl Client {
     }
 
     fn graph(&mut self, at: usize, clock: &Clock, rng: &mut StdRng) {
-        let of = if rng.random_ratio(1, 30) {
-            rng.random_range(20..60u32)
-        } else {
-            rng.random_range(1..8u32)
-        };
         // Some are one after the other, so that a failure has a long way.
-        let chain = rng.random_ratio(1, 6);
+        let chain = rng.random_ratio(1, 5);
+        let of = match rng.random_range(0..30) {
+            0 => rng.random_range(20..60u32),
+            _ if chain => rng.random_range(2..16u32),
+            _ => rng.random_range(1..8u32),
+        };
         let graph = GraphId(new_id(clock, rng));
         let ids: Vec<TaskId> = (0..of).map(|_| TaskId(new_id(clock, rng))).collect();
         // Some graphs are never whole, some have a cycle, some name what nobody knows.

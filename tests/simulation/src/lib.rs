@@ -8,6 +8,7 @@
 mod agent;
 mod client;
 mod clock;
+mod coverage;
 mod folds;
 mod group;
 mod hunt;

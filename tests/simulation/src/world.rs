@@ -8,11 +8,7 @@ use std::collections::BTreeMap;
 use futures::{FutureExt, StreamExt};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use swarm_audit::{Checker, Invariant, Violation};
-use swarm_events::{
-    Body, OrgId, Partition, Place, SwarmId,
-    configuration::Algorithm,
-    task::{AffinityOutcome, WithdrawReason},
-};
+use swarm_events::{Body, OrgId, Partition, Place, SwarmId};
 use swarm_log::{
     Log, PresenceNews,
     simulated::{FaultRates, Faults, SimulatedLog, SimulatedSettings},
@@ -23,9 +19,10 @@ use crate::{
     agent::ModelAgent,
     client::{CAPABILITIES, Client, settings},
     clock::Clock,
+    coverage::distributed,
     folds::{Folds, Sampling},
     group::{Coming, Group},
-    journal::{Journal, Met, SERVICES},
+    journal::{Journal, SERVICES},
     process::Around,
     projector::{Database, Projector},
     report::{Failure, Options, Report},
@@ -426,10 +423,8 @@ impl World {
         let counts = self.checker.counts();
         covered.insert("steals", counts.steals);
         covered.insert("steals that came too late", counts.steals_void);
-        for met in self.journal.all() {
-            for what in distributed(met) {
-                *covered.entry(what).or_default() += 1;
-            }
+        for what in self.journal.all().iter().flat_map(distributed) {
+            *covered.entry(what).or_default() += 1;
         }
         Report {
             seed: self.seed,
@@ -555,51 +550,6 @@ impl World {
         }
         self.database.judge(&self.journal, &self.partitions)
     }
-}
-
-/// What an event shows of the distribution of tasks.
-fn distributed(met: &Met) -> Vec<&'static str> {
-    let mut shown = Vec::new();
-    let Some(recorded) = met.recorded() else {
-        return shown;
-    };
-    match &recorded.event.body {
-        Body::SwarmUpdated(_) => shown.push("settings changed"),
-        Body::TaskAssigned(a) => {
-            shown.push(match a.algorithm {
-                Algorithm::LeastLoaded => "by least_loaded",
-                Algorithm::RoundRobin => "by round_robin",
-                Algorithm::CapabilityMatch => "by capability_match",
-                Algorithm::Affinity => "by affinity",
-                Algorithm::PriorityQueue => "by priority_queue",
-            });
-            shown.extend(a.stolen_from.map(|_| "stolen and assigned"));
-            shown.extend(a.affinity.map(|outcome| match outcome {
-                AffinityOutcome::Hit => "affinity hit",
-                AffinityOutcome::Miss => "affinity miss",
-                AffinityOutcome::New => "affinity new",
-            }));
-        }
-        Body::TaskWithdrawn(w) => match w.reason {
-            WithdrawReason::QueueTimeout => shown.push("waited too long at its agent"),
-            WithdrawReason::NoProgress => shown.push("no progress"),
-            _ => {}
-        },
-        Body::TaskFailed(f) => {
-            if f.error == "it waited longer than its queue_timeout_ms" {
-                shown.push("waited too long");
-            }
-            shown.extend((f.path.len() > 1).then_some("failures by a path of two or more"));
-            shown.extend((f.path.len() > 8).then_some("failures by a path of nine or more"));
-        }
-        Body::TaskRejected(r) if ["queue-full", "shed"].contains(&&*r.problem.code) => {
-            shown.push("not admitted");
-        }
-        Body::TaskGraphCancelled(_) => shown.push("graphs called off"),
-        Body::TaskDiscarded(_) => shown.push("dead letters put away"),
-        _ => {}
-    }
-    shown
 }
 
 /// Runs one seed.

@@ -239,6 +239,23 @@ impl Checker {
         self.found(recorded.sequence, vec![(Invariant::QueueLimitsKept, wrong)]);
     }
 
+    /// At rest nothing is left that has waited past its limit.
+    pub(super) fn nothing_waits_too_long(&mut self, last: u64) {
+        for (number, swarm) in self.swarms.iter().enumerate() {
+            let cause = &mut self.homes[swarm.home].cause;
+            cause.advance(last);
+            let overdue = cause
+                .swarm(number)
+                .filter(|_| !swarm.stopping)
+                .and_then(|view| view.overdue(cause.now));
+            if let Some((id, over)) = overdue {
+                self.notes.broken(Invariant::QueueLimitsKept, last, || {
+                    format!("{id} had waited too long at {over}, and has not ended")
+                });
+            }
+        }
+    }
+
     /// Judges why an assignment is taken away.
     pub(super) fn taken_away(
         &mut self,
@@ -253,7 +270,7 @@ impl Checker {
         let Some(view) = home.cause.swarm(number).filter(|_| home.judging) else {
             return;
         };
-        let Some(seen) = view.tasks.get(&id) else {
+        let Some(seen) = view.tasks.get(&id).filter(|seen| !seen.facts.vague) else {
             return;
         };
         let Standing::Held {
@@ -321,6 +338,9 @@ impl Checker {
         let Standing::Queued { waits_from, .. } = seen.standing else {
             return;
         };
+        if seen.facts.vague {
+            return;
+        }
         let over = queue_limit(&seen.facts, &view.rules).map(|ms| waits_from.plus_millis(ms));
         let wrong = not_due(over, home.cause.now)
             .map(|wrong| format!("{id} is said to have waited too long: {wrong}"));

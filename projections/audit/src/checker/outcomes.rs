@@ -117,6 +117,7 @@ impl Checker {
         discarded: &Discarded,
     ) -> Result<(), &'static str> {
         self.notes.checked(Invariant::DiscardedStays);
+        let cause = recorded.event.decided.map_or(0, |d| d.cause_sequence);
         let Some(task) = self.swarms[number].tasks.get_mut(&id) else {
             return Err("unknown-task");
         };
@@ -125,13 +126,17 @@ impl Checker {
             && task.generation == discarded.generation
         {
             task.dead_letter = false;
+            task.turned = recorded.sequence;
             task.state = State::Ended(End::Discarded);
             return Ok(());
         }
-        self.notes
-            .broken(Invariant::DiscardedStays, recorded.sequence, || {
-                format!("{id} is put away, and is no dead letter: {state:?}")
-            });
+        // Another command on it may have been answered meanwhile.
+        if cause >= task.turned {
+            self.notes
+                .broken(Invariant::DiscardedStays, recorded.sequence, || {
+                    format!("{id} is put away, and is no dead letter: {state:?}")
+                });
+        }
         Err("no-dead-letter")
     }
 }
@@ -163,13 +168,13 @@ fn misled(swarm: &Swarm, id: TaskId, failed: &Failed) -> Option<String> {
         {
             return Some(format!("{to} does not depend on the success of {from}"));
         }
-        if let Some(task) = swarm.tasks.get(from)
+        if let Some(task) = swarm.tasks.get(from).filter(|task| !task.loose)
             && !ended_badly(task)
         {
             return Some(format!("{from} has not failed"));
         }
     }
-    let first = swarm.tasks.get(first)?;
+    let first = swarm.tasks.get(first).filter(|task| !task.loose)?;
     (!(first.ended_by_itself || first.state == State::Ended(End::Rejected)))
         .then(|| "its first task failed because of another".to_owned())
 }

@@ -63,6 +63,7 @@ fn task(swarm: &mut Swarm, recorded: &Recorded, submitted: &Submitted, state: St
         ending: false,
         graph: None,
         called_off: (0, 0),
+        turned: 0,
         dead_letter: false,
         ended_badly: false,
         ended_by_itself: false,

@@ -121,6 +121,8 @@ pub(super) struct Task {
     pub(super) graph: Option<Uuid>,
     /// The generation in which its graph was called off, 0 if none, and where.
     pub(super) called_off: (u32, u64),
+    /// Where it ended, or came to life again, or was put away: the last of these.
+    pub(super) turned: u64,
     /// It has failed for good, and a person may look.
     pub(super) dead_letter: bool,
     /// It has ended without a result, in whatever generation: at all, and not because of another task.

@@ -167,7 +167,7 @@ impl Checker {
         if task.first_end == 0 {
             task.first_end = sequence;
         }
-        task.end = sequence;
+        (task.end, task.turned) = (sequence, sequence);
         if end == End::Completed {
             task.completed = sequence;
         } else {
@@ -486,10 +486,14 @@ impl Checker {
         // What a person retries is queued at once.
         let mut delay = 0;
         if state == State::Ended(End::Discarded) {
-            self.notes
-                .broken(Invariant::DiscardedStays, recorded.sequence, || {
-                    format!("{id} is retried after it was put away")
-                });
+            let cause = recorded.event.decided.map_or(0, |d| d.cause_sequence);
+            let put_away = self.swarms[number].tasks.get(&id).map(|task| task.turned);
+            if put_away.is_some_and(|at| at <= cause) {
+                self.notes
+                    .broken(Invariant::DiscardedStays, recorded.sequence, || {
+                        format!("{id} is retried after it was put away")
+                    });
+            }
             return Err("not-retryable");
         }
         match state {
@@ -502,6 +506,7 @@ impl Checker {
             {
                 if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
                     task.generation = retried.generation;
+                    task.turned = recorded.sequence;
                     (task.steals, task.stolen) = (0, false);
                     (task.ending, task.dead_letter) = (false, false);
                 }

@@ -1,0 +1,57 @@
+//! What a log shows of the distribution of tasks: a simulation that came by none of it would go on being green.
+
+use swarm_events::{
+    Body,
+    configuration::Algorithm,
+    task::{AffinityOutcome, WithdrawReason},
+};
+
+use crate::journal::Met;
+
+/// What a failed task says that waited too long.
+const WAITED_TOO_LONG: &str = "it waited longer than its queue_timeout_ms";
+
+/// What one message shows, by name.
+pub fn distributed(met: &Met) -> Vec<&'static str> {
+    let mut shown = Vec::new();
+    let Some(recorded) = met.recorded() else {
+        return shown;
+    };
+    match &recorded.event.body {
+        Body::SwarmUpdated(_) => shown.push("settings changed"),
+        Body::TaskAssigned(a) => {
+            shown.push(match a.algorithm {
+                Algorithm::LeastLoaded => "by least_loaded",
+                Algorithm::RoundRobin => "by round_robin",
+                Algorithm::CapabilityMatch => "by capability_match",
+                Algorithm::Affinity => "by affinity",
+                Algorithm::PriorityQueue => "by priority_queue",
+            });
+            shown.extend(a.stolen_from.map(|_| "stolen and assigned"));
+            shown.extend(a.affinity.map(|outcome| match outcome {
+                AffinityOutcome::Hit => "affinity hit",
+                AffinityOutcome::Miss => "affinity miss",
+                AffinityOutcome::New => "affinity new",
+            }));
+        }
+        Body::TaskWithdrawn(w) => match w.reason {
+            WithdrawReason::QueueTimeout => shown.push("waited too long at its agent"),
+            WithdrawReason::NoProgress => shown.push("no progress"),
+            _ => {}
+        },
+        Body::TaskFailed(f) => {
+            if f.error == WAITED_TOO_LONG {
+                shown.push("waited too long");
+            }
+            shown.extend((f.path.len() > 1).then_some("failures by a path of two or more"));
+            shown.extend((f.path.len() > 8).then_some("failures by a path of nine or more"));
+        }
+        Body::TaskRejected(r) if ["queue-full", "shed"].contains(&&*r.problem.code) => {
+            shown.push("not admitted");
+        }
+        Body::TaskGraphCancelled(_) => shown.push("graphs called off"),
+        Body::TaskDiscarded(_) => shown.push("dead letters put away"),
+        _ => {}
+    }
+    shown
+}
