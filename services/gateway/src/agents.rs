@@ -21,6 +21,16 @@ use crate::{
     swarms::{known, refusal, unexpected},
 };
 
+/// What an agent can be.
+const STATUSES: [&str; 6] = [
+    "pending",
+    "starting",
+    "idle",
+    "busy",
+    "unhealthy",
+    "stopped",
+];
+
 /// A page of agents.
 #[derive(Serialize, ToSchema)]
 pub struct AgentPage {
@@ -60,7 +70,8 @@ pub async fn list(
 ) -> Answer<Reply> {
     caller.may(Action::Read)?;
     let mut params = Params::of(&uri)?;
-    let (page, min_seq, status) = (params.page()?, params.min_seq()?, params.text("status"));
+    let (page, min_seq) = (params.page()?, params.min_seq()?);
+    let status = params.one_of("status", &STATUSES)?;
     params.done()?;
     let place = known(&app, &caller, &swarm)?;
     reading::until(&app, min_seq).await?;
@@ -120,8 +131,10 @@ pub async fn remove(
         about: agent.0,
         body: RemoveAgent { reason: None }.into(),
         keyed: false,
+        request: None,
+        also: None,
     };
-    let outcome = command::send(&app, sending, &[]).await?;
+    let outcome = command::send(&app, sending).await?;
     let Body::AgentRemoved(removed) = &outcome.event.body else {
         return Err(refusal(&outcome).unwrap_or_else(|| unexpected(&outcome)));
     };

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{fold::SharedFold, port::Port};
+use crate::{explain::followers::Followers, fold::SharedFold, port::Port};
 
 /// How long an outcome is awaited before the caller gets its id instead (504): a claim by a standby takes about 3 s, an
 /// election in a cluster of nats-server up to 9 s.
@@ -48,6 +48,8 @@ pub struct App {
     pub progress: Progress,
     /// Who writes what this gateway publishes.
     pub source: Source,
+    /// The partitions whose tasks are followed, to explain them.
+    pub explain: Followers,
     /// Room for live streams.
     pub live: Arc<Semaphore>,
     /// Cancelled when the process stops: ends live streams.
@@ -75,6 +77,7 @@ impl App {
             progress: Progress::follow(pool.clone(), stop.clone()),
             pool,
             source: Source::Client(format!("/swarm/gateway/{instance}")),
+            explain: Followers::default(),
             live: Arc::new(Semaphore::new(LIVE_STREAMS_MAX)),
             stop,
             tail: watch::Sender::new(TailState::default()),

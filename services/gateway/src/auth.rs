@@ -25,8 +25,12 @@ pub enum Action {
     Submit,
     /// Create and configure swarms.
     Configure,
-    /// Cancel and retry tasks, remove agents, terminate swarms.
+    /// Cancel, retry and discard tasks.
+    Direct,
+    /// Remove agents, terminate swarms.
     Operate,
+    /// Change the organization itself.
+    Administer,
 }
 impl Action {
     /// Whether `role` may. An analyst reads only; above a user each role may what the one below may, and more.
@@ -34,8 +38,9 @@ impl Action {
         match self {
             Self::Read => true,
             Self::Submit => role != Role::Analyst,
-            Self::Configure => role >= Role::Developer,
+            Self::Configure | Self::Direct => role >= Role::Developer,
             Self::Operate => role >= Role::Operator,
+            Self::Administer => role == Role::Admin,
         }
     }
     const fn in_words(self) -> (&'static str, &'static str) {
@@ -43,10 +48,9 @@ impl Action {
             Self::Read => ("read", "user"),
             Self::Submit => ("submit tasks", "user"),
             Self::Configure => ("create or configure swarms", "developer"),
-            Self::Operate => (
-                "cancel or retry tasks, remove agents or terminate swarms",
-                "operator",
-            ),
+            Self::Direct => ("cancel, retry or discard tasks", "developer"),
+            Self::Operate => ("remove agents or terminate swarms", "operator"),
+            Self::Administer => ("change the organization", "admin"),
         }
     }
 }
@@ -120,15 +124,19 @@ mod tests {
 
     #[test]
     fn roles_allow_what_they_say() {
-        use Action::{Configure, Operate, Read, Submit};
+        use Action::{Administer, Configure, Direct, Operate, Read, Submit};
+        let developer = [Read, Submit, Configure, Direct];
         for (role, allowed) in [
             (Role::User, vec![Read, Submit]),
             (Role::Analyst, vec![Read]),
-            (Role::Developer, vec![Read, Submit, Configure]),
-            (Role::Operator, vec![Read, Submit, Configure, Operate]),
-            (Role::Admin, vec![Read, Submit, Configure, Operate]),
+            (Role::Developer, developer.to_vec()),
+            (Role::Operator, [&developer[..], &[Operate]].concat()),
+            (
+                Role::Admin,
+                [&developer[..], &[Operate, Administer]].concat(),
+            ),
         ] {
-            for action in [Read, Submit, Configure, Operate] {
+            for action in [Read, Submit, Configure, Direct, Operate, Administer] {
                 assert_eq!(
                     action.allowed_to(role),
                     allowed.contains(&action),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use bytes::Bytes;
-use futures::future::select_all;
+use futures::future::{join_all, select_all};
 use swarm_events::{Body, Event, EventId, Input, Problem, Subject, read::Recorded};
 use swarm_log::{AppendError, Appended, LogError, Message};
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +21,11 @@ use crate::{
 /// Pause before a message without acknowledgement is sent again.
 const RESEND_PAUSE: Duration = Duration::from_millis(50);
 
+/// Code of a refusal: stored, and not answered in time.
+const NO_ANSWER_YET: &str = "no-answer-yet";
+/// Code of a refusal: the log does not say whether it is stored.
+const LOG_SILENT: &str = "log-silent";
+
 /// What a client sends.
 pub struct Sending {
     /// Where it goes.
@@ -33,6 +38,10 @@ pub struct Sending {
     pub body: Body,
     /// Whether the id derives from an idempotency key: then a repeat is answered as the first time.
     pub keyed: bool,
+    /// The request that it is a part of, if there are others: of a repeat under a key it must be the same, too.
+    pub request: Option<Uuid>,
+    /// Another id under which it may be answered.
+    pub also: Option<Uuid>,
 }
 
 /// `event` as a message with its id for retries.
@@ -69,7 +78,7 @@ pub fn refused(error: &AppendError) -> ApiProblem {
         ),
         AppendError::Unknown { .. } => ApiProblem::new(
             StatusCode::GATEWAY_TIMEOUT,
-            Problem::new("log-silent", error.to_string())
+            Problem::new(LOG_SILENT, error.to_string())
                 .cure("it may be stored all the same: look it up by its id, or send it again with the same Idempotency-Key"),
         ),
         other => ApiProblem::unavailable("log-refused", other.to_string(), "see the logs of nats-server and the gateway"),
@@ -143,58 +152,166 @@ pub async fn event_at(app: &App, sequence: u64) -> Answer<Option<Recorded>> {
     }))
 }
 
-/// Sends a command and waits for the first valid event that names it. `also` are other ids under which it may be answered.
+/// A command under way.
+struct Order {
+    sending: Sending,
+    waiting: Vec<Waiting>,
+    /// What answers it.
+    heard: Option<Outcome>,
+    /// Why it will never be answered.
+    refused: Option<ApiProblem>,
+    /// Sequence at which it is stored.
+    stored: Option<u64>,
+    /// What the log said, if that was nothing.
+    silence: Option<ApiProblem>,
+}
+
+impl Order {
+    /// Waits before anything is published, so that no answer is missed.
+    fn new(app: &App, sending: Sending) -> Self {
+        let ids = std::iter::once(sending.id).chain(sending.also);
+        Self {
+            waiting: ids.map(|id| app.fold.wait(id)).collect(),
+            sending,
+            heard: None,
+            refused: None,
+            stored: None,
+            silence: None,
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.heard.is_none() && self.refused.is_none()
+    }
+
+    /// Looks whether a command under the same key was met before, and how it was answered.
+    async fn look(&mut self, app: &App) {
+        let known = app.fold.read().keyed(self.sending.id);
+        let Some(first) = known.command else { return };
+        self.stored = Some(first);
+        self.repeats(app, first, known.outcome).await;
+    }
+
+    /// What is stored at `first` must be the same command; `outcome` is where its answer is, if it is known.
+    async fn repeats(&mut self, app: &App, first: u64, outcome: Option<u64>) {
+        if let Err(problem) = check_same(app, first, &self.sending).await {
+            // What was heard answers the other one.
+            self.heard = None;
+            self.refused = Some(problem);
+        } else if let Some(outcome) = outcome {
+            match answered(app, outcome).await {
+                Ok(outcome) => self.heard = Some(outcome),
+                Err(problem) => self.refused = Some(problem),
+            }
+        }
+    }
+
+    fn message(&self, app: &App) -> Answer<Message> {
+        let Sending { subject, id, .. } = &self.sending;
+        let mut event = Event::new(
+            EventId(*id),
+            app.source.clone(),
+            App::now(),
+            subject,
+            self.sending.about,
+            self.sending.body.clone(),
+        );
+        event.correlation = self.sending.request;
+        message(subject, &event)
+    }
+
+    /// What became of storing it.
+    async fn acknowledged(&mut self, app: &App, outcome: Result<Appended, AppendError>) {
+        match outcome {
+            Ok(stored) => {
+                self.stored = Some(stored.sequence);
+                if stored.duplicate {
+                    // What it was answered may have been met before this wait began.
+                    let known = app.fold.read().keyed(self.sending.id);
+                    self.repeats(app, stored.sequence, known.outcome).await;
+                }
+            }
+            Err(error) => {
+                let problem = refused(&error).with("id", self.sending.id.to_string());
+                match error {
+                    // It may be stored all the same, and answered.
+                    AppendError::Unknown { .. } => self.silence = Some(problem),
+                    _ => self.refused = Some(problem),
+                }
+            }
+        }
+    }
+
+    /// Waits for what answers it. May be dropped and called again.
+    async fn hear(&mut self) {
+        if self.is_open() {
+            self.heard = Some(any(&mut self.waiting).await);
+        }
+    }
+
+    fn answer(self) -> Answer<Outcome> {
+        if let Some(outcome) = self.heard {
+            return Ok(outcome);
+        }
+        let silent = || unanswered(self.sending.id, self.stored);
+        Err(self.refused.or(self.silence).unwrap_or_else(silent))
+    }
+}
+
+/// Whether a refusal says that the outcome is not known (yet).
+pub fn is_unknown(problem: &ApiProblem) -> bool {
+    matches!(problem.problem.code.as_str(), NO_ANSWER_YET | LOG_SILENT)
+}
+
+/// Sends a command and waits for the first valid event that answers it.
 ///
 /// # Errors
 /// What the log says; 422 for a key that was used with another body; 504 with the command's id when no answer comes.
-pub async fn send(app: &App, sending: Sending, also: &[Uuid]) -> Answer<Outcome> {
+pub async fn send(app: &App, sending: Sending) -> Answer<Outcome> {
+    let mut answers = send_all(app, vec![sending]).await?;
+    answers
+        .pop()
+        .unwrap_or_else(|| Err(unanswered(Uuid::nil(), None)))
+}
+
+/// Sends commands together, and waits for the first valid event that answers each, for all of them together no longer than
+/// for one. One answer for each, as for [`send`].
+///
+/// # Errors
+/// 422, and nothing is sent, if one of them repeats a key that is known to have come with another body.
+pub async fn send_all(app: &App, sendings: Vec<Sending>) -> Answer<Vec<Answer<Outcome>>> {
     let deadline = Instant::now() + OUTCOME_TIMEOUT;
-    let Sending {
-        subject,
-        id,
-        about,
-        body,
-        keyed,
-    } = sending;
-    // Before anything is published, so that no answer is missed.
-    let mut waiting: Vec<Waiting> = std::iter::once(&id)
-        .chain(also)
-        .map(|id| app.fold.wait(*id))
+    let mut orders: Vec<Order> = sendings
+        .into_iter()
+        .map(|sending| Order::new(app, sending))
         .collect();
-    if keyed {
-        let known = app.fold.read().keyed(id);
-        if let Some(first) = known.command {
-            check_same(app, first, id, &body).await?;
-            return match known.outcome {
-                Some(outcome) => answered(app, outcome).await,
-                None => first_of(&mut waiting, deadline, id, first).await,
-            };
+    let keyed = orders.iter_mut().filter(|order| order.sending.keyed);
+    join_all(keyed.map(|order| order.look(app))).await;
+    if let Some(problem) = orders.iter().find_map(|order| order.refused.clone()) {
+        return Err(problem);
+    }
+    let fresh: Vec<usize> = (0..orders.len())
+        .filter(|at| orders[*at].stored.is_none())
+        .collect();
+    let mut messages = Vec::with_capacity(fresh.len());
+    for at in &fresh {
+        messages.push(orders[*at].message(app)?);
+    }
+    if !messages.is_empty() {
+        let all_heard = join_all(orders.iter_mut().map(Order::hear));
+        let stored = tokio::select! {
+            biased;
+            stored = store(app, messages) => stored,
+            // Acknowledgements can be lost; the log's own word is better.
+            _ = all_heard => Vec::new(),
+        };
+        for (at, outcome) in fresh.into_iter().zip(stored) {
+            orders[at].acknowledged(app, outcome).await;
         }
     }
-    let event = Event::new(
-        EventId(id),
-        app.source.clone(),
-        App::now(),
-        &subject,
-        about,
-        body.clone(),
-    );
-    let message = message(&subject, &event)?;
-    let stored = tokio::select! {
-        biased;
-        stored = store_one(app, message) => stored?,
-        // Acknowledgements can be lost; the log's own word is better.
-        outcome = any(&mut waiting) => return Ok(outcome),
-    };
-    if stored.duplicate {
-        check_same(app, stored.sequence, id, &body).await?;
-        // What it was answered may have been met before this wait began.
-        let known = app.fold.read().keyed(id);
-        if let Some(outcome) = known.outcome {
-            return answered(app, outcome).await;
-        }
-    }
-    first_of(&mut waiting, deadline, id, stored.sequence).await
+    // What is not heard by then has no answer.
+    let _ = timeout_at(deadline, join_all(orders.iter_mut().map(Order::hear))).await;
+    Ok(orders.into_iter().map(Order::answer).collect())
 }
 
 async fn answered(app: &App, sequence: u64) -> Answer<Outcome> {
@@ -234,23 +351,30 @@ pub async fn first_of(
     id: Uuid,
     stored: u64,
 ) -> Answer<Outcome> {
-    timeout_at(deadline, any(waiting)).await.map_err(|_| {
-        ApiProblem::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            Problem::new("no-answer-yet", format!("it is stored, and no service has answered it within {OUTCOME_TIMEOUT:?}"))
-                .cure("it will be answered once the service runs again: read the object later, and see GET /readyz"),
-        )
-        .with("id", id.to_string())
-        .with("seq", stored)
-    })
+    let outcome = timeout_at(deadline, any(waiting)).await;
+    outcome.map_err(|_| unanswered(id, Some(stored)))
 }
 
-/// What is stored under the id of a keyed command must be the same command.
-async fn check_same(app: &App, sequence: u64, id: Uuid, body: &Body) -> Answer<()> {
+/// 504: no service has answered in time.
+fn unanswered(id: Uuid, stored: Option<u64>) -> ApiProblem {
+    let detail = format!("it is stored, and no service has answered it within {OUTCOME_TIMEOUT:?}");
+    let problem = Problem::new(NO_ANSWER_YET, detail).cure(
+        "it will be answered once the service runs again: read the object later, and see GET /readyz",
+    );
+    let problem = ApiProblem::new(StatusCode::GATEWAY_TIMEOUT, problem).with("id", id.to_string());
+    match stored {
+        Some(sequence) => problem.with("seq", sequence),
+        None => problem,
+    }
+}
+
+/// What is stored under the id of a keyed command must be the same command, of the same request.
+async fn check_same(app: &App, sequence: u64, sending: &Sending) -> Answer<()> {
     let stored = event_at(app, sequence).await?;
     let same = stored.is_some_and(|stored| {
-        stored.event.id.0 == id
-            && match (&stored.event.body, body) {
+        stored.event.id.0 == sending.id
+            && stored.event.correlation == sending.request
+            && match (&stored.event.body, &sending.body) {
                 // Whoever of the organization repeats it, it is the same request.
                 (Body::Create(stored), Body::Create(body)) => {
                     stored.body_sha256 == body.body_sha256

@@ -34,7 +34,8 @@ pub struct MetricsAnswer {
     /// Window of the rates in milliseconds; null while there is only one measurement.
     pub window_ms: Option<u64>,
     /// By name: `queue_depth` (tasks waiting), `throughput` (completed a second), `error_rate` (0 to 1),
-    /// `agent_utilization` (0 to 1). A figure that no measurement tells is absent.
+    /// `agent_utilization` (0 to 1), `affinity_hit_rate` (0 to 1, over the swarm's life; absent while none was met or
+    /// missed), `steals` and `retries` (how many, over the swarm's life). A figure that no measurement tells is absent.
     pub metrics: BTreeMap<&'static str, f64>,
     /// Counts of tasks as measured; `completed`, `failed` and `cancelled` over the swarm's life.
     pub tasks: BTreeMap<&'static str, u64>,
@@ -87,7 +88,16 @@ fn figures(swarm: &Swarm, measure: Option<&Measure>) -> MetricsAnswer {
         ("unmet", last.unmet),
         ("oldest_wait_ms", last.oldest_wait_ms),
     ]);
-    answer.metrics.insert("queue_depth", last.queued as f64);
+    answer.metrics.extend([
+        ("queue_depth", last.queued as f64),
+        ("steals", last.steals as f64),
+        ("retries", last.retries as f64),
+    ]);
+    let liked = last.affinity_hits + last.affinity_misses;
+    if liked > 0 {
+        let rate = last.affinity_hits as f64 / liked as f64;
+        answer.metrics.insert("affinity_hit_rate", rate);
+    }
     let live = || swarm.agents.iter().filter(|(_, agent)| agent.is_live());
     let slots: u64 = live()
         .map(|(_, agent)| u64::from(agent.profile.slots))

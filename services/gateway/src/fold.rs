@@ -6,6 +6,7 @@ pub mod keys;
 pub mod measures;
 pub mod outcomes;
 pub mod samples;
+mod unmeasured;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use swarm_coordinator_core::{Coordinator, Organizations, Swarm};
+use swarm_coordinator_core::{Coordinator, Organization, Organizations, Swarm};
 use swarm_events::{
     Body, Input, OrgId, Partition, Place, Service, Subject, SwarmId, TaskId, Timestamp,
     decider::{Admission, Decider, Head, Verdict},
@@ -27,16 +28,24 @@ use keys::Caller;
 use measures::Measure;
 use outcomes::Outcomes;
 use samples::Samples;
+use unmeasured::Unmeasured;
+
+use crate::admission::{self, Full, Limits, Waiting as InQueue};
 
 /// Task events that answer commands and graphs. The gateway does not read tasks otherwise: only distributor and projector
 /// do.
-const TASK_VERBS: [TaskVerb; 5] = [
+const TASK_VERBS: [TaskVerb; 7] = [
     TaskVerb::GraphAccepted,
     TaskVerb::GraphRejected,
+    TaskVerb::GraphCancelled,
+    TaskVerb::Discarded,
     TaskVerb::Refused,
     TaskVerb::Cancelled,
     TaskVerb::Retried,
 ];
+
+/// Code under which a graph is rejected that was called off before all of its parts were there.
+pub const CANCELLED_GRAPH: &str = "cancelled";
 
 /// What the gateway tails. None of them overlap.
 pub fn filters() -> Vec<String> {
@@ -67,7 +76,7 @@ fn is_coordinators(subject: &Subject) -> bool {
 /// Layout of this fold in snapshots, that of the coordinator's state included: it is raised with that one.
 pub const FORMAT: u32 = (LAYOUT << 16) | Coordinator::FORMAT;
 /// Raised when anything else of [`Fold`] changes its layout; a golden test demands it.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// The state: a function of the log alone, so that a snapshot and the tail behind it are worth a cold fold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +86,8 @@ pub struct Fold {
     /// By partition: the claims met, which tell valid decisions of every service from void ones.
     heads: Vec<Head>,
     measures: BTreeMap<Place, Measure>,
+    /// By organization: tasks that wait in its swarms that are not deleted, as last measured.
+    waiting: BTreeMap<OrgId, u64>,
     samples: BTreeMap<Place, Samples>,
     keyed: KeyedOutcomes,
     sequence: u64,
@@ -90,6 +101,7 @@ impl Default for Fold {
             coordinators: Partition::all().map(Coordinator::new).collect(),
             heads: Partition::all().map(Head::new).collect(),
             measures: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             samples: BTreeMap::new(),
             keyed: KeyedOutcomes::default(),
             sequence: 0,
@@ -163,8 +175,24 @@ impl Fold {
         };
         match &recorded.event.body {
             Body::SwarmMeasured(measured) => {
+                let counts = self
+                    .swarm(place.org, place.swarm)
+                    .is_some_and(|swarm| swarm.deleted_at.is_none());
                 let measure = self.measures.entry(place).or_default();
-                measure.apply(recorded.sequence, recorded.time, measured);
+                let before = measure.waiting();
+                let decided = recorded.event.decided;
+                let counted = decided.map_or(0, |decided| decided.cause_sequence);
+                measure.apply(recorded.sequence, counted, recorded.time, measured);
+                if counts {
+                    let waiting = self.waiting.entry(place.org).or_default();
+                    *waiting = (*waiting + measure.waiting()).saturating_sub(before);
+                }
+            }
+            // What it left behind waits no more, whatever was measured last.
+            Body::SwarmDeleted(_) => {
+                let left = self.measures.get(&place).map_or(0, Measure::waiting);
+                let waiting = self.waiting.entry(place.org).or_default();
+                *waiting = waiting.saturating_sub(left);
             }
             body => {
                 if let Some(agent) = recorded.subject.agent() {
@@ -192,13 +220,22 @@ impl Fold {
             (Body::TaskRefused(refused), _) => refused.command_id.map(|command| command.0),
             (Body::TaskGraphAccepted(_) | Body::TaskGraphRejected(_), _) => Some(about),
             (Body::TaskCancelled(_), Some(place)) => Some(cancellation_of(place, TaskId(about))),
+            // Only commands lead to these.
+            (Body::TaskGraphCancelled(_) | Body::TaskDiscarded(_), _) => causation,
             // After a failed attempt there is at least one attempt; a person's retry begins anew.
             (Body::TaskRetried(retried), _) if retried.attempts == 0 => causation,
             _ if writer == Writer::Service(Service::Coordinator) => causation,
             _ => None,
         };
         if let Some(id) = answered {
-            let closed = self.keyed.outcome(id, recorded.sequence, self.now);
+            let mut closed = self.keyed.outcome(id, recorded.sequence, self.now);
+            // A graph that was still gathered is called off by its rejection: that answers both.
+            if let Body::TaskGraphRejected(rejected) = &recorded.event.body
+                && rejected.problem.code == CANCELLED_GRAPH
+                && let Some(command) = causation
+            {
+                closed.extend(self.keyed.outcome(command, recorded.sequence, self.now));
+            }
             let outcome = Arc::new(recorded);
             for id in closed {
                 outcomes.answer(id, &outcome);
@@ -235,6 +272,14 @@ impl Fold {
     pub fn measure(&self, place: Place) -> Option<&Measure> {
         self.measures.get(&place)
     }
+    /// Tasks that wait in all swarms of an organization, as last measured.
+    pub fn waiting_of(&self, org: OrgId) -> u64 {
+        self.waiting.get(&org).copied().unwrap_or(0)
+    }
+    /// An organization.
+    pub fn organization(&self, org: OrgId) -> Option<&Organization> {
+        self.organizations().get(org)
+    }
     /// What is known of a command or graph whose id derives from an idempotency key.
     pub fn keyed(&self, id: Uuid) -> Keyed {
         self.keyed.get(id)
@@ -264,15 +309,7 @@ impl Fold {
 pub struct SharedFold {
     fold: RwLock<Fold>,
     outcomes: Mutex<Outcomes>,
-    stored: Mutex<BTreeMap<Place, Stored>>,
-}
-
-/// Tasks that this gateway has stored since a measurement: they are in no figure yet.
-#[derive(Clone, Copy, Debug, Default)]
-struct Stored {
-    /// Sequence of that measurement, 0 for none.
-    measured: u64,
-    tasks: u64,
+    unmeasured: Mutex<Unmeasured>,
 }
 
 impl SharedFold {
@@ -292,30 +329,40 @@ impl SharedFold {
     pub fn replace(&self, fold: Fold) {
         *self.write() = fold;
     }
-    /// Notes that `tasks` tasks of a swarm were stored, until its next measurement counts them.
-    pub fn stored(&self, place: Place, tasks: u64) {
-        let measured = self.measured(place).0;
-        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = stored.entry(place).or_default();
-        if since.measured != measured {
-            *since = Stored { measured, tasks: 0 };
-        }
-        since.tasks += tasks;
+    fn unmeasured(&self) -> MutexGuard<'_, Unmeasured> {
+        self.unmeasured
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
-    /// Tasks of a swarm that wait as last measured, with those that this gateway has stored since.
-    pub fn waiting(&self, place: Place) -> u64 {
-        let (measured, waiting) = self.measured(place);
-        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = stored
-            .get(&place)
-            .filter(|since| since.measured == measured);
-        waiting + since.map_or(0, |since| since.tasks)
-    }
-    /// Sequence of a swarm's last measurement, and how many tasks waited then.
-    fn measured(&self, place: Place) -> (u64, u64) {
+    /// Tasks that wait: as last measured, with those that this gateway has let in since.
+    pub fn waiting(&self, place: Place) -> InQueue {
         let fold = self.read();
-        let measure = fold.measure(place);
-        measure.map_or((0, 0), |measure| (measure.sequence, measure.waiting()))
+        in_queue(&fold, &mut self.unmeasured(), place, true)
+    }
+    /// Lets tasks of these priorities in, if they fit; from then on they count. Of requests at the same time each finds what
+    /// the others have taken.
+    ///
+    /// # Errors
+    /// What is full, and what waits there.
+    pub fn admit(
+        self: &Arc<Self>,
+        place: Place,
+        limits: Limits,
+        priorities: &[u8],
+    ) -> Result<LetIn, (Full, InQueue)> {
+        let fold = self.read();
+        let mut unmeasured = self.unmeasured();
+        // Nobody adds up what is not limited.
+        let limited = limits.organization.is_some();
+        let waiting = in_queue(&fold, &mut unmeasured, place, limited);
+        admission::judge(waiting, limits, priorities).map_err(|full| (full, waiting))?;
+        let tasks = priorities.len() as u64;
+        unmeasured.let_in(place, tasks);
+        Ok(LetIn {
+            fold: self.clone(),
+            place,
+            tasks,
+        })
     }
     /// Applies what the tail brought.
     pub fn apply(&self, inputs: impl IntoIterator<Item = Input>) {
@@ -331,6 +378,46 @@ impl SharedFold {
         Waiting {
             fold: self.clone(),
             wait,
+        }
+    }
+}
+
+fn in_queue(fold: &Fold, unmeasured: &mut Unmeasured, place: Place, organization: bool) -> InQueue {
+    let measure = |swarm| fold.measure(Place::new(place.org, swarm));
+    let counted = |swarm| measure(swarm).map_or(0, |measure| measure.counted);
+    let waiting = measure(place.swarm).map_or(0, Measure::waiting);
+    let mut in_all = || fold.waiting_of(place.org) + unmeasured.of_organization(place.org, counted);
+    let organization = if organization { in_all() } else { 0 };
+    InQueue {
+        swarm: waiting + unmeasured.of_swarm(place, counted(place.swarm)),
+        organization,
+    }
+}
+
+/// Tasks that were let in. Dropped, they are given up: they were not stored, as far as this gateway knows.
+pub struct LetIn {
+    fold: Arc<SharedFold>,
+    place: Place,
+    tasks: u64,
+}
+impl LetIn {
+    /// They are stored, and exist from `sequence` on: they count until a measurement has met it.
+    pub fn stored(mut self, sequence: u64) {
+        let tasks = std::mem::take(&mut self.tasks);
+        let mut unmeasured = self.fold.unmeasured();
+        unmeasured.stored(self.place, tasks, sequence);
+    }
+    /// They are stored one by one, the last of them at `sequence`.
+    pub fn stored_one_by_one(mut self, sequence: u64) {
+        let tasks = std::mem::take(&mut self.tasks);
+        let mut unmeasured = self.fold.unmeasured();
+        unmeasured.stored_one_by_one(self.place, tasks, sequence);
+    }
+}
+impl Drop for LetIn {
+    fn drop(&mut self) {
+        if self.tasks > 0 {
+            self.fold.unmeasured().given_up(self.place, self.tasks);
         }
     }
 }

@@ -57,6 +57,11 @@ impl Key {
     pub fn own_id(&self) -> Uuid {
         id_of_key(self.org, &self.route, &self.key, OWN)
     }
+    /// Id of the request itself, its body included: what a request of several commands marks each of them with.
+    pub fn request_id(&self) -> Uuid {
+        let key = format!("{}\n{}", self.key, self.body_sha256);
+        id_of_key(self.org, &self.route, &key, OWN)
+    }
     /// Id of the object number `index` that the request creates.
     pub fn id(&self, index: u64) -> Uuid {
         id_of_key(self.org, &self.route, &self.key, index)
@@ -94,7 +99,14 @@ mod tests {
             route: "POST /v1/swarms/x/tasks".to_owned(),
             ..key.clone()
         };
+        let other_body = Key {
+            body_sha256: "other".to_owned(),
+            ..key.clone()
+        };
+        assert_eq!(other_body.own_id(), key.own_id());
         let ids = [
+            key.request_id(),
+            other_body.request_id(),
             key.own_id(),
             key.id(0),
             key.id(1),

@@ -7,9 +7,9 @@ use swarm_events::Problem;
 
 use crate::problem::{Answer, ApiProblem};
 
-/// Largest body of a submission, in bytes: 1,000 tasks with payloads of 8 KB each, and what one process can hold for each
-/// of many clients at once.
-pub const SUBMISSION_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest body of a submission, in bytes: the most tasks that it may have (10,000, of a graph or in bulk) at 3 KiB each, and
+/// a dozen of the largest payloads. While it is handled a process holds a small multiple of it.
+pub const SUBMISSION_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Largest body of anything else, in bytes: a configuration with its description is far smaller.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 

@@ -6,12 +6,15 @@
 //! - [`run`] serves until it is told to stop; [`serve`] does the same on a listener that the caller made.
 //! - [`bootstrap`] makes the first organization and its admin key.
 
+pub mod admission;
 pub mod agents;
 pub mod answer;
 pub mod app;
 pub mod auth;
 mod bootstrap;
+pub mod bulk;
 pub mod command;
+pub mod explain;
 pub mod figures;
 pub mod fold;
 pub mod health;
@@ -19,6 +22,8 @@ pub mod idempotency;
 pub mod json;
 pub mod live;
 pub mod openapi;
+pub mod orders;
+pub mod organization;
 pub mod params;
 pub mod port;
 pub mod probes;

@@ -10,7 +10,10 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use crate::{agents, figures, health, live, probes, problem, submission, submit, swarms, tasks};
+use crate::{
+    agents, bulk, explain, figures, health, live, orders, organization, probes, problem,
+    submission, submit, swarms, tasks,
+};
 
 /// Stands for the schemas of the events crate, which are generated from the types that the log stores.
 macro_rules! stands_for {
@@ -30,7 +33,9 @@ stands_for! {
     /// What a verdict on an agent's life rests on.
     Evidence,
     /// An edge of a graph.
-    Dependency
+    Dependency,
+    /// Why a task is where it is.
+    TaskExplanation
 }
 
 /// What `POST …/tasks` takes.
@@ -79,12 +84,17 @@ impl Modify for BearerKey {
     paths(
         swarms::create, swarms::list, swarms::show, swarms::update, swarms::delete,
         agents::list, agents::show, agents::remove,
-        submit::submit, tasks::list, tasks::show, tasks::show_anywhere, tasks::cancel, tasks::delete, tasks::retry,
+        organization::show, organization::update,
+        submit::submit, bulk::submit, tasks::list, tasks::show, tasks::show_anywhere,
+        explain::show, explain::show_anywhere,
+        orders::cancel, orders::delete, orders::retry, orders::discard,
+        orders::cancel_many, orders::retry_many, orders::discard_many,
         health::show, figures::show, live::follow, probes::live, probes::ready, probes::metrics,
     ),
     components(schemas(
         problem::ProblemDocument, submission::TaskInput, submission::GraphInput, submit::TaskAccepted,
-        submit::GraphAccepted, Configuration, TopologyKind, DependencyType, Evidence, Dependency,
+        submit::GraphAccepted, orders::OrdersAnswer, orders::CancelledGraph, Configuration, TopologyKind, DependencyType, Evidence, Dependency,
+        TaskExplanation,
     )),
     security(("key" = [])),
     modifiers(&BearerKey),
@@ -101,6 +111,7 @@ pub fn document() -> Value {
     generator.subschema_for::<swarm_events::configuration::TopologyKind>();
     generator.subschema_for::<swarm_events::agent::Evidence>();
     generator.subschema_for::<swarm_events::task::Dependency>();
+    generator.subschema_for::<explain::answer::TaskExplanation>();
     if let Some(schemas) = document
         .pointer_mut("/components/schemas")
         .and_then(Value::as_object_mut)

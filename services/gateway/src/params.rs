@@ -56,6 +56,20 @@ impl Params {
             })
             .transpose()
     }
+    /// The parameter `name` as one of these words.
+    ///
+    /// # Errors
+    /// 400 naming them.
+    pub fn one_of(&mut self, name: &str, words: &[&str]) -> Answer<Option<String>> {
+        let Some(text) = self.0.remove(name) else {
+            return Ok(None);
+        };
+        if words.contains(&text.as_str()) {
+            return Ok(Some(text));
+        }
+        let cure = format!("give one of {}", words.join(", "));
+        Err(wrong(name, format!("there is no {name} {text:?}"), &cure))
+    }
     /// `?min_seq=`: the read must reflect the log up to there.
     ///
     /// # Errors
@@ -154,6 +168,22 @@ mod tests {
                 problem.problem.cure.as_deref(),
                 Some("give a number from 1 to 1000")
             );
+        }
+    }
+
+    #[test]
+    fn a_word_is_one_of_those_that_there_are() {
+        let words = ["idle", "busy"];
+        let one_of = |query| params(query).one_of("status", &words);
+        assert_eq!(one_of("").expect("none"), None);
+        assert_eq!(
+            one_of("status=busy").expect("known").as_deref(),
+            Some("busy")
+        );
+        for query in ["status=", "status=Busy", "status=gone"] {
+            let problem = one_of(query).expect_err(query).problem.clone();
+            assert_eq!(problem.field.as_deref(), Some("?status"));
+            assert_eq!(problem.cure.as_deref(), Some("give one of idle, busy"));
         }
     }
 

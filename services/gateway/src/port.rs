@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
+use swarm_events::Partition;
 use swarm_log::{AppendError, Appended, Log, LogError, LogInfo, Message, StoredMessage, Tailed};
 use swarm_runtime::snapshots::{Meta, SnapshotError};
 
-use crate::snapshot::{self, Start};
+use crate::{
+    explain::followers::{Begun, begin},
+    snapshot::{self, Start},
+};
 
 trait Erased: Send + Sync {
     fn append(
@@ -20,6 +24,7 @@ trait Erased: Send + Sync {
     fn start(&self) -> BoxFuture<'static, Result<Start, SnapshotError>>;
     fn newest_snapshot(&self) -> BoxFuture<'static, Result<Option<u64>, LogError>>;
     fn put_snapshot(&self, meta: Meta, bytes: Vec<u8>) -> BoxFuture<'static, Result<(), LogError>>;
+    fn tasks(&self, partition: Partition) -> BoxFuture<'static, Result<Begun, SnapshotError>>;
 }
 
 impl<L: Log> Erased for L {
@@ -53,6 +58,9 @@ impl<L: Log> Erased for L {
     }
     fn put_snapshot(&self, meta: Meta, bytes: Vec<u8>) -> BoxFuture<'static, Result<(), LogError>> {
         snapshot::put(self.clone(), meta, bytes).boxed()
+    }
+    fn tasks(&self, partition: Partition) -> BoxFuture<'static, Result<Begun, SnapshotError>> {
+        begin(self.clone(), partition).boxed()
     }
 }
 
@@ -114,5 +122,12 @@ impl Port {
     /// It could not be stored.
     pub async fn put_snapshot(&self, meta: Meta, bytes: Vec<u8>) -> Result<(), LogError> {
         self.0.put_snapshot(meta, bytes).await
+    }
+    /// Where the fold of a partition's tasks begins.
+    ///
+    /// # Errors
+    /// As [`begin`].
+    pub async fn tasks(&self, partition: Partition) -> Result<Begun, SnapshotError> {
+        self.0.tasks(partition).await
     }
 }

@@ -140,11 +140,14 @@ fn status_of(code: &str) -> StatusCode {
         "unknown-swarm"
         | "unknown-agent"
         | "unknown-task"
+        | "unknown-graph"
         | "unknown-organization"
         | "unknown-key" => StatusCode::NOT_FOUND,
-        "queue-full" | "queue-limit" => StatusCode::TOO_MANY_REQUESTS,
+        "queue-full" | "queue-limit" | "shed" => StatusCode::TOO_MANY_REQUESTS,
         "name-taken"
         | "agent-limit"
+        | "cancelled"
+        | "no-dead-letter"
         | "duplicate-swarm"
         | "duplicate-organization"
         | "repeated-command" => StatusCode::CONFLICT,

@@ -14,8 +14,8 @@ use swarm_events::Problem;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    agents, app::Shared, figures, health, live, openapi, probes, problem::ApiProblem, submit,
-    swarms, tasks,
+    agents, app::Shared, bulk, explain, figures, health, live, openapi, orders, organization,
+    probes, problem::ApiProblem, submit, swarms, tasks,
 };
 
 /// Every route.
@@ -31,19 +31,30 @@ pub fn router(app: Shared) -> Router {
             "/swarms/{id}/agents/{agent}",
             get(agents::show).delete(agents::remove),
         )
+        .route(
+            "/organization",
+            get(organization::show).put(organization::update),
+        )
         .route("/swarms/{id}/tasks", post(submit::submit).get(tasks::list))
+        .route("/swarms/{id}/tasks/bulk", post(bulk::submit))
+        .route("/swarms/{id}/tasks/cancel", post(orders::cancel_many))
+        .route("/swarms/{id}/tasks/retry", post(orders::retry_many))
+        .route("/swarms/{id}/tasks/discard", post(orders::discard_many))
         .route(
             "/swarms/{id}/tasks/{task}",
-            get(tasks::show).delete(tasks::delete),
+            get(tasks::show).delete(orders::delete),
         )
-        .route("/swarms/{id}/tasks/{task}/cancel", post(tasks::cancel))
-        .route("/swarms/{id}/tasks/{task}/retry", post(tasks::retry))
+        .route("/swarms/{id}/tasks/{task}/cancel", post(orders::cancel))
+        .route("/swarms/{id}/tasks/{task}/retry", post(orders::retry))
+        .route("/swarms/{id}/tasks/{task}/discard", post(orders::discard))
+        .route("/swarms/{id}/tasks/{task}/explain", get(explain::show))
         .route("/swarms/{id}/health", get(health::show))
         .route("/swarms/{id}/metrics", get(figures::show))
         .route("/swarms/{id}/events", get(live::follow))
         .route_layer(middleware::from_fn_with_state(app.clone(), when_caught_up));
     let versioned = Router::new()
         .route("/tasks/{task}", get(tasks::show_anywhere))
+        .route("/tasks/{task}/explain", get(explain::show_anywhere))
         .route_layer(middleware::from_fn_with_state(app.clone(), when_caught_up))
         .merge(api.clone());
     Router::new()

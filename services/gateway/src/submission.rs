@@ -45,6 +45,11 @@ pub struct TaskInput {
     pub max_attempts: Option<i64>,
     /// Run limit of an attempt in milliseconds; the swarm's setting if absent.
     pub timeout_ms: Option<i64>,
+    /// How long it may wait from when it is queued to its start, in milliseconds; the swarm's setting if absent, 0: for
+    /// ever.
+    pub queue_timeout_ms: Option<i64>,
+    /// How long an attempt may go without progress, in milliseconds; the swarm's setting if absent, 0: up to its run limit.
+    pub progress_timeout_ms: Option<i64>,
     /// The task that this one is a part of.
     pub parent_task_id: Option<Uuid>,
     /// Tasks with the same key like the same agent.
@@ -72,9 +77,23 @@ pub struct DependencyInput {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GraphInput {
-    /// 1 to 1,000 tasks.
+    /// 1 to 10,000 tasks.
     pub tasks: Vec<TaskInput>,
 }
+
+/// Independent tasks, stored together.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"tasks": [
+    {"task_type": "resize", "payload": {"image": 1}},
+    {"task_type": "resize", "payload": {"image": 2}, "priority": 8, "queue_timeout_ms": 60_000}]}))]
+pub struct BulkInput {
+    /// 1 to 10,000 tasks, none of which names another.
+    pub tasks: Vec<TaskInput>,
+}
+
+/// Most tasks of one bulk submission: as many as a graph may have, so that both need as much memory here.
+pub const BULK_TASKS_MAX: u32 = GRAPH_TASKS_MAX;
 
 /// What came.
 #[derive(Debug)]
@@ -129,25 +148,9 @@ pub fn plan(
         Submission::One(input) => (vec![*input], false),
         Submission::Many(inputs) => (inputs, true),
     };
-    let of = u32::try_from(inputs.len())
-        .ok()
-        .filter(|of| (1..=GRAPH_TASKS_MAX).contains(of))
-        .ok_or_else(|| {
-            wrong(
-                "graph-size",
-                "tasks",
-                format!("{} tasks", inputs.len()),
-                &format!("send 1 to {GRAPH_TASKS_MAX} tasks"),
-            )
-        })?;
+    let of = size(inputs.len(), "graph-size", GRAPH_TASKS_MAX)?;
     let prefixes: Vec<String> = (0..inputs.len())
-        .map(|at| {
-            if many {
-                format!("tasks[{at}].")
-            } else {
-                String::new()
-            }
-        })
+        .map(|at| if many { prefix(at) } else { String::new() })
         .collect();
     let ids: Vec<TaskId> = (0..u64::from(of)).map(|at| TaskId(id_of(at))).collect();
     let keys = keys(&inputs, &prefixes)?;
@@ -169,6 +172,65 @@ pub fn plan(
         tasks.push((ids[at], task));
     }
     Ok(Plan { graph, tasks, many })
+}
+
+/// Checks independent tasks and gives ids to them, as [`plan`] does.
+///
+/// # Errors
+/// As [`plan`]; 422 also for a task that names another one.
+pub fn plan_bulk(
+    input: BulkInput,
+    id_of: impl Fn(u64) -> Uuid,
+    body_sha256: Option<&str>,
+) -> Answer<Vec<(TaskId, Submitted)>> {
+    let of = size(input.tasks.len(), "bulk-size", BULK_TASKS_MAX)?;
+    let keys = BTreeMap::new();
+    let mut tasks = Vec::with_capacity(input.tasks.len());
+    for (at, input) in (0..u64::from(of)).zip(input.tasks) {
+        let prefix = prefix(usize::try_from(at).unwrap_or(usize::MAX));
+        let names_others = [
+            ("parent_task_id", input.parent_task_id.is_some()),
+            (
+                "depends_on",
+                input.depends_on.as_ref().is_some_and(|on| !on.is_empty()),
+            ),
+        ];
+        if let Some((name, _)) = names_others.iter().find(|(_, names)| *names) {
+            return Err(wrong(
+                "names-others",
+                format!("{prefix}{name}"),
+                "tasks of a bulk submission stand alone",
+                "submit them as a graph: POST …/tasks with the same body",
+            ));
+        }
+        if let Some(key) = &input.key {
+            text(format!("{prefix}key"), key)?;
+        }
+        let id = TaskId(id_of(at));
+        let checked = Checked {
+            prefix: &prefix,
+            keys: &keys,
+            ids: &[id],
+            at: 0,
+        };
+        tasks.push((id, checked.task(input, None, body_sha256)?));
+    }
+    Ok(tasks)
+}
+
+/// The number of tasks, 1 to `max`.
+fn size(count: usize, code: &str, max: u32) -> Answer<u32> {
+    let within = u32::try_from(count)
+        .ok()
+        .filter(|of| (1..=max).contains(of));
+    within.ok_or_else(|| {
+        let cure = format!("send 1 to {max} tasks");
+        wrong(code, "tasks", format!("{count} tasks"), &cure)
+    })
+}
+
+fn prefix(at: usize) -> String {
+    format!("tasks[{at}].")
 }
 
 fn wrong(
@@ -278,6 +340,12 @@ impl Checked<'_> {
         let timeout = input
             .timeout_ms
             .map(|n| within(self.field("timeout_ms"), n, 1, TIMEOUT_MS_MAX));
+        let from_zero = |name: &str, value: Option<i64>| {
+            let within = value.map(|n| within(self.field(name), n, 0, TIMEOUT_MS_MAX));
+            within.transpose()
+        };
+        let queue_timeout_ms = from_zero("queue_timeout_ms", input.queue_timeout_ms)?;
+        let progress_timeout_ms = from_zero("progress_timeout_ms", input.progress_timeout_ms)?;
         if let Some(key) = &input.affinity_key {
             text(self.field("affinity_key"), key)?;
         }
@@ -291,8 +359,8 @@ impl Checked<'_> {
             required_capabilities,
             max_attempts: attempts.transpose()?.and_then(|n| u32::try_from(n).ok()),
             timeout_ms: timeout.transpose()?,
-            queue_timeout_ms: None,
-            progress_timeout_ms: None,
+            queue_timeout_ms,
+            progress_timeout_ms,
             parent_task_id: input.parent_task_id.map(TaskId),
             affinity_key: input.affinity_key,
             depends_on: self.dependencies(input.depends_on.unwrap_or_default())?,

@@ -5,9 +5,10 @@ use axum::{
     extract::{Path, State},
     http::{HeaderMap, StatusCode},
 };
+use bytes::Bytes;
 use serde::Serialize;
 use swarm_events::{
-    Body, Event, EventId, GraphId, Place, Problem, Subject, TaskId,
+    Body, Event, EventId, GraphId, Place, Subject, TaskId,
     configuration::Configuration,
     subject::TaskVerb,
     task::{Dependency, Submitted},
@@ -19,6 +20,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
+    admission::{self, RETRY_AFTER_SECONDS},
     answer::Reply,
     app::{App, OUTCOME_TIMEOUT, Shared},
     auth::{Action, Caller, May},
@@ -32,10 +34,11 @@ use crate::{
     swarms::{open, unexpected},
 };
 
-/// Parts of a graph that are handed to the log at a time: a few of its batches, so that other writers get their turn.
-const PARTS_AT_A_TIME: usize = 250;
-/// When to try again after a full queue, in seconds: the queue is measured once a second.
-const QUEUE_RETRY_SECONDS: u64 = 1;
+/// Tasks of one request that are handed to the log at a time: a few of its batches, so that other writers get their turn.
+pub(crate) const PARTS_AT_A_TIME: usize = 250;
+/// Bodies from this size on are read and checked beside the threads that serve: the largest ones take some hundred
+/// milliseconds, and this one takes about as long as handing it over and back.
+const ASIDE_FROM_BYTES: usize = 64 * 1024;
 
 /// A task that was taken.
 #[derive(Serialize, ToSchema)]
@@ -66,6 +69,10 @@ pub struct TaskAccepted {
     pub max_attempts: u32,
     /// Run limit of an attempt in milliseconds.
     pub timeout_ms: u64,
+    /// How long it may wait from when it is queued to its start, in milliseconds; 0: for ever.
+    pub queue_timeout_ms: u64,
+    /// How long an attempt may go without progress, in milliseconds; 0: up to its run limit.
+    pub progress_timeout_ms: u64,
     /// Tasks with the same key like the same agent.
     pub affinity_key: Option<String>,
     /// What must come first.
@@ -106,21 +113,20 @@ pub async fn submit(
     // Before megabytes are read for a swarm that takes none.
     let (place, configuration) = open(&app, &caller, &swarm)?;
     let bytes = json::whole(body, json::SUBMISSION_BYTES_MAX).await?;
-    let submission = Submission::read(&bytes)?;
-    let key = Key::of(
-        &headers,
-        caller.org,
-        &format!("POST /v1/swarms/{}/tasks", place.swarm),
-        &bytes,
-    )?;
-    let graph = GraphId(key.as_ref().map_or_else(Uuid::now_v7, Key::own_id));
-    let id_of = |at: u64| key.as_ref().map_or_else(Uuid::now_v7, |key| key.id(at));
-    let plan = submission::plan(
-        submission,
-        id_of,
-        graph,
-        key.as_ref().map(|key| key.body_sha256.as_str()),
-    )?;
+    let route = format!("POST /v1/swarms/{}/tasks", place.swarm);
+    let planning = {
+        let (headers, org) = (headers, caller.org);
+        move |bytes: &[u8]| {
+            let submission = Submission::read(bytes)?;
+            let key = Key::of(&headers, org, &route, bytes)?;
+            let graph = GraphId(key.as_ref().map_or_else(Uuid::now_v7, Key::own_id));
+            let id_of = |at: u64| key.as_ref().map_or_else(Uuid::now_v7, |key| key.id(at));
+            let body_sha256 = key.as_ref().map(|key| key.body_sha256.as_str());
+            let plan = submission::plan(submission, id_of, graph, body_sha256)?;
+            Ok((plan, key))
+        }
+    };
+    let (plan, key) = aside(bytes, planning).await?;
     let sequence = match &key {
         // A repeat is answered as the first time, whatever has become of the queue since.
         Some(key) => match earlier(&app, place, key, &plan).await? {
@@ -132,6 +138,28 @@ pub async fn submit(
     Ok(reply(place, &configuration, plan, sequence).keyed(key.is_some()))
 }
 
+/// Reads and checks a body, a large one on a thread of its own.
+pub(crate) async fn aside<T: Send + 'static>(
+    bytes: Bytes,
+    work: impl FnOnce(&[u8]) -> Answer<T> + Send + 'static,
+) -> Answer<T> {
+    if bytes.len() < ASIDE_FROM_BYTES {
+        return work(&bytes);
+    }
+    match tokio::task::spawn_blocking(move || work(&bytes)).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The process stops.
+            Err(_) => Err(ApiProblem::unavailable(
+                "stopping",
+                "the gateway stops",
+                "ask another gateway, or this one when it is back",
+            )),
+        },
+    }
+}
+
 /// Admission, then storing.
 async fn take(
     app: &App,
@@ -140,33 +168,17 @@ async fn take(
     plan: &Plan,
     key: Option<&Key>,
 ) -> Answer<u64> {
-    let count = u64::try_from(plan.tasks.len()).unwrap_or(u64::MAX);
-    admit(app, place, configuration.queue_limit, count)?;
+    let priorities = plan.tasks.iter().map(|(_, task)| task.priority);
+    let let_in = admission::admit(app, place, configuration, priorities)?;
     let sequence = match plan.graph {
         None => one(app, place, plan, key).await?,
         Some(graph) => all(app, place, plan, graph, key).await?,
     };
-    app.fold.stored(place, count);
+    let_in.stored(sequence);
     Ok(sequence)
 }
 
-/// Refuses what would not fit into the queue, as it was last measured.
-fn admit(app: &App, place: Place, limit: u64, more: u64) -> Answer<()> {
-    let waiting = app.fold.waiting(place);
-    if waiting.saturating_add(more) <= limit {
-        return Ok(());
-    }
-    let detail =
-        format!("{waiting} tasks wait already, and {more} more would pass the limit of {limit}");
-    let problem = Problem::new("queue-full", detail)
-        .field("configuration.queue_limit")
-        .cure("submit again later, add agents, or raise queue_limit");
-    Err(ApiProblem::new(StatusCode::TOO_MANY_REQUESTS, problem)
-        .retry_after(QUEUE_RETRY_SECONDS)
-        .with("waiting", waiting))
-}
-
-fn part(
+pub(crate) fn part(
     app: &App,
     place: Place,
     id: TaskId,
@@ -204,34 +216,30 @@ async fn all(
     graph: GraphId,
     key: Option<&Key>,
 ) -> Answer<u64> {
-    let deadline = Instant::now() + OUTCOME_TIMEOUT;
     let mut waiting = [app.fold.wait(graph.0)];
-    let mut parts = Vec::with_capacity(plan.tasks.len());
-    for (id, task) in &plan.tasks {
-        parts.push(part(app, place, *id, task, Some(graph))?);
-    }
-    let mut parts = parts.into_iter();
     let mut last = 0;
+    let mut rest = plan.tasks.as_slice();
     if key.is_some()
-        && let Some(first) = parts.next()
+        && let Some(((id, task), others)) = rest.split_first()
     {
         // Alone, so that nothing else of a body under a used key is stored.
-        let stored = store_one(app, first).await?;
+        let stored = store_one(app, part(app, place, *id, task, Some(graph))?).await?;
         if stored.duplicate {
             check_same(app, stored.sequence, key).await?;
         }
-        last = stored.sequence;
+        (last, rest) = (stored.sequence, others);
     }
-    loop {
-        let chunk: Vec<Message> = parts.by_ref().take(PARTS_AT_A_TIME).collect();
-        if chunk.is_empty() {
-            break;
-        }
-        for outcome in store(app, chunk).await {
+    for chunk in rest.chunks(PARTS_AT_A_TIME) {
+        let parts = chunk
+            .iter()
+            .map(|(id, task)| part(app, place, *id, task, Some(graph)));
+        for outcome in store(app, parts.collect::<Answer<_>>()?).await {
             let stored = outcome.map_err(|error| refused(&error).with("id", graph.to_string()))?;
             last = last.max(stored.sequence);
         }
     }
+    // Nobody can decide on it before its last part is stored.
+    let deadline = Instant::now() + OUTCOME_TIMEOUT;
     let known = app.fold.read().keyed(graph.0).outcome;
     let outcome = match known {
         Some(sequence) => outcome_at(app, sequence).await?,
@@ -264,7 +272,7 @@ fn accepted(outcome: &Outcome, place: Place, plan: &Plan) -> Answer<u64> {
             problem.field = field_in(plan.many, at, problem.field);
             let mut refused = ApiProblem::decided(problem).with("seq", outcome.sequence);
             match refused.status {
-                StatusCode::TOO_MANY_REQUESTS => refused = refused.retry_after(QUEUE_RETRY_SECONDS),
+                StatusCode::TOO_MANY_REQUESTS => refused = refused.retry_after(RETRY_AFTER_SECONDS),
                 // It is about the content that came, not about the address.
                 StatusCode::NOT_FOUND => refused.status = StatusCode::UNPROCESSABLE_ENTITY,
                 _ => {}
@@ -317,7 +325,7 @@ async fn earlier(app: &App, place: Place, key: &Key, plan: &Plan) -> Answer<Opti
 }
 
 /// What is stored under the id of this submission's first task must be the same submission.
-async fn check_same(app: &App, sequence: u64, key: Option<&Key>) -> Answer<()> {
+pub(crate) async fn check_same(app: &App, sequence: u64, key: Option<&Key>) -> Answer<()> {
     // Without a key the id is random: only an own resend can be its duplicate.
     let Some(key) = key else { return Ok(()) };
     let stored = event_at(app, sequence).await?;
@@ -381,6 +389,12 @@ fn taken(
         attempt_count: 0,
         max_attempts: task.max_attempts.unwrap_or(configuration.max_attempts),
         timeout_ms: task.timeout_ms.unwrap_or(configuration.task_timeout_ms),
+        queue_timeout_ms: task
+            .queue_timeout_ms
+            .unwrap_or(configuration.queue_timeout_ms),
+        progress_timeout_ms: task
+            .progress_timeout_ms
+            .unwrap_or(configuration.progress_timeout_ms),
         affinity_key: task.affinity_key,
         depends_on: task.depends_on,
     }

@@ -23,6 +23,7 @@ use check::{check_configuration, check_description, check_free, check_name, read
 use view::View;
 
 pub use check::SwarmPatch;
+pub(crate) use check::present;
 
 use crate::{
     answer::Reply,
@@ -172,7 +173,7 @@ pub async fn create(
         body_sha256: key.as_ref().map(|key| key.body_sha256.clone()),
     };
     let sending = sending(place, CommandVerb::Create, order.into(), key.as_ref());
-    let outcome = command::send(&app, sending, &[]).await?;
+    let outcome = command::send(&app, sending).await?;
     let view = View::created(&outcome)
         .ok_or_else(|| refusal(&outcome).unwrap_or_else(|| unexpected(&outcome)))?;
     let answer = view.answer(outcome.sequence)?;
@@ -190,6 +191,8 @@ fn sending(place: Place, verb: CommandVerb, body: Body, key: Option<&Key>) -> Se
         about: place.swarm.0,
         body,
         keyed: key.is_some(),
+        request: None,
+        also: None,
     }
 }
 
@@ -205,7 +208,10 @@ pub async fn list(State(app): State<Shared>, caller: Caller, uri: Uri) -> Answer
     let mut params = Params::of(&uri)?;
     let (page, min_seq) = (params.page()?, params.min_seq()?);
     let filter = SwarmFilter {
-        status: params.text("status"),
+        status: params.one_of(
+            "status",
+            &["inactive", "starting", "active", "degraded", "stopping"],
+        )?,
         name: params.text("name"),
         deleted: params
             .value("deleted", "give true or false")?
@@ -264,12 +270,8 @@ pub async fn update(
     if let Some(name) = name {
         check_free(&app, place, &name)?;
     }
-    let outcome = command::send(
-        &app,
-        sending(place, CommandVerb::Update, Update { patch }.into(), None),
-        &[],
-    )
-    .await?;
+    let update = sending(place, CommandVerb::Update, Update { patch }.into(), None);
+    let outcome = command::send(&app, update).await?;
     if !matches!(outcome.event.body, Body::SwarmUpdated(_)) {
         return Err(refusal(&outcome).unwrap_or_else(|| unexpected(&outcome)));
     }
@@ -297,12 +299,8 @@ pub async fn delete(
 ) -> Answer<Reply> {
     caller.may(Action::Operate)?;
     let (place, _) = open(&app, &caller, &swarm)?;
-    let outcome = command::send(
-        &app,
-        sending(place, CommandVerb::Delete, Delete {}.into(), None),
-        &[],
-    )
-    .await?;
+    let delete = sending(place, CommandVerb::Delete, Delete {}.into(), None);
+    let outcome = command::send(&app, delete).await?;
     if !matches!(outcome.event.body, Body::SwarmStopping(_)) {
         return Err(refusal(&outcome).unwrap_or_else(|| unexpected(&outcome)));
     }

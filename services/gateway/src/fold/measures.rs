@@ -18,15 +18,84 @@ struct Point {
     failed: u64,
 }
 
+/// A swarm's figures. A type of its own: an event leaves out what is zero, which a snapshot's encoding cannot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Waiting for others.
+    pub pending: u64,
+    /// Waiting for an agent.
+    pub queued: u64,
+    /// Given to an agent and not started.
+    pub assigned: u64,
+    /// Running.
+    pub running: u64,
+    /// Completed so far.
+    pub completed: u64,
+    /// Failed so far.
+    pub failed: u64,
+    /// Cancelled so far.
+    pub cancelled: u64,
+    /// Age of the oldest queued one in milliseconds.
+    pub oldest_wait_ms: u64,
+    /// Queued, and no live agent has the capabilities.
+    pub unmet: u64,
+    /// Assignments so far to the agent that their affinity likes.
+    pub affinity_hits: u64,
+    /// Assignments so far that could not go there.
+    pub affinity_misses: u64,
+    /// Tasks so far that an idle agent took over from a busy one.
+    pub steals: u64,
+    /// Attempts so far after the first of a task.
+    pub retries: u64,
+}
+
+impl From<&Measured> for Figures {
+    fn from(measured: &Measured) -> Self {
+        let Measured {
+            pending,
+            queued,
+            assigned,
+            running,
+            completed,
+            failed,
+            cancelled,
+            oldest_wait_ms,
+            unmet,
+            affinity_hits,
+            affinity_misses,
+            steals,
+            retries,
+            agents: _,
+        } = *measured;
+        Self {
+            pending,
+            queued,
+            assigned,
+            running,
+            completed,
+            failed,
+            cancelled,
+            oldest_wait_ms,
+            unmet,
+            affinity_hits,
+            affinity_misses,
+            steals,
+            retries,
+        }
+    }
+}
+
 /// What was measured of a swarm.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measure {
     /// Stream sequence of the last one.
     pub sequence: u64,
+    /// Sequence up to which it counts: what its service had met when it measured.
+    pub counted: u64,
     /// Its time.
     pub time: Timestamp,
     /// The figures of the swarm.
-    pub last: Measured,
+    pub last: Figures,
     /// Each agent's load, as last told.
     pub agents: BTreeMap<AgentId, AgentLoad>,
     /// Points of the last [`WINDOW_MS`], and the one before.
@@ -46,15 +115,13 @@ pub struct Rates {
 
 impl Measure {
     /// Takes a measurement over.
-    pub fn apply(&mut self, sequence: u64, time: Timestamp, measured: &Measured) {
+    pub fn apply(&mut self, sequence: u64, counted: u64, time: Timestamp, measured: &Measured) {
         self.sequence = sequence;
+        self.counted = counted;
         self.time = self.time.max(time);
         self.agents
             .extend(measured.agents.iter().map(|(agent, load)| (*agent, *load)));
-        self.last = Measured {
-            agents: BTreeMap::new(),
-            ..measured.clone()
-        };
+        self.last = Figures::from(measured);
         let point = Point {
             time: self.time,
             completed: measured.completed,
@@ -113,9 +180,9 @@ mod tests {
     fn rates_come_from_two_measurements_and_from_nothing_else() {
         let mut measure = Measure::default();
         assert_eq!(measure.rates(), None);
-        measure.apply(5, at(10), &measured(100, 0));
+        measure.apply(5, 4, at(10), &measured(100, 0));
         assert_eq!(measure.rates(), None);
-        measure.apply(9, at(12), &measured(130, 10));
+        measure.apply(9, 8, at(12), &measured(130, 10));
         let rates = measure.rates().expect("two points");
         assert_eq!(
             (rates.window_ms, rates.throughput, rates.error_rate),
@@ -127,7 +194,7 @@ mod tests {
     fn what_is_older_than_the_window_counts_no_more() {
         let mut measure = Measure::default();
         for second in [0, 1, 30, 70, 100] {
-            measure.apply(second, at(second), &measured(second * 10, 0));
+            measure.apply(second, second, at(second), &measured(second * 10, 0));
         }
         // The window reaches back to 40 s; the last point at or before it is the one at 30 s.
         assert_eq!(measure.rates().expect("points").window_ms, 70_000);

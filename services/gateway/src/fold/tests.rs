@@ -4,21 +4,24 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 use swarm_events::{
-    AgentId, CommandId, Event, EventId, InstanceId, Json, KeyId, Problem, UserId,
+    AgentId, CommandId, Event, EventId, GraphId, InstanceId, Json, KeyId, Problem, UserId,
     agent::{Evidence, Joined, LivenessRule, Profile, Suspected},
-    command::{Cancel, Create, CreateOrg},
+    command::{Cancel, CancelGraph, Create, CreateOrg, Discard},
+    configuration::Configuration,
     control::Claimed,
     envelope::{Decided, Source},
-    subject::{AgentVerb, CommandVerb, ControlVerb, SwarmVerb},
+    subject::{AgentVerb, CommandVerb, ControlVerb, OrgVerb, SwarmVerb},
     swarm::{AgentLoad, AgentSample, Measured, Sampled},
 };
 
 use super::*;
 
+mod queues;
+
 /// [`FORMAT`] without the coordinator's part, and the SHA-256 of the fold below in postcard.
 const GOLDEN: (u32, &str) = (
-    1,
-    "4ae28c5b7d0886346e389335e82d6f5d43a771d303734104c30c3552cb0451fe",
+    2,
+    "066d968cb2ac330e7d56fdce1c345fcc20bdcaf5c813a4cf44ed6c4b577bcd32",
 );
 
 fn place() -> Place {
@@ -113,6 +116,22 @@ fn story() -> Story {
             key_sha256: keys::hash("key"),
         },
     );
+    story.claim(Service::Coordinator, home);
+    let created = swarm_events::org::Created {
+        name: "first".to_owned(),
+    };
+    let updated = swarm_events::org::Updated {
+        name: "renamed".to_owned(),
+        queue_limit: Some(10),
+    };
+    let of_org = |verb| Subject::Org(home, place.org, verb);
+    for (verb, body) in [
+        (OrgVerb::Created, Body::from(created)),
+        (OrgVerb::Updated, Body::from(updated)),
+    ] {
+        let cause = Uuid::from_u128(90);
+        story.decide(Service::Coordinator, cause, of_org(verb), place.org.0, body);
+    }
     for service in [Service::Coordinator, Service::Distributor, Service::Health] {
         story.claim(service, place.partition);
     }
@@ -133,7 +152,11 @@ fn story() -> Story {
         name: "s".to_owned(),
         description: None,
         topology: Default::default(),
-        configuration: Default::default(),
+        // Of no default that may change.
+        configuration: Configuration {
+            agent_waiting: 0,
+            ..Configuration::default()
+        },
         partition: place.partition.number(),
         created_by: None,
     };
@@ -253,6 +276,12 @@ fn a_changed_layout_needs_a_higher_format() {
     assert_eq!(fold.voids(), 0);
     assert_eq!(fold.sequence(), sequence);
     assert!(fold.measure(place()).expect("measured").rates().is_some());
+    let organization = fold.organization(place().org).expect("there");
+    assert_eq!(
+        (organization.name.as_str(), organization.queue_limit),
+        ("renamed", Some(10))
+    );
+    assert_eq!(fold.waiting_of(place().org), 3);
     let outcomes: BTreeSet<_> = (1..=3)
         .map(|n| fold.keyed(keyed_id(n)).outcome.is_some())
         .collect();
@@ -277,36 +306,56 @@ fn another_layout_of_the_coordinator_is_another_format() {
 }
 
 #[test]
-fn stored_tasks_count_until_they_are_measured() {
-    let shared = SharedFold::default();
-    shared.stored(place(), 4);
-    assert_eq!(shared.waiting(place()), 4);
-    let Story {
-        fold,
-        epochs,
-        sequence,
-        outcomes,
-    } = story();
-    shared.replace(fold);
-    assert_eq!(shared.waiting(place()), 3, "the measurement counts them");
-    shared.stored(place(), 2);
-    shared.stored(place(), 2);
-    assert_eq!(shared.waiting(place()), 7);
-    let mut story = Story {
-        fold: shared.read().clone(),
-        outcomes,
-        sequence,
-        epochs,
+fn orders_about_graphs_and_dead_letters_are_answered_by_their_own_events() {
+    let mut story = story();
+    let place = place();
+    let graph = GraphId(Uuid::from_u128(40));
+    let task = TaskId(Uuid::from_u128(41));
+    let of_task = |verb| Subject::Task(place, verb, None);
+    let mut heard = Vec::new();
+    for n in [30, 31] {
+        let cancel = CancelGraph {
+            graph_id: graph,
+            reason: None,
+        };
+        let subject = Subject::Command(place, CommandVerb::CancelGraph);
+        heard.push((n, story.outcomes.wait(keyed_id(n))));
+        story.client(keyed_id(n), subject, graph.0, cancel);
+    }
+    let discard = Discard { task_id: task };
+    let subject = Subject::Command(place, CommandVerb::Discard);
+    heard.push((32, story.outcomes.wait(keyed_id(32))));
+    story.client(keyed_id(32), subject, task.0, discard);
+    let mut of_graph = story.outcomes.wait(graph.0);
+
+    let service = Service::Distributor;
+    let cancelled = swarm_events::task::GraphCancelled {
+        reason: "no more".to_owned(),
+        tasks: 3,
     };
-    let subject = Subject::Swarm(place(), SwarmVerb::Measured);
-    let about = place().swarm.0;
-    story.decide(
-        Service::Distributor,
-        Uuid::nil(),
-        subject,
-        about,
-        Measured::default(),
+    let subject = of_task(TaskVerb::GraphCancelled);
+    story.decide(service, keyed_id(30), subject, graph.0, cancelled);
+    assert!(
+        of_graph.outcome.try_recv().is_err(),
+        "it says nothing of the acceptance"
     );
-    shared.replace(story.fold);
-    assert_eq!(shared.waiting(place()), 0);
+    // Called off before all of its parts were there: who submits it and who cancels it hear of it alike.
+    let rejected = swarm_events::task::GraphRejected {
+        problem: Problem::new(CANCELLED_GRAPH, "called off"),
+        task_id: None,
+    };
+    let subject = of_task(TaskVerb::GraphRejected);
+    story.decide(service, keyed_id(31), subject, graph.0, rejected);
+    of_graph.outcome.try_recv().expect("rejected");
+    let discarded = swarm_events::task::Discarded { generation: 1 };
+    let subject = of_task(TaskVerb::Discarded);
+    story.decide(service, keyed_id(32), subject, task.0, discarded);
+    for (n, mut wait) in heard {
+        let outcome = wait.outcome.try_recv().expect("answered");
+        assert_eq!(
+            story.fold.keyed(keyed_id(n)).outcome,
+            Some(outcome.sequence),
+            "{n}"
+        );
+    }
 }

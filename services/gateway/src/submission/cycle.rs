@@ -43,7 +43,7 @@ pub(super) fn refuse(inputs: &[TaskInput], keys: &BTreeMap<String, usize>) -> An
     Ok(())
 }
 
-/// Walks in depth with a stack of its own (a chain of 1,000 tasks must not need 1,000 frames). Answers with the tasks of a
+/// Walks in depth with a stack of its own (a chain of 10,000 tasks must not need 10,000 frames). Answers with the tasks of a
 /// cycle and the number of the dependency that closes it. An edge from a task to itself is told elsewhere, better.
 fn walk(
     start: usize,

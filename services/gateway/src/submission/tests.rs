@@ -117,6 +117,27 @@ fn everything_at_its_limit_is_taken_and_refused_beyond() {
             422,
         ),
         ("timeout_ms", json!(1), json!(-1), 422),
+        ("timeout_ms", json!(1), json!(0), 422),
+        (
+            "queue_timeout_ms",
+            json!(TIMEOUT_MS_MAX),
+            json!(TIMEOUT_MS_MAX + 1),
+            422,
+        ),
+        ("queue_timeout_ms", json!(0), json!(-1), 422),
+        (
+            "progress_timeout_ms",
+            json!(TIMEOUT_MS_MAX),
+            json!(TIMEOUT_MS_MAX + 1),
+            422,
+        ),
+        ("progress_timeout_ms", json!(0), json!(-1), 422),
+        (
+            "required_capabilities",
+            json!(["c".repeat(CAPABILITY_BYTES_MAX)]),
+            json!(vec!["c"; CAPABILITIES_MAX + 1]),
+            422,
+        ),
         (
             "affinity_key",
             json!("k".repeat(200)),
@@ -135,22 +156,24 @@ fn everything_at_its_limit_is_taken_and_refused_beyond() {
         let (got, _, field) = refusal(&with(name, bad));
         assert_eq!((got, field.as_str()), (status, name));
     }
-    assert_eq!(
-        refusal(&with("required_capabilities", json!(["ok", ""]))).2,
-        "required_capabilities[1]"
-    );
+    for wrong in ["", &"c".repeat(CAPABILITY_BYTES_MAX + 1), "a\u{7}"] {
+        assert_eq!(
+            refusal(&with("required_capabilities", json!(["ok", wrong]))).2,
+            "required_capabilities[1]"
+        );
+    }
 }
 
 #[test]
-fn a_graph_has_one_to_a_thousand_tasks() {
+fn a_graph_has_one_to_ten_thousand_tasks() {
     let tasks =
         |count: usize| json!({"tasks": vec![json!({"task_type": "t", "payload": null}); count]});
     assert_eq!(planned(&tasks(1)).expect("one").tasks.len(), 1);
     assert_eq!(
-        planned(&tasks(1_000)).expect("a thousand").tasks.len(),
-        1_000
+        planned(&tasks(10_000)).expect("ten thousand").tasks.len(),
+        10_000
     );
-    for count in [0, 1_001] {
+    for count in [0, 10_001] {
         let (status, code, field) = refusal(&tasks(count));
         assert_eq!(
             (status, code.as_str(), field.as_str()),
@@ -269,8 +292,8 @@ fn a_cycle_is_named() {
 
 #[test]
 fn a_long_cycle_is_found_without_recursion_and_described_in_short() {
-    let tasks: Vec<Value> = (0..1_000)
-        .map(|n| json!({"key": format!("k{n}"), "task_type": "t", "payload": {}, "depends_on": [{"key": format!("k{}", (n + 1) % 1_000)}]}))
+    let tasks: Vec<Value> = (0..10_000)
+        .map(|n| json!({"key": format!("k{n}"), "task_type": "t", "payload": {}, "depends_on": [{"key": format!("k{}", (n + 1) % 10_000)}]}))
         .collect();
     let problem = planned(&json!({"tasks": tasks}))
         .expect_err("a cycle")
@@ -288,4 +311,75 @@ fn a_diamond_is_no_cycle() {
     };
     let body = json!({"tasks": [task("d", &["b", "c"]), task("b", &["a"]), task("c", &["a"]), task("a", &[])]});
     assert_eq!(planned(&body).expect("no cycle").tasks.len(), 4);
+}
+
+fn in_bulk(tasks: Value) -> Answer<Vec<(TaskId, Submitted)>> {
+    let body = json!({"tasks": tasks}).to_string();
+    let input = json::read(body.as_bytes())?;
+    plan_bulk(
+        input,
+        |n| Uuid::from_u128(100 + u128::from(n)),
+        Some("hash"),
+    )
+}
+
+#[test]
+fn tasks_in_bulk_stand_alone_and_keep_their_order() {
+    let tasks = in_bulk(json!([
+        {"task_type": "a", "payload": 1, "queue_timeout_ms": 0, "depends_on": []},
+        {"task_type": "b", "payload": 2, "key": "k", "progress_timeout_ms": 9, "priority": 10},
+        {"task_type": "c", "payload": 3, "key": "k"},
+    ]))
+    .expect("good");
+    let ids: Vec<_> = tasks.iter().map(|(id, _)| id.0.as_u128()).collect();
+    assert_eq!(ids, [100, 101, 102]);
+    let (a, b) = (&tasks[0].1, &tasks[1].1);
+    assert_eq!((a.queue_timeout_ms, a.progress_timeout_ms), (Some(0), None));
+    assert_eq!((b.queue_timeout_ms, b.progress_timeout_ms), (None, Some(9)));
+    for (_, task) in &tasks {
+        assert_eq!(task.graph, None);
+        assert_eq!(task.body_sha256.as_deref(), Some("hash"));
+    }
+}
+
+#[test]
+fn a_wrong_task_in_bulk_is_named_and_so_is_one_that_names_another() {
+    let good = || json!({"task_type": "t", "payload": {}});
+    let id = json!("0190f7a0-0000-7000-8000-000000000001");
+    for (name, value, code, field) in [
+        ("priority", json!(0), "out-of-range", "tasks[3].priority"),
+        (
+            "depends_on",
+            json!([{"task_id": id}]),
+            "names-others",
+            "tasks[3].depends_on",
+        ),
+        (
+            "parent_task_id",
+            id.clone(),
+            "names-others",
+            "tasks[3].parent_task_id",
+        ),
+        ("key", json!(""), "wrong-length", "tasks[3].key"),
+        ("prio", json!(1), "unknown-field", "tasks[3].prio"),
+    ] {
+        let tasks = json!([good(), good(), good(), with(name, value)]);
+        let refused = in_bulk(tasks).expect_err(field);
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+        let problem = &refused.problem;
+        assert_eq!(
+            (problem.code.as_str(), problem.field.as_deref()),
+            (code, Some(field))
+        );
+        assert!(problem.cure.is_some());
+    }
+    let many = |count: usize| in_bulk(json!(vec![good(); count]));
+    assert_eq!(many(10_000).expect("at the limit").len(), 10_000);
+    for count in [0, 10_001] {
+        let problem = many(count).expect_err("size").problem.clone();
+        assert_eq!(
+            (problem.code.as_str(), problem.field.as_deref()),
+            ("bulk-size", Some("tasks"))
+        );
+    }
 }

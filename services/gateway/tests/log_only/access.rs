@@ -80,11 +80,13 @@ async fn roles_and_organizations_bound_what_a_key_may_do() {
     let swarm = format!("/v1/swarms/{}", place.swarm);
     let task = json!({"task_type": "count", "payload": {}});
     let missing = format!("{swarm}/tasks/{}", Uuid::now_v7());
-    for (role, submit, configure, operate) in [
-        (Role::User, 202, 403, 403),
-        (Role::Analyst, 403, 403, 403),
-        (Role::Developer, 202, 200, 403),
-        (Role::Operator, 202, 200, 404),
+    let agent = format!("{swarm}/agents/{}", Uuid::now_v7());
+    for (role, submit, configure, direct, operate, administer) in [
+        (Role::User, 202, 403, 403, 403, 403),
+        (Role::Analyst, 403, 403, 403, 403, 403),
+        (Role::Developer, 202, 200, 404, 403, 403),
+        (Role::Operator, 202, 200, 404, 404, 403),
+        (Role::Admin, 202, 200, 404, 404, 200),
     ] {
         let client = stage.with_role(role).await;
         assert_eq!(
@@ -105,7 +107,31 @@ async fn roles_and_organizations_bound_what_a_key_may_do() {
             configure,
             "{role:?}"
         );
-        assert_eq!(client.delete(&missing).await.status, operate, "{role:?}");
+        assert_eq!(client.delete(&missing).await.status, direct, "{role:?}");
+        for order in ["cancel", "retry", "discard"] {
+            let one = format!("{missing}/{order}");
+            assert_eq!(
+                client.post(&one, &json!({})).await.status,
+                direct,
+                "{role:?} {one}"
+            );
+            let many = format!("{swarm}/tasks/{order}");
+            let came = client
+                .post(&many, &json!({"task_ids": [Uuid::now_v7()]}))
+                .await;
+            // Many are answered one by one.
+            let expected = if direct == 404 { 200 } else { direct };
+            assert_eq!(came.status, expected, "{role:?} {many}: {}", came.body);
+        }
+        assert_eq!(client.delete(&agent).await.status, operate, "{role:?}");
+        let bulk = client
+            .post(&format!("{swarm}/tasks/bulk"), &json!({"tasks": [task]}))
+            .await;
+        assert_eq!(bulk.status, submit, "{role:?}: {}", bulk.body);
+        assert_eq!(client.get("/organization").await.status, 200, "{role:?}");
+        let patch = json!({"queue_limit": null});
+        let changed = client.put("/v1/organization", &patch).await;
+        assert_eq!(changed.status, administer, "{role:?}: {}", changed.body);
     }
     let analyst = stage.with_role(Role::Analyst).await;
     let refused = analyst.post("/v1/swarms", &json!({"name": "x"})).await;

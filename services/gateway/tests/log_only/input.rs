@@ -204,6 +204,166 @@ async fn bad_input_is_refused_by_name_and_nothing_of_it_is_stored() {
     );
 }
 
+/// Every field of a task that can be wrong, in each of the three ways to hand it in.
+#[tokio::test]
+async fn a_wrong_task_is_refused_by_its_field_whichever_way_it_comes() {
+    let stage = Stage::without_database().await;
+    let place = stage.swarm(json!({"name": "a"})).await;
+    let (path, admin) = (format!("/v1/swarms/{}/tasks", place.swarm), &stage.admin);
+    let before = stage.last_sequence().await;
+    let with = |name: &str, value: Value| {
+        let mut task = json!({"task_type": "t", "payload": {}});
+        task[name] = value;
+        task
+    };
+    let over = 30u64 * 24 * 3_600 * 1_000 + 1;
+    for (name, value, code, at) in [
+        ("priority", json!(0), "out-of-range", ""),
+        ("priority", json!(11), "out-of-range", ""),
+        ("priority", json!(-1), "out-of-range", ""),
+        ("priority", json!(1.5), "wrong-value", ""),
+        ("timeout_ms", json!(-1), "out-of-range", ""),
+        ("timeout_ms", json!(0), "out-of-range", ""),
+        ("queue_timeout_ms", json!(-1), "out-of-range", ""),
+        ("queue_timeout_ms", json!(over), "out-of-range", ""),
+        ("progress_timeout_ms", json!(-1), "out-of-range", ""),
+        ("progress_timeout_ms", json!(over), "out-of-range", ""),
+        ("max_attempts", json!(0), "out-of-range", ""),
+        (
+            "required_capabilities",
+            json!(["ok", "c".repeat(101)]),
+            "wrong-length",
+            "[1]",
+        ),
+        (
+            "required_capabilities",
+            json!(vec!["c"; 65]),
+            "too-many",
+            "",
+        ),
+        ("task_type", json!("t".repeat(51)), "wrong-length", ""),
+        ("colour", json!(1), "unknown-field", ""),
+    ] {
+        let task = with(name, value);
+        let many = json!({"tasks": [with("priority", json!(1)), task]});
+        let (alone, among) = (format!("{name}{at}"), format!("tasks[1].{name}{at}"));
+        let came = admin.post(&path, &task).await;
+        came.refused(422, code, Some(&alone));
+        for path in [path.clone(), format!("{path}/bulk")] {
+            let came = admin.post(&path, &many).await;
+            came.refused(422, code, Some(&among));
+        }
+    }
+    stage.nothing_came_since(before).await;
+}
+
+#[tokio::test]
+async fn wrong_dependencies_and_over_large_graphs_are_refused_before_anything_is_stored() {
+    let stage = Stage::without_database().await;
+    let place = stage.swarm(json!({"name": "a"})).await;
+    let (path, admin) = (format!("/v1/swarms/{}/tasks", place.swarm), &stage.admin);
+    let before = stage.last_sequence().await;
+    let task = |key: &str, on: Value| json!({"key": key, "task_type": "t", "payload": {}, "depends_on": on});
+    let pair = |on: Value| json!({"tasks": [task("a", json!([])), task("b", on)]});
+    for (body, code, field) in [
+        (
+            pair(json!([{"key": "a", "dependency_type": "hope"}])),
+            "wrong-value",
+            "tasks[1].depends_on[0].dependency_type",
+        ),
+        (
+            pair(json!([{"key": "b"}])),
+            "self-dependency",
+            "tasks[1].depends_on[0].key",
+        ),
+        (
+            pair(json!([{"key": "c"}])),
+            "unknown-key",
+            "tasks[1].depends_on[0].key",
+        ),
+        (
+            pair(json!([{"key": "a"}, {"key": "a"}])),
+            "duplicate-dependency",
+            "tasks[1].depends_on[1].key",
+        ),
+        (
+            json!({"tasks": [task("a", json!([{"key": "b"}])), task("b", json!([{"key": "a"}]))]}),
+            "cycle",
+            "tasks[1].depends_on[0].key",
+        ),
+        (json!({"tasks": []}), "graph-size", "tasks"),
+    ] {
+        let came = admin.post(&path, &body).await;
+        came.refused(422, code, Some(field));
+    }
+    let hope = admin
+        .post(
+            &path,
+            &pair(json!([{"key": "a", "dependency_type": "hope"}])),
+        )
+        .await;
+    for known in ["completion", "success", "data"] {
+        assert!(hope.text("detail").contains(known), "{}", hope.body);
+    }
+    let many = json!({"tasks": vec![json!({"task_type": "t", "payload": 0}); 10_001]});
+    let came = admin.post(&path, &many).await;
+    came.refused(422, "graph-size", Some("tasks"));
+    assert!(came.text("cure").contains("10000"), "{}", came.body);
+    let bulk = format!("{path}/bulk");
+    let came = admin.post(&bulk, &many).await;
+    came.refused(422, "bulk-size", Some("tasks"));
+    let came = admin.post(&bulk, &pair(json!([{"key": "a"}]))).await;
+    came.refused(422, "names-others", Some("tasks[1].depends_on"));
+    assert!(came.text("cure").contains("graph"), "{}", came.body);
+    let too_large = "x".repeat(swarm_gateway::json::SUBMISSION_BYTES_MAX + 1);
+    let came = admin.post_text(&bulk, &too_large).await;
+    came.refused(413, "body-too-large", Some("body"));
+    stage.nothing_came_since(before).await;
+}
+
+#[tokio::test]
+async fn an_unknown_algorithm_is_refused_with_the_names_of_those_that_there_are() {
+    let stage = Stage::without_database().await;
+    let place = stage.swarm(json!({"name": "a"})).await;
+    let (swarm, admin) = (format!("/v1/swarms/{}", place.swarm), &stage.admin);
+    let names = [
+        "least_loaded",
+        "round_robin",
+        "capability_match",
+        "affinity",
+        "priority_queue",
+    ];
+    let before = stage.last_sequence().await;
+    for (setting, value, code) in [
+        ("distribution_algorithm", json!("magic"), "wrong-value"),
+        ("shed_from_percent", json!(0), "out-of-range"),
+        ("shed_from_percent", json!(101), "out-of-range"),
+        ("queue_timeout_ms", json!(-1), "wrong-value"),
+        ("progress_timeout_ms", json!(-1), "wrong-value"),
+        ("stealing", json!("yes"), "wrong-value"),
+    ] {
+        let patch = json!({"name": "b", "configuration": {setting: value}});
+        let field = format!("configuration.{setting}");
+        for came in [
+            admin.post("/v1/swarms", &patch).await,
+            admin.put(&swarm, &patch).await,
+        ] {
+            came.refused(422, code, Some(&field));
+            if setting == "distribution_algorithm" {
+                let told = names.iter().all(|name| came.text("detail").contains(name));
+                assert!(told, "{}", came.body);
+            }
+        }
+    }
+    stage.nothing_came_since(before).await;
+    for name in names {
+        let patch = json!({"configuration": {"distribution_algorithm": name}});
+        let came = admin.put(&swarm, &patch).await;
+        assert_eq!(came.status, 200, "{}", came.body);
+        assert_eq!(came.body["configuration"]["distribution_algorithm"], name);
+    }
+}
+
 #[tokio::test]
 async fn a_full_queue_is_refused_with_a_hint_before_anything_is_stored() {
     let stage = Stage::without_database().await;

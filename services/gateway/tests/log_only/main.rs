@@ -4,6 +4,8 @@
 mod support;
 
 mod access;
+mod admission;
+mod bulk;
 mod input;
 mod live;
 mod tasks;

@@ -300,6 +300,28 @@ impl Stage {
         Place::new(self.org, made.id().into())
     }
 
+    /// Where the log ends.
+    pub async fn last_sequence(&self) -> u64 {
+        self.log.info().await.expect("the log").last_sequence
+    }
+
+    /// Nothing has been stored since that sequence but what services write of their own accord.
+    pub async fn nothing_came_since(&self, sequence: u64) {
+        let mut tail = self.log.tail(vec!["swarm.>".to_owned()], sequence + 1);
+        loop {
+            let next = timeout(PATIENCE, tail.next()).await.expect("in time");
+            match next.expect("open").expect("readable") {
+                swarm_log::Tailed::Message(message) => {
+                    let subject = &message.subject;
+                    let own = subject.starts_with("swarm.ctl.") || subject.ends_with(".measured");
+                    assert!(own, "{subject} was stored");
+                }
+                swarm_log::Tailed::CaughtUp => return,
+                _ => {}
+            }
+        }
+    }
+
     /// Every message of the log so far whose subject matches `filter`.
     pub async fn stored(&self, filter: &str) -> Vec<Value> {
         let mut tail = self.log.tail(vec![filter.to_owned()], 1);
