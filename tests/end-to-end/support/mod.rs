@@ -2,6 +2,7 @@
 
 mod agents;
 mod database;
+mod door;
 mod events;
 mod load;
 mod record;
@@ -24,6 +25,7 @@ use tokio::{
 
 pub use agents::{Agent, script};
 pub use database::{count, dump, query_pairs};
+pub use door::Door;
 pub use events::Events;
 pub use load::{
     WORK, assert_each_completed_once, completions, submit, under_load, until_more_complete,

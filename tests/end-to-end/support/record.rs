@@ -46,24 +46,30 @@ impl Record {
         what: &str,
         wanted: impl Fn(u64, &Value) -> bool,
     ) -> (u64, Value) {
-        if let Some(found) = self.seen.iter().find(|(at, event)| wanted(*at, event)) {
-            return found.clone();
-        }
         let deadline = Instant::now() + PATIENCE;
+        let mut met = 0;
         loop {
-            let Some(next) = self.events.next_by(deadline).await else {
-                let last = self.seen.iter().rev().take(12).rev();
-                let last: Vec<String> = last.map(|(at, event)| format!("{at} {event}")).collect();
-                panic!(
-                    "not within {PATIENCE:?}: {what}; the last events:\n{}",
-                    last.join("\n")
-                );
-            };
-            self.seen.push(next.clone());
-            if wanted(next.0, &next.1) {
-                return next;
+            let news = &self.seen[met..];
+            if let Some(found) = news.iter().find(|(at, event)| wanted(*at, event)) {
+                return found.clone();
             }
+            met = self.seen.len();
+            self.read(what, deadline).await;
         }
+    }
+
+    /// Reads one more event.
+    async fn read(&mut self, what: &str, deadline: Instant) {
+        if let Some(next) = self.events.next_by(deadline).await {
+            self.seen.push(next);
+            return;
+        }
+        let last = self.seen.iter().rev().take(12).rev();
+        let last: Vec<String> = last.map(|(at, event)| format!("{at} {event}")).collect();
+        panic!(
+            "not within {PATIENCE:?}: {what}; the last events:\n{}",
+            last.join("\n")
+        );
     }
 
     /// The first `task.<verb>` of a task (or of a graph).
@@ -94,20 +100,18 @@ impl Record {
 
     /// Reads until `count` tasks have met `verb` at least once.
     pub async fn until_count(&mut self, verb: &str, count: usize) {
-        let mut met = BTreeSet::new();
-        let mut read = 0;
+        let deadline = Instant::now() + PATIENCE;
+        let mut tasks = BTreeSet::new();
+        let mut met = 0;
         loop {
-            for (_, event) in self.seen.iter().skip(read).filter(|(_, e)| is(e, verb)) {
-                met.insert(event["subject"].to_string());
-            }
-            read = self.seen.len();
-            if met.len() >= count {
+            let news = self.seen[met..].iter().filter(|(_, event)| is(event, verb));
+            tasks.extend(news.map(|(_, event)| event["subject"].to_string()));
+            if tasks.len() >= count {
                 return;
             }
-            let behind = self.seen.last().map_or(0, |(at, _)| *at);
-            let what = format!("{count} times {verb}, {} so far", met.len());
-            self.until(&what, |at, event| at > behind && is(event, verb))
-                .await;
+            met = self.seen.len();
+            let what = format!("{count} times {verb}, {} so far", tasks.len());
+            self.read(&what, deadline).await;
         }
     }
 

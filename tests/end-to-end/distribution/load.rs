@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::DateTime;
 use serde_json::{Value, json};
 
-use crate::support::{Assignment, Installation, PATIENCE, Record, Team, is, said};
+use crate::support::{Assignment, Installation, PATIENCE, Record, Team, is};
 
 const ALGORITHMS: [&str; 5] = [
     "round_robin",
@@ -23,20 +23,19 @@ const COMPLETIONS_BETWEEN: usize = 30;
 /// Low enough that ageing matters within the run.
 const STEP_MS: i64 = 100;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn switching_between_all_algorithms_under_load_loses_repeats_and_reorders_nothing() {
-    let swarm = Installation::start().await;
+/// Switching between all algorithms under load loses, repeats and reorders nothing.
+pub async fn live_switches(swarm: &Installation) {
     let configuration = json!({"distribution_algorithm": "least_loaded", "priority_step_ms": STEP_MS, "agent_waiting": 1});
     let id = swarm.swarm("switched", configuration).await;
-    let team = Team::of(&swarm, &id).await;
+    let team = Team::of(swarm, &id).await;
     for name in ["A", "B", "C", "D"] {
-        team.join(&swarm, name, |agent| agent.slots(2)).await;
+        team.join(swarm, name, |agent| agent.slots(2)).await;
     }
-    let mut record = Record::of(&swarm, &id).await;
+    let mut record = Record::of(swarm, &id).await;
 
     // Eight places of 40 ms each: tasks come faster than they go, so that there is a queue with an order.
     let client = |number: usize| {
-        let (swarm, id) = (&swarm, &id);
+        let id = &id;
         async move {
             for n in 0..TASKS_EACH {
                 let task = json!({
@@ -76,9 +75,6 @@ async fn switching_between_all_algorithms_under_load_loses_repeats_and_reorders_
     assert_eq!((runs.len(), once.len()), (TASKS, TASKS));
     by_the_rule_of_its_moment(&record);
     in_order(&record);
-
-    let audit = swarm.cli(&["audit", "--settled"]).await;
-    assert_eq!(audit.status.code(), Some(0), "{}", said(&audit));
 }
 
 /// Each assignment names the algorithm that was set where it was decided, and each algorithm had its share.

@@ -105,15 +105,15 @@ async fn until_gone(pids: &[u32]) {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn failures_travel_dead_letters_live_again_and_cancelled_work_is_gone() {
-    let swarm = Installation::start().await;
+/// Each in a swarm of its own.
+pub async fn all(swarm: &Installation) {
     tokio::join!(
-        a_failure_travels(&swarm),
-        dead_letters(&swarm),
-        cancelled_processes(&swarm),
-        limits_of_time(&swarm),
-        waiting_too_long_at_an_agent(&swarm),
+        a_failure_travels(swarm),
+        parts_of_a_parent(swarm),
+        dead_letters(swarm),
+        cancelled_processes(swarm),
+        limits_of_time(swarm),
+        waiting_too_long_at_an_agent(swarm),
     );
 }
 
@@ -160,6 +160,47 @@ async fn a_failure_travels(swarm: &Installation) {
     let why = swarm.get(&shop.path(&format!("/{d}/explain"))).await;
     assert_eq!(why["reason"]["kind"], "ended", "{why}");
     assert_eq!(why["reason"]["path"], json!([a, b, c]), "{why}");
+}
+
+/// A task knows what has become of its parts.
+async fn parts_of_a_parent(swarm: &Installation) {
+    let mut shop = Shop::open(swarm, "parts").await;
+    let parent = json!({"task_type": "family", "payload": {}});
+    let parent = swarm.task(&shop.id, parent).await;
+    let mut parts = Vec::new();
+    for kind in ["t", "hopeless", "t", "family"] {
+        let part = json!({"task_type": kind, "payload": {}, "parent_task_id": parent});
+        parts.push(swarm.task(&shop.id, part).await);
+    }
+    for (verb, part) in [
+        ("completed", &parts[0]),
+        ("failed", &parts[1]),
+        ("completed", &parts[2]),
+        ("started", &parts[3]),
+    ] {
+        shop.record.task(verb, part).await;
+    }
+    let path = shop.path(&format!("/{parent}"));
+    let expected = json!({"total": 4, "completed": 2, "failed": 1, "cancelled": 0, "open": 1});
+    eventually("it knows of its parts", PATIENCE, || async {
+        (swarm.get(&path).await["children"] == expected).then_some(())
+    })
+    .await;
+    // Called off in one call, with an outcome for each.
+    let body = json!({"task_ids": [parent, parts[3], parts[0]]});
+    let answer = swarm.post(&shop.path("/cancel"), &body).await;
+    let items = answer["items"].as_array().expect("a list");
+    assert_eq!(items.len(), 3, "{answer}");
+    for item in &items[..2] {
+        assert_eq!(item["status"], "cancelled", "{answer}");
+    }
+    assert_eq!(items[2]["id"], parts[0].as_str(), "{answer}");
+    assert!(items[2]["problem"]["code"].is_string(), "{answer}");
+    let expected = json!({"total": 4, "completed": 2, "failed": 1, "cancelled": 1, "open": 0});
+    eventually("it knows of their ends", PATIENCE, || async {
+        (swarm.get(&path).await["children"] == expected).then_some(())
+    })
+    .await;
 }
 
 /// Dead letters are listed, inspected with all attempts and errors, retried or put away.
@@ -354,13 +395,13 @@ async fn limits_of_time(swarm: &Installation) {
         "task_type": "t", "payload": {}, "required_capabilities": ["nobody-has-this"], "queue_timeout_ms": 200,
     });
     let never = swarm.task(&shop.id, nobody).await;
-    let silent = json!({"task_type": "family", "payload": {}, "progress_timeout_ms": 600, "max_attempts": 1});
+    let silent = json!({"task_type": "family", "payload": {}, "progress_timeout_ms": 1_500, "max_attempts": 1});
     let silent = swarm.task(&shop.id, silent).await;
+    let pids = shop.family(&silent).await;
     let chatty = json!({"task_type": "chatty", "payload": {}, "progress_timeout_ms": 1_500, "max_attempts": 1});
     let chatty = swarm.task(&shop.id, chatty).await;
     let hopeless = json!({"task_type": "hopeless", "payload": {}, "max_attempts": 5});
     let hopeless = swarm.task(&shop.id, hopeless).await;
-    let pids = shop.family(&silent).await;
 
     let (_, failed) = shop.record.task("failed", &never).await;
     let told = &failed["data"];
@@ -431,7 +472,7 @@ async fn waiting_too_long_at_an_agent(swarm: &Installation) {
     let first = swarm.task(&id, held.clone()).await;
     record.task("started", &first).await;
     let mut second = held;
-    second["queue_timeout_ms"] = json!(300);
+    second["queue_timeout_ms"] = json!(1_000);
     let second = swarm.task(&id, second).await;
     record.assigned(&second).await;
     let (_, withdrawn) = record.task("withdrawn", &second).await;

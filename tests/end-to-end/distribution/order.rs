@@ -15,15 +15,14 @@ fn with(mut task: Value, name: &str, value: Value) -> Value {
     task
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn idle_agents_steal_urgent_and_old_tasks_overtake_and_explanations_prove_true() {
-    let swarm = Installation::start().await;
+/// A steal, two overtakings, two explanations.
+pub async fn all(swarm: &Installation) {
     tokio::join!(
-        a_steal(&swarm),
-        urgent_before_patient(&swarm),
-        old_before_urgent(&swarm),
-        explained_until_assigned(&swarm),
-        explained_until_next(&swarm),
+        a_steal(swarm),
+        urgent_before_patient(swarm),
+        old_before_urgent(swarm),
+        explained_until_assigned(swarm),
+        explained_until_next(swarm),
     );
 }
 

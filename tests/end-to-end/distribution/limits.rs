@@ -1,31 +1,19 @@
-//! What is refused, and that nothing of it is stored; what is shed; and the largest graph, taken as a whole by both doors.
+//! What is refused, and that nothing of it is stored; what is shed.
 
-use std::time::{Duration, Instant};
-
-use async_nats::jetstream;
-use futures::{StreamExt, TryStreamExt, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
+use swarm_events::task::GRAPH_TASKS_MAX;
 use uuid::Uuid;
 
-use crate::support::{Answer, Installation, PATIENCE, Record, Team, eventually, said};
+use crate::support::{Answer, Door, Installation, PATIENCE, Record, Team, eventually, said};
 
-/// Most tasks of a graph.
-const GRAPH: usize = 10_000;
-/// How long the largest graph may take from the first byte to its acceptance: a debug build on two busy cores needs some
-/// seconds.
-const ACCEPTED_WITHIN: Duration = Duration::from_secs(30);
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_over_a_limit_is_refused_by_name_and_nothing_of_it_is_stored() {
-    let swarm = Installation::start().await;
+/// Each in a swarm of its own.
+pub async fn all(swarm: &Installation) {
     tokio::join!(
-        refused_by_name(&swarm),
-        a_full_queue(&swarm),
-        shed_by_priority(&swarm),
+        refused_by_name(swarm),
+        a_full_queue(swarm),
+        shed_by_priority(swarm),
     );
-    // It would move the queues of the others.
-    a_full_organization(&swarm).await;
 }
 
 async fn ask(swarm: &Installation, method: Method, path: &str, body: &Value) -> Answer {
@@ -134,7 +122,7 @@ async fn refused_by_name(swarm: &Installation) {
     assert!(detail.contains("a → c → b → a"), "{detail}");
 
     // One more than a graph may have.
-    let many = vec![json!({"task_type": "t", "payload": {}}); GRAPH + 1];
+    let many = vec![json!({"task_type": "t", "payload": {}}); GRAPH_TASKS_MAX as usize + 1];
     let many = json!({ "tasks": many });
     for path in [&tasks, &bulk] {
         let shown = refused(swarm, Method::POST, path, &many, "tasks").await;
@@ -263,8 +251,8 @@ async fn shed_by_priority(swarm: &Installation) {
     .await;
 }
 
-/// The organization's own limit counts the queues of all its swarms.
-async fn a_full_organization(swarm: &Installation) {
+/// The organization's own limit counts the queues of all its swarms: after [`all`], with whose queues it reckons.
+pub async fn a_full_organization(swarm: &Installation) {
     let (one, two) = (
         swarm.swarm("one", json!({})).await,
         swarm.swarm("two", json!({})).await,
@@ -290,124 +278,4 @@ async fn a_full_organization(swarm: &Installation) {
         .put("/v1/organization", &json!({"queue_limit": null}))
         .await;
     swarm.task(&two, task).await;
-}
-
-/// The door for direct publishers.
-struct Door {
-    context: jetstream::Context,
-    subject: String,
-    org: String,
-    swarm: String,
-}
-
-impl Door {
-    async fn of(installation: &Installation, swarm: &str) -> Self {
-        let shown = installation.get(&format!("/v1/swarms/{swarm}")).await;
-        let creds = installation.field("nats_creds");
-        let client = async_nats::ConnectOptions::with_credentials_file(creds)
-            .await
-            .expect("credentials")
-            .connect(installation.field("nats_url"))
-            .await
-            .expect("connected");
-        Self {
-            context: jetstream::new(client),
-            subject: shown["events_subject"]
-                .as_str()
-                .expect("where to publish")
-                .to_owned(),
-            org: installation.field("org_id").to_owned(),
-            swarm: swarm.to_owned(),
-        }
-    }
-
-    async fn publish(&self, task: &str, data: Value) {
-        let event = json!({
-            "specversion": "1.0", "id": Uuid::now_v7(), "source": "/test/plain-client",
-            "type": "swarm.task.submitted.v1", "subject": task, "datacontenttype": "application/json",
-            "org": self.org, "swarm": self.swarm, "data": data,
-        });
-        let sent = self
-            .context
-            .publish(self.subject.clone(), event.to_string().into())
-            .await;
-        sent.expect("sent").await.expect("stored");
-    }
-}
-
-/// One task that everything else waits for.
-fn largest() -> Vec<Value> {
-    let root = json!({"key": "root", "task_type": "t", "payload": {}, "required_capabilities": ["nobody-has-this"]});
-    let after = json!([{"key": "root"}]);
-    let rest = (1..GRAPH).map(|_| json!({"task_type": "t", "payload": {}, "depends_on": after}));
-    std::iter::once(root).chain(rest).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_graph_of_ten_thousand_is_taken_as_a_whole_and_called_off_as_a_whole() {
-    let swarm = Installation::start().await;
-    let id = swarm.swarm("large", json!({})).await;
-    let mut record = Record::of(&swarm, &id).await;
-
-    // By the API.
-    let asked = Instant::now();
-    let body = json!({ "tasks": largest() });
-    let made = swarm.post(&format!("/v1/swarms/{id}/tasks"), &body).await;
-    let took = asked.elapsed();
-    assert!(took < ACCEPTED_WITHIN, "{took:?}");
-    assert_eq!(made["items"].as_array().expect("a list").len(), GRAPH);
-    let by_api = made["graph_id"].as_str().expect("a graph").to_owned();
-
-    // As parts on the bus, the last one first: order does not matter.
-    let graph = Uuid::now_v7().to_string();
-    let ids: Vec<String> = (0..GRAPH).map(|_| Uuid::now_v7().to_string()).collect();
-    let door = Door::of(&swarm, &id).await;
-    let part = |index: usize| {
-        let mut data = json!({
-            "task_type": "t", "payload": {}, "graph": {"id": graph, "index": index, "of": GRAPH},
-        });
-        if index == 0 {
-            data["required_capabilities"] = json!(["nobody-has-this"]);
-        } else {
-            data["depends_on"] = json!([{"task_id": ids[0]}]);
-        }
-        (ids[index].as_str(), data)
-    };
-    let published = Instant::now();
-    let parts = stream::iter((0..GRAPH).rev().map(part))
-        .map(|(task, data)| {
-            let door = &door;
-            async move {
-                door.publish(task, data).await;
-                Ok::<_, std::convert::Infallible>(())
-            }
-        })
-        .buffer_unordered(500);
-    let stored = parts.try_fold(0, |count, ()| async move { Ok(count + 1) });
-    assert_eq!(stored.await, Ok(GRAPH));
-    let (_, accepted) = record.task("graph_accepted", &graph).await;
-    let took_direct = published.elapsed();
-    assert_eq!(accepted["data"]["tasks"], GRAPH, "{accepted}");
-    assert!(took_direct < ACCEPTED_WITHIN, "{took_direct:?}");
-
-    // Each is called off by one call.
-    for graph in [&by_api, &graph] {
-        let called = Instant::now();
-        let body = json!({"graph_id": graph, "reason": "too much"});
-        let answer = swarm
-            .post(&format!("/v1/swarms/{id}/tasks/cancel"), &body)
-            .await;
-        assert_eq!(answer["tasks"], GRAPH, "{answer}");
-        eprintln!("cancel of {GRAPH}: {:?}", called.elapsed());
-    }
-    record.until_count("cancelled", 2 * GRAPH).await;
-    eprintln!("accepted in {took:?} by the API, in {took_direct:?} from the bus");
-    let figures = eventually("it is measured", PATIENCE, || async {
-        let figures = swarm.get(&format!("/v1/swarms/{id}/metrics")).await;
-        (figures["tasks"]["cancelled"] == 2 * GRAPH).then_some(figures)
-    })
-    .await;
-    for open in ["pending", "queued", "assigned", "running"] {
-        assert_eq!(figures["tasks"][open], 0, "{figures}");
-    }
 }
