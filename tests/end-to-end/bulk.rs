@@ -47,7 +47,7 @@ fn progress(data: &Path) -> Option<Value> {
 
 /// Starts the submission and waits until some chunks more are acknowledged than before.
 async fn begun(installation: &Installation, args: &[&str]) -> Child {
-    let chunks = || Some(progress(&installation.data())?["acknowledged"]["chunks"].as_u64()?);
+    let chunks = || progress(&installation.data())?["acknowledged"]["chunks"].as_u64();
     let before = chunks().unwrap_or(0);
     let mut child = swarm(&installation.data())
         .args(args)
@@ -72,7 +72,7 @@ async fn begun(installation: &Installation, args: &[&str]) -> Child {
     child
 }
 
-/// Valid events of a verb, by the read model.
+/// A count over the swarm's tasks, by the read model.
 async fn stored(swarm: &Installation, id: &str, what: &str) -> i64 {
     let query = format!("SELECT {what} FROM swarm_tasks WHERE swarm_id = '{id}'");
     count(swarm.field("database_url"), &query).await
@@ -155,7 +155,7 @@ async fn a_submission_that_is_killed_goes_on_where_it_stopped_and_each_line_is_o
     assert_eq!(named.len() as u64, LINES);
 
     // The whole file again, by a pipe, is the same submission.
-    let mut again = swarm_with_stdin(
+    let again = swarm_with_stdin(
         &swarm,
         &[
             "task",
@@ -170,7 +170,6 @@ async fn a_submission_that_is_killed_goes_on_where_it_stopped_and_each_line_is_o
     )
     .await;
     assert!(again.status.success(), "{}", said(&again));
-    again.stdout.clear();
     each_line_once(&swarm, &id, LINES).await;
     let audit = swarm.cli(&["audit", "--read-model"]).await;
     assert!(audit.status.success(), "{}", said(&audit));
