@@ -5,112 +5,21 @@ use std::{cmp::Reverse, collections::BTreeSet};
 use swarm_events::{AgentId, TaskId, Timestamp};
 
 use super::{
-    AgentCounts, COUNT_MAX, Condition, Count, ITEMS_MAX, Look, QUEUES_MAX, Queued, Reason,
-    Standing, What,
+    AgentCounts, Condition, Count, ITEMS_MAX, Look, QUEUES_MAX, Queued, Reason, Standing, What,
     agents::{Pool, Seen},
     held::fails_first,
+    rivals::Rivals,
     words::{capital, count, duration, list, number},
 };
 use crate::{
     agent::{Agent, has},
     check::of_class,
     plan::ready::look::Queue,
-    swarm::rank,
     task::Task,
 };
 
-/// Held tasks that are looked at for the earliest end of a run limit: a millisecond at the most.
+/// Running tasks that are looked at for the earliest end of a run limit: that of some is an upper bound for all.
 const HELD_LOOKED_AT_MAX: usize = 10_000;
-
-/// What goes before what: the smallest rank, then the sequence of the submission.
-type Rank = (i64, u64);
-
-/// The tasks that compete with one.
-struct Rivals<'a> {
-    queues: Vec<Queue<'a>>,
-    /// There are more queues than are looked at.
-    cut: bool,
-    step_ms: u64,
-    own: (u32, Rank, Timestamp),
-}
-
-impl<'a> Rivals<'a> {
-    fn rank(&self, queued_at: Timestamp, priority: u8) -> i64 {
-        rank(queued_at, priority, self.step_ms)
-    }
-
-    /// How many go before it in the queues that `with` names.
-    fn ahead(&self, with: impl Fn(&Queue<'a>) -> bool) -> Count {
-        let mut ahead = Count {
-            count: 0,
-            at_least: self.cut,
-        };
-        let (_, (own, sequence), _) = self.own;
-        let mut steps = COUNT_MAX;
-        for queue in self.queues.iter().filter(|queue| with(queue)) {
-            // Whoever was queued before this goes first: the rank solved for the time.
-            let boost = self.rank(Timestamp::ZERO, queue.priority);
-            let border = Timestamp::from_micros(own.saturating_sub(boost));
-            let counted = before(queue, (border, sequence, 0), &mut steps);
-            ahead.count += counted.count;
-            ahead.at_least |= counted.at_least;
-        }
-        ahead
-    }
-
-    /// The best of the others in the queues that `with` names.
-    fn best(&self, with: impl Fn(&Queue<'a>) -> bool) -> Option<Rank> {
-        self.queues
-            .iter()
-            .filter(|queue| with(queue))
-            .filter_map(|queue| {
-                let other = queue.tasks.iter().find(|&&(.., at)| at != self.own.0);
-                other.map(|&(at, sequence, _)| (self.rank(at, queue.priority), sequence))
-            })
-            .min()
-    }
-
-    /// The lowest priority at which it would be before all others in these queues, if one up to 10 is enough.
-    fn least_priority(&self, with: impl Fn(&Queue<'a>) -> bool) -> Option<u8> {
-        if self.cut || self.step_ms == 0 {
-            return None;
-        }
-        let (rank, sequence) = self.best(with)?;
-        let (_, (_, own), queued_at) = self.own;
-        (1..=10).find(|&priority| (self.rank(queued_at, priority), own) < (rank, sequence))
-    }
-}
-
-/// How many of a queue go before `border`. Walks from both ends, so that it is exact if few are on either side.
-fn before(queue: &Queue<'_>, border: (Timestamp, u64, u32), steps: &mut u64) -> Count {
-    let all = queue.tasks.len() as u64;
-    let exact = |count| Count {
-        count,
-        at_least: false,
-    };
-    match (queue.tasks.first(), queue.tasks.last()) {
-        (Some(first), _) if *first >= border => return exact(0),
-        (_, Some(last)) if *last < border => return exact(all),
-        (None, _) => return exact(0),
-        _ => {}
-    }
-    let (mut before, mut after) = (queue.tasks.range(..border), queue.tasks.range(border..));
-    let mut seen = 0;
-    while *steps > 0 {
-        if before.next().is_none() {
-            return exact(seen);
-        }
-        if after.next().is_none() {
-            return exact(all - seen);
-        }
-        seen += 1;
-        *steps -= 1;
-    }
-    Count {
-        count: seen.max(1),
-        at_least: true,
-    }
-}
 
 /// Agents with the same capabilities: the same tasks compete for them.
 struct Kin<'p, 'a> {
