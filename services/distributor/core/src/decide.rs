@@ -6,6 +6,8 @@ mod assign;
 mod commands;
 mod steal;
 
+pub(crate) use answers::take_away;
+
 use swarm_events::decider::Decision;
 
 use crate::{

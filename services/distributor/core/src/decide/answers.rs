@@ -68,7 +68,7 @@ fn again_or_end(swarm: &Swarm, task: &Task) -> Then {
 }
 
 /// Why, and how, a held task is taken away.
-fn take_away(
+pub(crate) fn take_away(
     swarm: &Swarm,
     agent: &Agent,
     task: &Task,

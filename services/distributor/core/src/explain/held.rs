@@ -5,25 +5,21 @@ use swarm_events::{Timestamp, task::WithdrawReason};
 use super::{Held, Look, Reason, words::duration};
 use crate::{
     agent::{Agent, START_LIMIT_MS},
+    decide::take_away,
     evolve::words as why,
-    plan::steal,
-    swarm::Life,
+    plan::{steal, task_demand},
     task::{self, Task},
 };
 
 impl Look<'_> {
-    /// Why an assignment is being taken away, if it is.
+    /// Why an assignment is being taken away, if it is: by the same rule as the decision.
     fn taken_away(&self, task: &Task, agent: &Agent, held: &task::Held) -> Option<WithdrawReason> {
-        if self.swarm.life != Life::Running || self.demanded(task).is_some() {
-            return Some(WithdrawReason::Cancelled);
+        let now = self.now();
+        if task_demand(self.swarm, task, now).due.is_some() {
+            return Some(take_away(self.swarm, agent, task, held, now).0);
         }
-        if let Some(reason) = agent.lost(held.incarnation) {
-            return Some(reason);
-        }
-        task.more
-            .as_ref()
-            .is_some_and(|more| more.bad_result)
-            .then_some(WithdrawReason::BadResult)
+        // What is left is a command that has no answer yet.
+        self.demanded(task).map(|_| WithdrawReason::Cancelled)
     }
 
     fn held(&self, task: &Task, held: &task::Held) -> Option<(Held, &Agent)> {

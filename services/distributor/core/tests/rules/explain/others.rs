@@ -304,3 +304,43 @@ fn a_discarded_dead_letter_says_so() {
         Some("It was a dead letter, and a person has put it away.")
     );
 }
+
+#[test]
+fn what_is_past_a_limit_is_being_taken_away() {
+    let past = |s: &mut Scene, task: &str, millis: u64| {
+        s.world.now = s.world.now.plus_millis(millis);
+        s.wake();
+        match explain(s, task).reason {
+            Reason::Assigned(held) | Reason::Running(held) => held.taken_away_for,
+            other => panic!("an agent has it: {other:?}"),
+        }
+    };
+    let mut s = scene();
+    s.join("A");
+    s.submit_as("t", |t| t.timeout_ms = Some(1_000));
+    s.world.settle();
+    s.start("t");
+    assert_eq!(past(&mut s, "t", 999), None);
+    assert_eq!(past(&mut s, "t", 1), Some(WithdrawReason::Timeout));
+    let mut s = Scene::with(|c| c.progress_timeout_ms = 500);
+    s.join("A");
+    s.submit("t");
+    s.world.settle();
+    s.start("t");
+    assert_eq!(past(&mut s, "t", 499), None);
+    assert_eq!(past(&mut s, "t", 1), Some(WithdrawReason::NoProgress));
+    let mut s = scene();
+    s.join_as("A", 1, 1, &[]);
+    s.submit("t");
+    s.submit_as("u", |t| t.queue_timeout_ms = Some(700));
+    s.world.settle();
+    s.start("t");
+    assert_eq!(past(&mut s, "u", 699), None);
+    assert_eq!(past(&mut s, "u", 1), Some(WithdrawReason::QueueTimeout));
+    let mut s = scene();
+    s.join("A");
+    s.submit("t");
+    s.world.settle();
+    assert_eq!(past(&mut s, "t", 1_999), None);
+    assert_eq!(past(&mut s, "t", 1), Some(WithdrawReason::StartLimit));
+}
