@@ -165,6 +165,47 @@ mod tests {
     }
 
     #[test]
+    fn every_post_takes_a_key_and_every_operation_tells_of_problems() {
+        let document = document();
+        let paths = document["paths"].as_object().expect("paths");
+        for path in ["bulk", "cancel", "retry", "discard"] {
+            let path = format!("/v1/swarms/{{id}}/tasks/{path}");
+            assert!(paths[&path]["post"].is_object(), "{path}");
+        }
+        for verb in ["get", "put"] {
+            assert!(paths["/v1/organization"][verb].is_object(), "{verb}");
+        }
+        for (path, operations) in paths {
+            let post = &operations["post"];
+            if !post.is_object() {
+                continue;
+            }
+            let parameters = post["parameters"].as_array().expect("parameters");
+            let keyed = parameters.iter().any(|p| p["name"] == "Idempotency-Key");
+            assert!(keyed, "POST {path} takes no key");
+            let responses = post["responses"].as_object().expect("responses");
+            let problem = responses
+                .values()
+                .any(|response| response["content"]["application/problem+json"].is_object());
+            assert!(problem, "POST {path} tells of no problem");
+        }
+        for name in [
+            "TaskInput",
+            "GraphInput",
+            "BulkInput",
+            "SwarmInput",
+            "CancelInput",
+            "CancelManyInput",
+            "ManyInput",
+            "OrganizationPatch",
+        ] {
+            let schema = &document["components"]["schemas"][name];
+            let example = schema.get("example").or_else(|| schema.get("examples"));
+            assert!(example.is_some(), "{name} has no example: {schema}");
+        }
+    }
+
+    #[test]
     fn every_setting_of_a_swarm_is_described() {
         let document = document();
         let properties = document

@@ -29,6 +29,8 @@ use crate::{
 /// A task to be done.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"task_type": "resize", "payload": {"image": 1}, "priority": 8, "required_capabilities": ["gpu"],
+    "max_attempts": 3, "timeout_ms": 60_000, "queue_timeout_ms": 600_000, "progress_timeout_ms": 10_000}))]
 pub struct TaskInput {
     /// Name by which other tasks of the same submission may name this one; 1 to 200 bytes.
     pub key: Option<String>,
@@ -76,6 +78,11 @@ pub struct DependencyInput {
 /// Several tasks, taken or refused together.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"tasks": [
+    {"key": "left", "task_type": "count", "payload": {"file": "a"}},
+    {"key": "right", "task_type": "count", "payload": {"file": "b"}},
+    {"key": "sum", "task_type": "sum", "payload": {}, "depends_on": [
+        {"key": "left", "dependency_type": "data", "as": "left"}, {"key": "right", "dependency_type": "data", "as": "right"}]}]}))]
 pub struct GraphInput {
     /// 1 to 10,000 tasks.
     pub tasks: Vec<TaskInput>,

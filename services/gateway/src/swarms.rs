@@ -41,6 +41,8 @@ use crate::{
 /// What creates a swarm.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "images", "configuration": {"distribution_algorithm": "affinity", "queue_limit": 10_000,
+    "shed_from_percent": 80}}))]
 pub struct SwarmInput {
     /// 1 to 100 characters, unique among the organization's swarms that are not deleted.
     pub name: String,

@@ -132,6 +132,62 @@ async fn a_command_that_nobody_answers_is_handed_back_by_its_id() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_many_orders_those_without_an_answer_are_named() {
+    let mut scene = Scene::new().await;
+    let (_, swarm) = scene.post("/v1/swarms", &json!({"name": "a"})).await;
+    let path = format!("/v1/swarms/{}/tasks", swarm["id"].as_str().expect("an id"));
+    scene.services.cancel();
+    for service in std::mem::take(&mut scene.deciding) {
+        service.await.expect("a clean end");
+    }
+    let ids: Vec<_> = (1..=3).map(uuid::Uuid::from_u128).collect();
+    let asked = Instant::now();
+    let (status, body) = scene
+        .post(&format!("{path}/cancel"), &json!({"task_ids": ids}))
+        .await;
+    assert_eq!(
+        (status, &body["code"], &body["unknown_ids"]),
+        (504, &json!("no-answer-yet"), &json!(ids)),
+        "{body}"
+    );
+    // One deadline for all of them.
+    let took = asked.elapsed();
+    assert!(took >= OUTCOME_TIMEOUT && took < 2 * OUTCOME_TIMEOUT);
+    let items = body["items"].as_array().expect("items");
+    assert_eq!(items.len(), 3);
+    let code = |item: &Value| item["problem"]["code"].clone();
+    assert!(items.iter().all(|item| code(item) == "no-answer-yet"));
+    let commands = scene.log.messages().into_iter();
+    assert_eq!(
+        commands.filter(|m| m.subject.ends_with(".cancel")).count(),
+        3
+    );
+    assert_eq!(scene.app.fold.outcomes().waiting(), 0, "no wait is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bulk_submission_that_breaks_off_says_what_is_stored() {
+    let scene = Scene::new().await;
+    let (_, swarm) = scene.post("/v1/swarms", &json!({"name": "a"})).await;
+    let path = format!(
+        "/v1/swarms/{}/tasks/bulk",
+        swarm["id"].as_str().expect("an id")
+    );
+    let faults = [None, Some(Fault::Full), None];
+    scene.log.set_faults("gateway", Faults::scripted(faults));
+    let body = json!({"tasks": vec![task(); 300]});
+    let (status, body) = scene.post(&path, &body).await;
+    assert_eq!((status, &body["code"]), (507, &json!("log-full")), "{body}");
+    let items = body["items"].as_array().expect("items");
+    let with = |status: &str| items.iter().filter(|item| item["status"] == status).count();
+    assert_eq!(items.len(), 300);
+    assert_eq!(with("queued"), scene.submitted());
+    assert_eq!(with("queued") + with("not_stored"), 300);
+    assert!(with("queued") > 0 && with("not_stored") > 0, "{body}");
+    assert_eq!(items[1]["status"], "not_stored");
+}
+
+#[tokio::test(start_paused = true)]
 async fn lost_acknowledgements_and_messages_make_no_second_task() {
     let scene = Scene::new().await;
     let (_, swarm) = scene.post("/v1/swarms", &json!({"name": "a"})).await;

@@ -278,6 +278,84 @@ async fn an_idempotency_key_is_known_from_the_read_model_too() {
 }
 
 #[tokio::test]
+async fn a_bulk_submission_that_broke_off_is_completed_by_its_repeat() {
+    let stage = Stage::whole().await;
+    let place = stage.swarm(json!({"name": "a"})).await;
+    let bulk = format!("/v1/swarms/{}/tasks/bulk", place.swarm);
+    let body = json!({"tasks": (0..20).map(|n| json!({"task_type": "t", "payload": n})).collect::<Vec<_>>()});
+    let first = stage.admin.post_keyed(&bulk, &body, "k").await;
+    assert_eq!(first.status, 202, "{}", first.body);
+    let path = format!("/v1/swarms/{}/tasks", place.swarm);
+    let seen = format!("{path}?min_seq={}", first.sequence());
+    assert_eq!(pages(&stage.admin, &seen, 7).await.len(), 20);
+    // All of it is known: nothing is stored, even if the queue takes nothing any more.
+    let full = json!({"configuration": {"queue_limit": 1}});
+    let swarm = format!("/v1/swarms/{}", place.swarm);
+    assert_eq!(stage.admin.put(&swarm, &full).await.status, 200);
+    let before = stage.last_sequence().await;
+    let again = stage.admin.post_keyed(&bulk, &body, "k").await;
+    assert_eq!(
+        (again.status, &again.body, again.sequence()),
+        (202, &first.body, first.sequence())
+    );
+    let other = json!({"tasks": [{"task_type": "other", "payload": {}}]});
+    let came = stage.admin.post_keyed(&bulk, &other, "k").await;
+    came.refused(422, "key-reused", Some("Idempotency-Key"));
+    stage.nothing_came_since(before).await;
+}
+
+#[tokio::test]
+async fn tasks_are_found_by_each_filter_and_shown_with_all_that_belongs_to_them() {
+    let stage = Stage::whole().await;
+    let place = stage.swarm(json!({"name": "a"})).await;
+    let (tasks, admin) = (format!("/v1/swarms/{}/tasks", place.swarm), &stage.admin);
+    let parent = admin
+        .post(&tasks, &json!({"task_type": "parent", "payload": {}}))
+        .await
+        .id();
+    let part = json!({"task_type": "part", "payload": {}, "parent_task_id": parent, "queue_timeout_ms": 60_000});
+    let graph = admin.post(&tasks, &json!({"tasks": [part, part]})).await;
+    assert_eq!(graph.status, 202, "{}", graph.body);
+    let cancelled = graph.body["items"][0]["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let ended = admin.delete(&format!("{tasks}/{cancelled}")).await;
+    let sequence = ended.sequence();
+    for (filter, count) in [
+        (format!("parent_task_id={parent}"), 2),
+        (format!("graph_id={}", graph.text("graph_id")), 2),
+        ("task_type=parent".to_owned(), 1),
+        ("status=cancelled".to_owned(), 1),
+        ("dead_lettered=true".to_owned(), 0),
+        (format!("agent_id={}", Uuid::now_v7()), 0),
+    ] {
+        let found = pages(admin, &format!("{tasks}?min_seq={sequence}&{filter}"), 1).await;
+        assert_eq!(found.len(), count, "{filter}");
+    }
+    for bad in [
+        "status",
+        "parent_task_id",
+        "graph_id",
+        "agent_id",
+        "dead_lettered",
+    ] {
+        let came = admin.get(&format!("{tasks}?{bad}=x")).await;
+        came.refused(400, "bad-parameter", Some(&format!("?{bad}")));
+    }
+    let shown = admin.get(&format!("{tasks}/{parent}")).await;
+    assert_eq!(
+        shown.body["children"],
+        json!({"total": 2, "completed": 0, "failed": 0, "cancelled": 1, "open": 1})
+    );
+    assert_eq!(shown.body["attempts"], json!([]));
+    let shown = admin.get(&format!("{tasks}/{cancelled}")).await;
+    assert_eq!(shown.body["queue_timeout_ms"], 60_000);
+    assert_eq!(shown.body["failure_path"], json!([]));
+    assert_eq!(shown.text("graph_id"), graph.text("graph_id"));
+}
+
+#[tokio::test]
 async fn after_an_outage_of_postgresql_lists_hold_what_was_written_meanwhile() {
     let mut stage = Stage::whole().await;
     let place = stage.swarm(json!({"name": "before"})).await;
