@@ -3,11 +3,13 @@
 
 mod assignment;
 mod command;
+mod ends;
 mod member;
 mod submit;
 
-pub(crate) use assignment::{STOPPING, words};
+pub(crate) use assignment::words;
 pub use command::SUMS_MAX;
+pub(crate) use ends::STOPPING;
 pub use submit::QUEUE_RETRY_AFTER_MS;
 
 use swarm_events::{
