@@ -181,7 +181,7 @@ fn memory(tasks: u64, keys: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Pools of the rates: agents and different sets of capabilities.
+/// Pools of the rates: agents, and different sets of capabilities among them.
 const POOLS: [(u32, u32); 5] = [
     (100, 0),
     (100, 100),
@@ -359,7 +359,7 @@ fn switches() -> anyhow::Result<()> {
         algorithm: Algorithm::LeastLoaded,
         agents,
         slots: 1,
-        sets: 10,
+        sets: 50,
         keys: 10 * KEYS,
     })?;
     let circle = |bench: &mut Bench| {
