@@ -32,7 +32,7 @@ use self::{
     display::Display,
     lines::{CHUNK_BYTES, CHUNK_LINES, Chunk, Chunks, Input, Mark, Sizes},
     send::{Stored, Target},
-    state::{Growing, Identity, Progress, ProgressFile},
+    state::{Growing, Grown, Identity, Progress, ProgressFile},
 };
 use crate::{
     api::Api,
@@ -207,24 +207,28 @@ pub async fn run(
         acknowledged: Mark::default(),
         tasks: 0,
         left_out: 0,
-        ids_bytes: 0,
-        left_out_bytes: 0,
+        ids: None,
+        left_out_lines: None,
     };
-    let file = ProgressFile::open(data, &identity, fresh)?;
-    let progress = &file.progress;
-    // A file that is asked for only now begins in the middle; it is new all the same.
-    let grow = |path: &Option<PathBuf>, bytes: u64| {
+    let mut file = ProgressFile::open(data, &identity, fresh)?;
+    let grow = |path: &Option<PathBuf>, earlier: &Option<Grown>| {
         path.as_ref()
-            .map(|path| Growing::open(path, bytes, bytes > 0))
+            .map(|path| Growing::open(path, earlier.as_ref()))
             .transpose()
     };
+    let ids = grow(&args.ids, &file.progress.ids)?;
+    let left_out = grow(&args.skip_invalid, &file.progress.left_out_lines)?;
+    // Before anything is written into them: a later run knows them for its own.
+    file.progress.ids = ids.as_ref().map(|ids| ids.grown.clone());
+    file.progress.left_out_lines = left_out.as_ref().map(|lines| lines.grown.clone());
+    file.write()?;
     let mut submission = Submission {
         api,
         args,
         name: source.name.clone(),
         identity,
-        ids: grow(&args.ids, progress.ids_bytes)?,
-        left_out: grow(&args.skip_invalid, progress.left_out_bytes)?,
+        ids,
+        left_out,
         file,
     };
     let before = submission.file.progress.clone();
@@ -396,7 +400,7 @@ fn note(
             text.push('\n');
         }
         ids.append(&text)?;
-        progress.ids_bytes = ids.bytes;
+        progress.ids = Some(ids.grown.clone());
     }
     let mut wrong = chunk.wrong;
     wrong.sort_by_key(|(line, _)| line.number);
@@ -408,7 +412,7 @@ fn note(
             });
             left_out.append(&format!("{line}\n"))?;
         }
-        progress.left_out_bytes = left_out.bytes;
+        progress.left_out_lines = Some(left_out.grown.clone());
     }
     progress.tasks += named.len() as u64;
     progress.left_out += wrong.len() as u64;

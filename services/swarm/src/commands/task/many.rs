@@ -99,6 +99,9 @@ impl Verb {
 /// Calls tasks off.
 pub async fn cancel(args: CancelArgs, api: &Api, output: Format) -> Outcome {
     let Some(graph) = &args.graph else {
+        if let [task] = &args.which.tasks[..] {
+            return one(Verb::Cancel, task, args.reason, &args.which, api, output).await;
+        }
         let mut many = Many::new(api, Verb::Cancel, args.reason, output);
         many.named(&args.which).await?;
         return many.end().await;
@@ -117,6 +120,9 @@ pub async fn cancel(args: CancelArgs, api: &Api, output: Format) -> Outcome {
 
 /// Retries tasks that have ended, or puts them away.
 pub async fn ended(verb: Verb, args: EndedArgs, api: &Api, output: Format) -> Outcome {
+    if let [task] = &args.which.tasks[..] {
+        return one(verb, task, None, &args.which, api, output).await;
+    }
     let mut many = Many::new(api, verb, None, output);
     if args.dead {
         many.dead(&args).await?;
@@ -124,6 +130,30 @@ pub async fn ended(verb: Verb, args: EndedArgs, api: &Api, output: Format) -> Ou
         many.named(&args.which).await?;
     }
     many.end().await
+}
+
+/// A task alone is answered with itself, and a refusal with its own exit code.
+async fn one(
+    verb: Verb,
+    task: &str,
+    reason: Option<String>,
+    which: &Which,
+    api: &Api,
+    output: Format,
+) -> Outcome {
+    check_id(task)?;
+    let swarm = match &which.swarm {
+        Some(_) => swarm_of(which, api).await?,
+        None => {
+            let shown = show(api, task).await?;
+            shown["swarm_id"].as_str().unwrap_or_default().to_owned()
+        }
+    };
+    let body = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+    let path = format!("/v1/swarms/{swarm}/tasks/{task}/{}", verb.word());
+    let task = api.post(&path, &body, None).await?;
+    api.settle().await;
+    output.object(&task)
 }
 
 async fn swarm_of(which: &Which, api: &Api) -> Outcome<String> {

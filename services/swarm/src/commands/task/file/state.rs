@@ -71,10 +71,22 @@ pub struct Progress {
     pub tasks: u64,
     /// Lines among it that were left out.
     pub left_out: u64,
-    /// Length of the file of ids, if one is written.
-    pub ids_bytes: u64,
-    /// Length of the file of lines that were left out, if one is written.
-    pub left_out_bytes: u64,
+    /// The file of ids, if one is written.
+    #[serde(default)]
+    pub ids: Option<Grown>,
+    /// The file of lines that were left out, if one is written.
+    #[serde(default)]
+    pub left_out_lines: Option<Grown>,
+}
+
+/// A file that has grown with the submission.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grown {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length, as far as it is acknowledged.
+    pub bytes: u64,
 }
 
 /// The file.
@@ -187,25 +199,27 @@ impl ProgressFile {
 
 /// A file that grows with the submission: cut back to what is acknowledged, it goes on where the last run stopped.
 pub struct Growing {
-    path: PathBuf,
     file: fs::File,
-    /// Its length.
-    pub bytes: u64,
+    /// Where it is, and how long.
+    pub grown: Grown,
 }
 
 impl Growing {
-    /// Opens it. A new submission takes no file that is there already, so that nothing of somebody's is lost.
+    /// Opens it. Only one that an earlier run of this submission wrote is taken up; another one that is there already is
+    /// somebody's.
     ///
     /// # Errors
     /// If it cannot be opened, or is shorter than it was.
-    pub fn open(path: &Path, bytes: u64, resumed: bool) -> Outcome<Self> {
+    pub fn open(path: &Path, earlier: Option<&Grown>) -> Outcome<Self> {
+        let path = std::path::absolute(path)?;
+        let ours = earlier.filter(|earlier| earlier.path == path);
+        let bytes = ours.map_or(0, |ours| ours.bytes);
         let open = || {
             let mut options = fs::File::options();
             options.append(true);
-            let file = if resumed {
-                options.create(true).open(path)?
-            } else {
-                options.create_new(true).open(path)?
+            let file = match ours {
+                Some(_) => options.create(true).open(&path)?,
+                None => options.create_new(true).open(&path)?,
             };
             let length = file.metadata()?.len();
             if length < bytes {
@@ -216,12 +230,10 @@ impl Growing {
             file.set_len(bytes)?;
             Ok(file)
         };
-        let file = open().with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            bytes,
-        })
+        let file =
+            open().with_context(|| format!("cannot write {}: name a new file", path.display()))?;
+        let grown = Grown { path, bytes };
+        Ok(Self { file, grown })
     }
 
     /// Appends `text`.
@@ -231,8 +243,8 @@ impl Growing {
     pub fn append(&mut self, text: &str) -> Outcome {
         self.file
             .write_all(text.as_bytes())
-            .with_context(|| format!("cannot write {}", self.path.display()))?;
-        self.bytes += text.len() as u64;
+            .with_context(|| format!("cannot write {}", self.grown.path.display()))?;
+        self.grown.bytes += text.len() as u64;
         Ok(())
     }
 }
@@ -254,8 +266,8 @@ mod tests {
             acknowledged: Mark::default(),
             tasks: 0,
             left_out: 0,
-            ids_bytes: 0,
-            left_out_bytes: 0,
+            ids: None,
+            left_out_lines: None,
         }
     }
     fn files(dir: &Path) -> Vec<PathBuf> {
@@ -340,17 +352,27 @@ mod tests {
     fn a_growing_file_is_cut_back_to_what_is_acknowledged() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("ids");
-        let mut ids = Growing::open(&path, 0, false).expect("made");
+        let mut ids = Growing::open(&path, None).expect("made");
         ids.append("one\n").expect("written");
-        let acknowledged = ids.bytes;
+        let acknowledged = ids.grown.clone();
         ids.append("two\n").expect("written");
-        assert!(Growing::open(&path, 0, false).is_err(), "it is somebody's");
-        let mut ids = Growing::open(&path, acknowledged, true).expect("found");
+        assert!(Growing::open(&path, None).is_err(), "it is somebody's");
+        let mut ids = Growing::open(&path, Some(&acknowledged)).expect("found");
         ids.append("TWO\n").expect("written");
         assert_eq!(fs::read_to_string(&path).expect("there"), "one\nTWO\n");
+        let longer = Grown {
+            bytes: 99,
+            ..acknowledged.clone()
+        };
         assert!(
-            Growing::open(&path, 99, true).is_err(),
+            Growing::open(&path, Some(&longer)).is_err(),
             "it has lost something"
         );
+        let begun = Grown {
+            bytes: 0,
+            ..acknowledged
+        };
+        let ids = Growing::open(&path, Some(&begun)).expect("nothing was acknowledged yet");
+        assert_eq!(ids.grown.bytes, 0);
     }
 }

@@ -261,6 +261,25 @@ async fn given_an_interruption_then_a_later_run_sends_only_what_is_not_acknowled
 }
 
 #[tokio::test]
+async fn given_an_interruption_before_anything_is_acknowledged_then_the_files_that_were_begun_are_taken_up()
+ {
+    let mut scene = Scene::new().await;
+    scene.write(&lines(20));
+    scene.args.ids = Some(scene.path("ids"));
+    let unknown = Some((401, json!({"detail": "unknown key"})));
+    scene.gateway.scripted(vec![unknown; 2]);
+    scene.submit(None).await.expect_err("refused");
+    scene.gateway.with(|all| all.script.clear());
+    scene.submit(None).await.expect("submitted");
+    assert_eq!(scene.read("ids").lines().count(), 20);
+    // Somebody's file is not written over.
+    scene.write(&lines(30));
+    let failure = scene.submit(None).await.expect_err("it is there");
+    assert!(failure.message.contains("name a new file"), "{failure}");
+    assert_eq!(scene.read("ids").lines().count(), 20);
+}
+
+#[tokio::test]
 async fn given_a_bad_line_then_nothing_at_all_is_stored() {
     let scene = Scene::new().await;
     let bad = "{\"task_type\":\"t\",\"payload\":{},\"priority\":11}\n";
