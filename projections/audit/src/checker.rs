@@ -581,7 +581,6 @@ impl Checker {
         let open = self.open();
         self.notes.inside = true;
         self.all_called_off(last);
-        self.nothing_waits_too_long(last);
         if self.counts.accepted > 0 {
             self.notes.checked(Invariant::EveryTaskEnds);
         }
@@ -591,6 +590,7 @@ impl Checker {
                 format!("{} open, {}", open.tasks.len(), first.join("; "))
             });
         }
+        self.nothing_waits_too_long(last);
         for item in &open.graphs {
             self.notes
                 .broken(Invariant::GraphsDecided, item.sequence, || {

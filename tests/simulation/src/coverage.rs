@@ -44,7 +44,7 @@ pub fn distributed(met: &Met) -> Vec<&'static str> {
                 shown.push("waited too long");
             }
             shown.extend((f.path.len() > 1).then_some("failures by a path of two or more"));
-            shown.extend((f.path.len() > 8).then_some("failures by a path of nine or more"));
+            shown.extend((f.path.len() > 3).then_some("failures by a path of four or more"));
         }
         Body::TaskRejected(r) if ["queue-full", "shed"].contains(&&*r.problem.code) => {
             shown.push("not admitted");

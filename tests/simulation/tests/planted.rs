@@ -49,11 +49,12 @@ planted! {
     decisions_applied_at_their_cause: AppliedAtCause by FoldsAgree;
     resend_without_a_new_claim: ResendWithoutClaim by EveryTaskEnds | CommandsAnswered | GraphsDecided;
     a_repeat_of_a_decision_not_void: RepeatedDecisionCounts by
-        ResultOfStandingAssignment | OneStandingAssignment | EveryTaskEnds;
+        ResultOfStandingAssignment | OneStandingAssignment | OneTerminal | EveryTaskEnds;
     a_repeat_of_a_command_not_void: RepeatedCommandCounts by CommandsAnsweredOnce;
-    plan_not_emptied_at_a_claim: PlanKeptAtClaim by EveryTaskEnds | CommandsAnswered | GraphsDecided;
+    plan_not_emptied_at_a_claim: PlanKeptAtClaim by
+        EveryTaskEnds | CommandsAnswered | GraphsDecided | PriorityOrder;
     deciding_under_anothers_claim: DecidesUnderAnothersClaim by OneOwnerPerEpoch;
-    what_has_started_is_withdrawn: WithdrawsTheStarted by OneStandingAssignment;
+    what_has_started_is_withdrawn: WithdrawsTheStarted by OneStandingAssignment | ResultOfStandingAssignment;
     nobody_wakes_at_deadlines: NeverWakes by EveryTaskEnds | GraphsDecided | CommandsAnswered;
     a_snapshot_that_says_it_is_ahead: SnapshotAhead by FoldsAgree;
     a_checkpoint_apart_from_its_rows: CheckpointApart by ReadModelEqualsFold;
