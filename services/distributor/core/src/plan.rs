@@ -90,6 +90,11 @@ pub struct Plan {
     pub(crate) marks: BTreeMap<Mark, Entry>,
     /// Commands that wait until a decision on their task is met.
     pub(crate) behind: BTreeMap<(u32, u32), Vec<u64>>,
+    /// Ended tasks that a command is about whose answer is under way, or waits itself: with the commands that wait until
+    /// that answer is met.
+    pub(crate) behind_ended: BTreeMap<(u32, TaskId), Vec<u64>>,
+    /// The same tasks, by the command that came first.
+    pub(crate) reopening: BTreeMap<u64, (u32, TaskId)>,
     /// Commands that wait until a graph is accepted or rejected.
     pub(crate) behind_graphs: BTreeMap<(u32, GraphId), Vec<u64>>,
     /// Swarms in which a queued task may find an agent.

@@ -39,6 +39,13 @@ impl Distributor {
             plan.depart(self, mark, 1);
             return;
         }
+        if let Some(ended) = plan.reopened(sequence, command, swarm) {
+            let behind = plan.behind_ended.entry((command.swarm, ended));
+            behind.or_default().push(sequence);
+            plan.depart(self, mark, 1);
+            plan.reopen(sequence, command, swarm);
+            return;
+        }
         let answer = match &command.wanted {
             Wanted::Retry => retry(swarm, task),
             Wanted::Discard => discard(swarm, task),
@@ -48,8 +55,10 @@ impl Distributor {
         let of_task = !matches!(decision.subject, Subject::Task(_, TaskVerb::Refused, _));
         out.push(decision.caused_by(command.id));
         plan.depart(self, mark, 1);
-        if let Some((at, _)) = swarm.task(task).filter(|_| of_task) {
-            plan.depart(self, Mark::Task(command.swarm, at), 1);
+        match swarm.task(task).filter(|_| of_task) {
+            Some((at, _)) => plan.depart(self, Mark::Task(command.swarm, at), 1),
+            None if of_task => plan.reopen(sequence, command, swarm),
+            None => {}
         }
     }
 
@@ -105,6 +114,36 @@ impl Distributor {
         plan.depart(self, mark, 1);
         if staged.is_some() {
             plan.depart(self, graph_mark, 1);
+        }
+    }
+}
+
+impl Plan {
+    /// The ended task for which a command has to wait, since an earlier one is about it: the command's own, or, for a retry,
+    /// one that it depends on.
+    fn reopened(&self, sequence: u64, command: &Command, swarm: &Swarm) -> Option<TaskId> {
+        if self.behind_ended.is_empty() {
+            return None;
+        }
+        let task = TaskId(command.about);
+        let own = (!self.reopening.contains_key(&sequence)).then_some(task);
+        let before = match (&command.wanted, swarm.ended.get(&task)) {
+            (Wanted::Retry, Some(ended)) => ended.definition.as_ref(),
+            _ => None,
+        };
+        let edges = before.into_iter().flat_map(|task| task.edges());
+        own.into_iter()
+            .chain(edges.map(|edge| edge.task))
+            .find(|&task| self.behind_ended.contains_key(&(command.swarm, task)))
+    }
+
+    /// Later commands about this one's ended task wait until its answer is met.
+    fn reopen(&mut self, sequence: u64, command: &Command, swarm: &Swarm) {
+        let task = TaskId(command.about);
+        let key = (command.swarm, task);
+        if swarm.ended.contains_key(&task) && !self.behind_ended.contains_key(&key) {
+            self.behind_ended.insert(key, Vec::new());
+            self.reopening.insert(sequence, key);
         }
     }
 }

@@ -84,6 +84,13 @@ impl Plan {
         }
         if let Some(sequence) = met.command {
             self.back(state, Mark::Command(sequence));
+            let ended = self.reopening.remove(&sequence);
+            for behind in ended
+                .and_then(|ended| self.behind_ended.remove(&ended))
+                .unwrap_or_default()
+            {
+                self.back(state, Mark::Command(behind));
+            }
         }
         let Some(swarm) = met.swarm else {
             return;

@@ -106,8 +106,8 @@ fn a_repeated_command_is_void() {
 }
 
 #[test]
-fn a_retry_and_a_discard_that_cross_are_answered_both() {
-    // The retry is stored first.
+fn a_retry_and_a_discard_that_cross_are_answered_both_by_facts() {
+    // The retry is stored first: the discard waits until it is met, so that nothing void answers it.
     let mut s = dead();
     s.command(Retry, "t");
     s.world.decide(64);
@@ -117,9 +117,8 @@ fn a_retry_and_a_discard_that_cross_are_answered_both() {
         s.news(),
         [
             "retried t: generation 2",
-            "void (not-ended): discarded t: generation 1",
-            "assigned t to A",
             "refused t: task-not-ended ×1",
+            "assigned t to A",
         ]
     );
     assert_eq!(code(&s, discard), "task-not-ended");
@@ -131,13 +130,40 @@ fn a_retry_and_a_discard_that_cross_are_answered_both() {
     s.world.decide(64);
     assert_eq!(
         s.news(),
-        [
-            "discarded t: generation 1",
-            "void (other-generation): retried t: generation 2",
-            "refused t: not-retryable ×1",
-        ]
+        ["discarded t: generation 1", "refused t: not-retryable ×1",]
     );
     assert_eq!(code(&s, retry), "not-retryable");
+    s.folds_agree();
+}
+
+#[test]
+fn a_chain_that_failed_is_retried_at_once() {
+    let mut s = dead();
+    let up = s.edges(&[("t", Success)]);
+    s.submit_as("next", |t| t.depends_on = up);
+    let up = s.edges(&[("next", Success)]);
+    s.submit_as("last", |t| t.depends_on = up);
+    s.news();
+    // All are stored before anything is decided: each waits for the one that it depends on.
+    for name in ["t", "next", "last"] {
+        s.command(Retry, name);
+    }
+    s.world.decide(64);
+    assert_eq!(
+        s.news(),
+        [
+            "retried t: generation 2",
+            "retried next: generation 2",
+            "assigned t to A",
+            "retried last: generation 2",
+        ]
+    );
+    s.run("t");
+    s.run("next");
+    s.run("last");
+    for name in ["t", "next", "last"] {
+        assert_eq!(s.view(name).status, Status::Completed, "{name}");
+    }
     s.folds_agree();
 }
 
