@@ -41,6 +41,7 @@ stands_for! {
 /// What `POST …/tasks` takes.
 #[derive(ToSchema)]
 #[serde(untagged)]
+#[expect(clippy::large_enum_variant, reason = "it is a schema, and never made")]
 pub enum SubmissionInput {
     /// One task alone.
     One(submission::TaskInput),
@@ -51,6 +52,7 @@ pub enum SubmissionInput {
 /// What `POST …/tasks` answers.
 #[derive(ToSchema)]
 #[serde(untagged)]
+#[expect(clippy::large_enum_variant, reason = "it is a schema, and never made")]
 pub enum SubmissionAnswer {
     /// One task alone.
     One(submit::TaskAccepted),

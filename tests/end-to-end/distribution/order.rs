@@ -78,8 +78,8 @@ async fn a_steal(swarm: &Installation) {
     std::fs::write(&go, "").expect("written");
     record.task("completed", &long).await;
 
-    assert_eq!(runs("busy"), [long.clone()]);
-    assert_eq!(runs("idle"), [short.clone()]);
+    assert_eq!(runs("busy"), std::slice::from_ref(&long));
+    assert_eq!(runs("idle"), std::slice::from_ref(&short));
     assert_eq!(record.all("started").len(), 2, "one for each task");
     let path = format!("/v1/swarms/{id}/tasks/{short}");
     let shown = eventually("it is shown as completed", PATIENCE, || async {

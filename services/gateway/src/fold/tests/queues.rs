@@ -61,8 +61,12 @@ fn requests_at_the_same_time_share_what_is_free() {
         ..NO_LIMITS
     };
     let other = Place::new(place().org, SwarmId(Uuid::from_u128(99)));
-    let first = shared.admit(place(), limits, &[5; 3]).ok().expect("room");
-    let (full, waiting) = shared.admit(other, limits, &[5; 2]).err().expect("full");
+    let Ok(first) = shared.admit(place(), limits, &[5; 3]) else {
+        panic!("no room");
+    };
+    let Err((full, waiting)) = shared.admit(other, limits, &[5; 2]) else {
+        panic!("not full");
+    };
     assert_eq!(full, Full::Organization { limit: 4 });
     assert_eq!((waiting.swarm, waiting.organization), (0, 3));
     drop(first);
