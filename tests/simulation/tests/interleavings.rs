@@ -26,8 +26,14 @@ use swarm_events::{
 use uuid::Uuid;
 
 /// Steps of a way before everything runs to its end: deciding and storing the withdrawal, deciding and storing the new
-/// assignment, and two that cross them. With the second task there are more ways, and one step less.
-const DEPTH: usize = 6;
+/// assignment, and one that crosses them; with two tasks, or another algorithm, one less. `SWARM_INTERLEAVINGS_DEPTH` sets
+/// another number: six take two minutes.
+const DEPTH: usize = 5;
+fn depth() -> usize {
+    let set = std::env::var("SWARM_INTERLEAVINGS_DEPTH");
+    set.ok().and_then(|n| n.parse().ok()).unwrap_or(DEPTH)
+}
+
 /// A longer walk goes at random.
 const WALK: usize = 40;
 const WALKS: u64 = 400;
@@ -455,7 +461,7 @@ struct Explored {
     steals: usize,
 }
 
-/// Goes every way of at most [`DEPTH`] steps.
+/// Goes every way of at most so many steps.
 fn explore(tasks: usize, algorithm: Algorithm, depth: usize) -> Explored {
     // How many steps were left at best where it was seen.
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -491,22 +497,22 @@ fn explore(tasks: usize, algorithm: Algorithm, depth: usize) -> Explored {
 
 #[test]
 fn one_task_and_two_agents_in_every_order() {
-    let explored = explore(1, Algorithm::LeastLoaded, DEPTH);
+    let explored = explore(1, Algorithm::LeastLoaded, depth());
     println!(
         "{} states, {} with a steal",
         explored.states, explored.steals
     );
-    assert!(explored.states > 1_000 && explored.steals > 50);
+    assert!(explored.states > 300 && explored.steals > 50);
 }
 
 #[test]
 fn two_tasks_and_two_agents_in_every_order() {
-    let explored = explore(2, Algorithm::LeastLoaded, DEPTH - 1);
+    let explored = explore(2, Algorithm::LeastLoaded, depth() - 1);
     println!(
         "{} states, {} with a steal",
         explored.states, explored.steals
     );
-    assert!(explored.states > 1_000 && explored.steals > 50);
+    assert!(explored.states > 300 && explored.steals > 50);
 }
 
 /// The other algorithms choose other agents; the referee is the same.
@@ -517,7 +523,7 @@ fn every_algorithm_in_every_order_of_fewer_steps() {
         Algorithm::CapabilityMatch,
         Algorithm::Affinity,
     ] {
-        let explored = explore(1, algorithm, DEPTH - 1);
+        let explored = explore(1, algorithm, depth() - 1);
         assert!(explored.steals > 10, "{algorithm:?}");
     }
 }
@@ -540,6 +546,10 @@ fn long_ways_at_random() {
             let Some(step) = steps.choose(&mut rng) else {
                 break;
             };
+            let rare = matches!(step, Step::Lose(_) | Step::TakeOver | Step::Cancel(_));
+            if rare && rng.random_ratio(4, 5) {
+                continue;
+            }
             way.push(*step);
             model.take(*step);
         }
@@ -547,5 +557,5 @@ fn long_ways_at_random() {
         steals += model.steals;
         assert_eq!(model.wrong, None, "seed {seed}, {algorithm:?}: {way:?}");
     }
-    assert!(steals > 50, "{steals}");
+    assert!(steals > 20, "{steals}");
 }

@@ -103,6 +103,8 @@ pub(super) enum News {
         turn: Option<u64>,
         key: Option<Box<str>>,
     },
+    /// A task has ended.
+    Ended(usize, TaskId),
     /// A task stands elsewhere now; `None`: neither in a queue nor at an agent.
     Task(usize, TaskId, Option<(Arc<Facts>, Standing)>),
 }
@@ -394,16 +396,21 @@ impl Cause {
         }
         self.sequence = cause;
         while self.news.front().is_some_and(|(at, _)| *at <= cause) {
-            if let Some((_, news)) = self.news.pop_front() {
+            if let Some((at, news)) = self.news.pop_front() {
+                self.land_to(at - 1);
                 self.take(news);
             }
         }
-        while self.flights.front().is_some_and(|f| f.sequence <= cause) {
+        self.land_to(cause);
+        true
+    }
+
+    fn land_to(&mut self, sequence: u64) {
+        while self.flights.front().is_some_and(|f| f.sequence <= sequence) {
             if let Some(flight) = self.flights.pop_front() {
                 self.land(&flight);
             }
         }
-        true
     }
 
     fn take(&mut self, news: News) {
@@ -444,6 +451,21 @@ impl Cause {
                     view.turn(agent, |post| post.met_turn = turn);
                 }
                 view.homes.extend(key.map(|key| (key, agent)));
+            }
+            News::Ended(swarm, id) => {
+                let Some(view) = self.swarms.get_mut(&swarm) else {
+                    return;
+                };
+                if !view.is_under_way(id) {
+                    return;
+                }
+                // A steal of it will take nothing: what was kept for the thief is free.
+                let flights = self.flights.iter_mut();
+                for flight in flights.filter(|f| f.swarm == swarm && f.task == id) {
+                    if let Some(agent) = flight.agent.take() {
+                        view.turn(agent, |post| post.promised -= 1);
+                    }
+                }
             }
             News::Task(swarm, id, standing) => {
                 self.swarms.entry(swarm).or_default().stand(id, standing);

@@ -190,6 +190,7 @@ impl Checker {
         }
         let home = &mut self.homes[usize::from(recorded.subject.partition().number())];
         home.ended.push_back((home.now, number, id, sequence));
+        home.cause.tell(sequence, News::Ended(number, id));
         self.set(number, id, State::Ended(end), sequence);
         self.dependencies_ended(number, id, end, dependents, sequence);
     }

@@ -328,6 +328,22 @@ fn steals_fair_to_one_with_a_free_slot_counting_what_is_under_way() {
 }
 
 #[test]
+fn steals_fair_to_one_for_whom_nothing_is_kept_any_more() {
+    let (mut scene, waits) = waiting();
+    scene.submit(task(3));
+    scene.later(50);
+    let cause = scene.measure(0);
+    // What is being taken over has started and ended before that was stored, as the next decision's owner had met.
+    scene.start(task(2), agent(1), waits);
+    let ended = scene.complete(task(2), agent(1), waits);
+    scene.forged.cause = Some(cause);
+    scene.steal(task(2), agent(1), waits, agent(2));
+    scene.forged.cause = Some(ended);
+    scene.assign(task(3), agent(2));
+    scene.clean();
+}
+
+#[test]
 fn steals_fair_three_times() {
     let (mut scene, mut waits) = waiting();
     for _ in 0..3 {
