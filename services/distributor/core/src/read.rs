@@ -29,6 +29,7 @@ impl Swarm {
     fn view(&self, task: &Task) -> TaskView {
         let more = task.more.as_deref();
         let held = task.phase.held();
+        let ends = matches!(task.phase, Phase::Failing | Phase::Ending);
         TaskView {
             place: self.place,
             id: task.id,
@@ -50,7 +51,9 @@ impl Swarm {
             },
             rejected: false,
             agent: held
-                .and_then(|held| self.agents.get(held.agent as usize))
+                .map(|held| held.agent)
+                .or_else(|| more?.last_agent.filter(|_| ends))
+                .and_then(|agent| self.agents.get(agent as usize))
                 .map(|agent| agent.id),
             assignment: held.map(|held| held.assignment),
             attempt_count: u32::from(task.attempts),

@@ -3,7 +3,10 @@
 //! Which task comes next is decided before, by rank alone, so that an algorithm never changes the order of tasks. Affinity
 //! is the one that looks at the task, too: at where the last one of its key went (`affinity`).
 
-use swarm_events::configuration::Algorithm;
+use swarm_events::{
+    configuration::Algorithm,
+    planted::{self, Bug},
+};
 
 /// An agent's load with what is promised to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +106,7 @@ impl Strategy for PriorityQueue {
         share(load)
     }
     fn fills_places(&self) -> bool {
-        false
+        planted::is(Bug::WaitsUnderPriorityQueue)
     }
 }
 

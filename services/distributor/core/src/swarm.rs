@@ -336,7 +336,9 @@ impl Swarm {
             AffinityOutcome::New => {}
         }
         let key = key_of(self, task);
-        self.homes.used(key, agent, moment.sequence);
+        if !planted::is(Bug::HomesForgotten) {
+            self.homes.used(key, agent, moment.sequence);
+        }
     }
 
     /// Notes that an agent's figures may have moved.

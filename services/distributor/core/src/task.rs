@@ -126,6 +126,8 @@ pub(crate) struct More {
     pub(crate) steals: u8,
     /// Number of the agent from which it was taken over, until it starts.
     pub(crate) stolen_from: Option<u32>,
+    /// Number of the agent that had it last, once it has it no more.
+    pub(crate) last_agent: Option<u32>,
 }
 
 /// A live task, or the definition of an ended one that can be retried.

@@ -283,6 +283,7 @@ impl Distributor {
         if let Some(task) = state.tasks.get_mut(at) {
             let more = task.more_mut();
             more.error = Some(cut(&event.error, ERROR_BYTES_MAX).into());
+            more.last_agent = Some(agent);
             more.retryable = event.retryable;
             more.bad_result = false;
         }
@@ -344,6 +345,12 @@ impl Distributor {
             if started && event.then == Then::Queue {
                 more.requeued_at = moment.now;
             }
+        }
+        if started
+            && event.then == Then::End
+            && let Some(task) = state.tasks.get_mut(at)
+        {
+            task.more_mut().last_agent = Some(agent);
         }
         if started && event.then != Then::End {
             state.counters.retries += 1;

@@ -169,3 +169,28 @@ fn a_result_at_the_limit_is_taken_and_one_over_it_is_a_failed_attempt() {
     s.complete_with("t", result(RESULT_BYTES_MAX + 1));
     assert_eq!(s.news(), ["withdrawn t from A: BadResult, retry"]);
 }
+
+#[test]
+fn a_task_that_failed_names_the_agent_that_had_it_last() {
+    let mut s = started();
+    let agent = s.agent_id("A");
+    s.fail_attempt("t", false);
+    s.world.settle();
+    assert_eq!(s.status("t"), "failed");
+    assert_eq!(s.view("t").agent, Some(agent));
+
+    // Taken away at its run limit for good, it is the same.
+    let mut s = Scene::new();
+    s.join("A");
+    s.submit_as("u", |t| {
+        t.timeout_ms = Some(100);
+        t.max_attempts = Some(1);
+    });
+    s.world.settle();
+    s.start("u");
+    s.world.later(100);
+    let agent = s.agent_id("A");
+    assert_eq!(s.status("u"), "failed");
+    assert_eq!(s.view("u").agent, Some(agent));
+    s.folds_agree();
+}
