@@ -60,11 +60,15 @@ pub enum Bug {
     CalledOffGoesOn,
     /// What was put away can still be retried.
     DiscardedRetried,
+    /// Tasks wait at agents under an algorithm that keeps nothing waiting there.
+    WaitsUnderPriorityQueue,
+    /// Nobody remembers which agent had the last task of a key.
+    HomesForgotten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::NoFence,
         Self::NoStartCheck,
         Self::RepairSkipped,
@@ -92,6 +96,8 @@ impl Bug {
         Self::FailurePathLost,
         Self::CalledOffGoesOn,
         Self::DiscardedRetried,
+        Self::WaitsUnderPriorityQueue,
+        Self::HomesForgotten,
     ];
 }
 

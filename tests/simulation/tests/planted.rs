@@ -70,6 +70,8 @@ planted! {
     a_failure_without_its_path: FailurePathLost by FailurePaths;
     a_graph_that_was_called_off_goes_on: CalledOffGoesOn by GraphsCalledOff;
     what_was_put_away_is_retried: DiscardedRetried by DiscardedStays;
+    what_waits_under_priority_queue: WaitsUnderPriorityQueue by NothingWaitsUnderPriorityQueue;
+    homes_that_are_forgotten: HomesForgotten by AffinityTold;
 }
 
 /// The defects are in no build of the product.
