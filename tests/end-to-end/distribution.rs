@@ -7,6 +7,7 @@ mod graphs;
 mod limits;
 mod load;
 mod order;
+mod shop;
 
 use crate::support::{Installation, said};
 
@@ -36,5 +37,6 @@ async fn nothing_is_lost_repeated_or_reordered_under_load_and_in_the_largest_gra
     let swarm = Installation::start().await;
     load::live_switches(&swarm).await;
     graphs::taken_and_called_off(&swarm).await;
+    graphs::worked_off(&swarm).await;
     audited(&swarm, &["--settled"]).await;
 }

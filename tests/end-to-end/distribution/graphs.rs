@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use swarm_events::task::GRAPH_TASKS_MAX;
 use uuid::Uuid;
 
-use crate::support::{Door, Installation, PATIENCE, Record, eventually};
+use crate::support::{Door, Installation, PATIENCE, Record, Team, eventually};
 
 const GRAPH: usize = GRAPH_TASKS_MAX as usize;
 /// How long it may take from the first byte to its acceptance: a debug build on two busy cores needs some seconds.
@@ -87,4 +87,22 @@ pub async fn taken_and_called_off(swarm: &Installation) {
     for open in ["pending", "queued", "assigned", "running"] {
         assert_eq!(figures["tasks"][open], 0, "{figures}");
     }
+}
+
+/// Worked off by agents that have nothing else to do.
+pub async fn worked_off(swarm: &Installation) {
+    let id = swarm.swarm("worked off", json!({})).await;
+    let team = Team::of(swarm, &id).await;
+    for name in ["A", "B"] {
+        let capable = ["nobody-has-this"];
+        let joined = team.join(swarm, name, |agent| {
+            agent.slots(32).waiting(32).capabilities(capable)
+        });
+        joined.await;
+    }
+    let mut record = Record::of(swarm, &id).await;
+    let body = json!({ "tasks": largest() });
+    swarm.post(&format!("/v1/swarms/{id}/tasks"), &body).await;
+    record.until_count("completed", GRAPH).await;
+    assert_eq!(team.runs().len(), GRAPH, "each once");
 }
