@@ -13,6 +13,7 @@ use swarm_events::decider::Decision;
 use crate::{
     plan::{Mark, Plan},
     state::Distributor,
+    swarm::Swarm,
 };
 
 /// How many tasks of a stopping swarm are looked at in one go for each decision that may be made.
@@ -85,6 +86,10 @@ impl Distributor {
             Mark::Command(sequence) => return self.answer_command(plan, sequence, out),
             Mark::Graph(swarm, id) => self.answer_graph(swarm, id, out),
             Mark::Task(swarm, at) => self.answer_task(swarm, at, out),
+            // They may be again what was written last, though they had moved in between.
+            Mark::Measure(swarm) if !self.swarm(swarm).is_some_and(Swarm::figures_moved) => {
+                plan.refresh_mark(self, mark);
+            }
             Mark::Measure(swarm) => self.answer_measure(plan, swarm, end, out),
         }
         let decisions = (out.len() - before) as u32;

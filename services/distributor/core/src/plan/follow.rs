@@ -291,12 +291,11 @@ impl Plan {
                 plan.listed = assignable;
             }
         }
-        if self
-            .swarms
-            .get(swarm as usize)
-            .is_some_and(SwarmPlan::may_steal)
-        {
+        let plan = self.swarms.get(swarm as usize);
+        if plan.is_some_and(SwarmPlan::may_steal) {
             self.thieving.insert(swarm);
+        } else if plan.is_some_and(|plan| plan.steal_at != Timestamp::ZERO) {
+            self.set_steal_timer(swarm, None);
         }
     }
 }

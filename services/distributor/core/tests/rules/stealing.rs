@@ -255,3 +255,17 @@ fn what_is_taken_over_is_no_turn_of_the_thief() {
     s.submit("4");
     assert_eq!(s.news(), ["assigned 3 to B", "assigned 4 to A"]);
 }
+
+#[test]
+fn nobody_wakes_for_a_steal_when_there_is_no_thief_any_more() {
+    let mut s = busy_and_idle(Algorithm::LeastLoaded);
+    s.world.settle();
+    let steal = s.world.next_deadline().expect("a steal is due");
+    s.leave("B");
+    s.world.settle();
+    let next = s.world.next_deadline().expect("the run limit");
+    assert!(next > steal, "{next} is not after {steal}");
+    if let Err(difference) = s.world.decide_twice(100) {
+        panic!("{difference}");
+    }
+}
