@@ -69,10 +69,11 @@ impl Look<'_> {
             .take(DEPENDENCIES_SHOWN_MAX)
             .collect();
         let total = edges.len() as u32;
-        let mut sentences = vec![format!(
-            "It waits for {open} of the {} that it depends on.",
-            number(u64::from(total), "task", "tasks")
-        )];
+        let mut sentences = vec![if total == 1 {
+            "It waits for the one task that it depends on.".to_owned()
+        } else {
+            format!("It waits for {open} of the {total} tasks that it depends on.")
+        }];
         sentences.extend(items.iter().map(|item| {
             let what = match item.dependency_type {
                 DependencyType::Completion => "end, either way",
