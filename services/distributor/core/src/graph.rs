@@ -15,7 +15,7 @@ use crate::{
 pub const GRAPH_PARTS_MS_MAX: u64 = 60_000;
 
 /// Most dependencies that the tasks of a graph name together: a hundred for each task of the largest graph. It is accepted in
-/// one step, and a million edges hold the owner up for some tenths of a second.
+/// one step, which holds the owner up for longer the more edges there are.
 pub const GRAPH_DEPENDENCIES_MAX: usize = 1_000_000;
 
 /// The refusal of a part that brings its graph above [`GRAPH_DEPENDENCIES_MAX`], which named so many before.
