@@ -23,7 +23,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
 pub const RESULT_BYTES_MAX: usize = 256 * 1024;
 /// Largest inline sum of inputs in an assignment, in bytes; above it they go to the object store.
 pub const INPUTS_BYTES_MAX: usize = 256 * 1024;
-/// Most tasks in one graph: it is accepted in one step, and ten thousand take a core some ten milliseconds.
+/// Most tasks in one graph: it is accepted in one step, which takes longer the larger it is.
 pub const GRAPH_TASKS_MAX: u32 = 10_000;
 /// Most dependencies of one task: with the types and aliases of that many, a submission stays far below 1 MiB. A wider
 /// reduce is a tree of reduces.
