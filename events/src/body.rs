@@ -81,19 +81,32 @@ bodies! {
     OrgKeyCreated(org::KeyCreated) => "swarm.org.key_created.v1",
     OrgKeyRevoked(org::KeyRevoked) => "swarm.org.key_revoked.v1",
     OrgRefused(org::Refused) => "swarm.org.refused.v1",
-    SwarmCreated(swarm::Created) => "swarm.swarm.created.v2",
-    SwarmUpdated(swarm::Updated) => "swarm.swarm.updated.v2",
+    SwarmCreated(swarm::Created) => "swarm.swarm.created.v3",
+    SwarmUpdated(swarm::Updated) => "swarm.swarm.updated.v3",
     SwarmStopping(swarm::Stopping) => "swarm.swarm.stopping.v1",
     SwarmDeleted(swarm::Deleted) => "swarm.swarm.deleted.v1",
     SwarmRefused(swarm::Refused) => "swarm.swarm.refused.v1",
-    SwarmMeasured(swarm::Measured) => "swarm.swarm.measured.v1",
+    SwarmMeasured(swarm::Measured) => "swarm.swarm.measured.v2",
     SwarmSampled(swarm::Sampled) => "swarm.swarm.sampled.v1",
+    SwarmScaled(swarm::Scaled) => "swarm.swarm.scaled.v1",
     AgentJoined(agent::Joined) => "swarm.agent.joined.v1",
     AgentLeft(agent::Left) => "swarm.agent.left.v1",
     AgentRemoved(agent::Removed) => "swarm.agent.removed.v1",
     AgentSuspected(agent::Suspected) => "swarm.agent.suspected.v1",
     AgentRecovered(agent::Recovered) => "swarm.agent.recovered.v1",
-    AgentFailed(agent::Failed) => "swarm.agent.failed.v1",
+    AgentFailed(agent::Failed) => "swarm.agent.failed.v2",
+    AgentAdded(agent::Added) => "swarm.agent.added.v1",
+    AgentSpawnRequested(agent::SpawnRequested) => "swarm.agent.spawn_requested.v1",
+    AgentSpawnClaimed(agent::SpawnClaimed) => "swarm.agent.spawn_claimed.v1",
+    AgentSpawnDeclined(agent::SpawnDeclined) => "swarm.agent.spawn_declined.v1",
+    AgentLaunched(agent::Launched) => "swarm.agent.launched.v1",
+    AgentExited(agent::Exited) => "swarm.agent.exited.v1",
+    AgentHostFailed(agent::HostFailed) => "swarm.agent.host_failed.v1",
+    AgentCrashLooping(agent::CrashLooping) => "swarm.agent.crash_looping.v1",
+    AgentStopping(agent::Stopping) => "swarm.agent.stopping.v1",
+    AgentUpdated(agent::Updated) => "swarm.agent.updated.v1",
+    AgentQuarantined(agent::Quarantined) => "swarm.agent.quarantined.v1",
+    AgentReleased(agent::Released) => "swarm.agent.released.v1",
     TaskSubmitted(task::Submitted) => "swarm.task.submitted.v1",
     TaskGraphAccepted(task::GraphAccepted) => "swarm.task.graph_accepted.v1",
     TaskGraphRejected(task::GraphRejected) => "swarm.task.graph_rejected.v1",
@@ -107,15 +120,20 @@ bodies! {
     TaskProgressed(task::Progressed) => "swarm.task.progressed.v1",
     TaskCompleted(task::Completed) => "swarm.task.completed.v1",
     TaskAttemptFailed(task::AttemptFailed) => "swarm.task.attempt_failed.v1",
+    TaskDeclined(task::Declined) => "swarm.task.declined.v1",
     TaskRetried(task::Retried) => "swarm.task.retried.v1",
     TaskFailed(task::Failed) => "swarm.task.failed.v1",
     TaskCancelled(task::Cancelled) => "swarm.task.cancelled.v1",
     Create(command::Create) => "swarm.cmd.create.v1",
     Update(command::Update) => "swarm.cmd.update.v1",
     Delete(command::Delete) => "swarm.cmd.delete.v1",
-    Join(command::Join) => "swarm.cmd.join.v1",
+    Join(command::Join) => "swarm.cmd.join.v2",
     Leave(command::Leave) => "swarm.cmd.leave.v1",
-    RemoveAgent(command::RemoveAgent) => "swarm.cmd.remove_agent.v1",
+    RemoveAgent(command::RemoveAgent) => "swarm.cmd.remove_agent.v2",
+    AddAgent(command::AddAgent) => "swarm.cmd.add_agent.v1",
+    RestartAgent(command::RestartAgent) => "swarm.cmd.restart_agent.v1",
+    UpdateAgent(command::UpdateAgent) => "swarm.cmd.update_agent.v1",
+    Scale(command::Scale) => "swarm.cmd.scale.v1",
     Cancel(command::Cancel) => "swarm.cmd.cancel.v1",
     Retry(command::Retry) => "swarm.cmd.retry.v1",
     CancelGraph(command::CancelGraph) => "swarm.cmd.cancel_graph.v1",
@@ -126,7 +144,7 @@ bodies! {
     RevokeKey(command::RevokeKey) => "swarm.cmd.revoke_key.v1",
     Claimed(control::Claimed) => "swarm.ctl.claimed.v1",
     Woken(control::Woken) => "swarm.ctl.woken.v1",
-    Observed(control::Observed) => "swarm.ctl.observed.v1",
+    Observed(control::Observed) => "swarm.ctl.observed.v2",
 }
 
 /// The `type` that belongs on a subject, without its version: `swarm.<aggregate>.<verb>`.
@@ -139,17 +157,21 @@ pub fn type_stem(subject: &Subject) -> &'static str {
     match subject {
         Subject::Swarm(_, verb) => stems!(verb, SwarmVerb, "swarm.swarm.", [
             Created "created", Updated "updated", Stopping "stopping", Deleted "deleted", Refused "refused",
-            Measured "measured", Sampled "sampled"
+            Measured "measured", Sampled "sampled", Scaled "scaled"
         ]),
         Subject::Agent(_, verb, _) => stems!(verb, AgentVerb, "swarm.agent.", [
             Joined "joined", Left "left", Removed "removed", Suspected "suspected", Recovered "recovered",
-            Failed "failed"
+            Failed "failed", Added "added", SpawnRequested "spawn_requested", SpawnClaimed "spawn_claimed",
+            SpawnDeclined "spawn_declined", Launched "launched", Exited "exited", HostFailed "host_failed",
+            CrashLooping "crash_looping", Stopping "stopping", Updated "updated", Quarantined "quarantined",
+            Released "released"
         ]),
         Subject::Task(_, verb, _) => stems!(verb, TaskVerb, "swarm.task.", [
             Submitted "submitted", GraphAccepted "graph_accepted", GraphRejected "graph_rejected",
             GraphCancelled "graph_cancelled", Discarded "discarded",
             Rejected "rejected", Refused "refused", Assigned "assigned", Withdrawn "withdrawn", Started "started",
-            Progressed "progressed", Completed "completed", AttemptFailed "attempt_failed", Retried "retried",
+            Progressed "progressed", Completed "completed", AttemptFailed "attempt_failed",
+            Declined "declined", Retried "retried",
             Failed "failed", Cancelled "cancelled"
         ]),
         Subject::Org(_, _, verb) => stems!(verb, OrgVerb, "swarm.org.", [
@@ -159,7 +181,8 @@ pub fn type_stem(subject: &Subject) -> &'static str {
         Subject::Command(_, verb) | Subject::OrgCommand(_, _, verb) => {
             stems!(verb, CommandVerb, "swarm.cmd.", [
                 Create "create", Update "update", Delete "delete", Join "join", Leave "leave",
-                RemoveAgent "remove_agent", Cancel "cancel", Retry "retry", CancelGraph "cancel_graph",
+                RemoveAgent "remove_agent", AddAgent "add_agent", RestartAgent "restart_agent",
+                UpdateAgent "update_agent", Scale "scale", Cancel "cancel", Retry "retry", CancelGraph "cancel_graph",
                 Discard "discard", UpdateOrg "update_org", CreateOrg "create_org",
                 CreateKey "create_key", RevokeKey "revoke_key"
             ])

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    agent::AgentSpec,
     configuration::TopologyKind,
     ids::{GraphId, InstanceId, KeyId, TaskId, UserId},
     json::Json,
@@ -47,7 +48,7 @@ pub struct Update {
 #[serde(deny_unknown_fields)]
 pub struct Delete {}
 
-/// `swarm.cmd.join.v1`: sent by an agent process; the CloudEvents subject is the agent.
+/// `swarm.cmd.join.v2`: sent by an agent process; the CloudEvents subject is the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Join {
     /// The process.
@@ -69,6 +70,9 @@ pub struct Join {
     /// Anything.
     #[serde(default)]
     pub metadata: Json,
+    /// The number of the spawn request that started the process; absent if no host did.
+    #[serde(default)]
+    pub spawn: Option<u64>,
 }
 
 /// `swarm.cmd.leave.v1`: sent by an agent process after draining.
@@ -82,10 +86,72 @@ pub struct Leave {
     pub reason: Option<String>,
 }
 
-/// `swarm.cmd.remove_agent.v1`: the CloudEvents subject is the agent.
+/// `swarm.cmd.remove_agent.v2`: the CloudEvents subject is the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveAgent {
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// At once: its work goes to others. Otherwise it finishes what runs first.
+    #[serde(default)]
+    pub force: bool,
+    /// How long it may take to finish, in milliseconds; the swarm's `drain_grace_ms` if absent.
+    #[serde(default)]
+    pub grace_ms: Option<u64>,
+}
+
+/// `swarm.cmd.add_agent.v1`: the CloudEvents subject is the agent, whose id is new.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddAgent {
+    /// What it is, and how its process is started.
+    pub spec: AgentSpec,
+    /// SHA-256 (hex) of the request body that an `Idempotency-Key` came with.
+    #[serde(default)]
+    pub body_sha256: Option<String>,
+}
+
+/// `swarm.cmd.restart_agent.v1`: the CloudEvents subject is the agent. One that had been given up, or had ended, starts too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestartAgent {
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// At once: its work goes to others. Otherwise it finishes what runs first.
+    #[serde(default)]
+    pub force: bool,
+    /// How long it may take to finish, in milliseconds; the swarm's `drain_grace_ms` if absent.
+    #[serde(default)]
+    pub grace_ms: Option<u64>,
+}
+
+/// `swarm.cmd.update_agent.v1`: by the agent itself or a client; the CloudEvents subject is the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateAgent {
+    /// The incarnation that speaks of itself; absent if a client says it.
+    #[serde(default)]
+    pub incarnation: Option<u64>,
+    /// A JSON merge patch (RFC 7396) over `{agent_name, capabilities, slots, waiting, metadata}`. What cannot be absent cannot
+    /// be reset by null.
+    pub patch: Json,
+}
+
+/// `swarm.cmd.scale.v1`: exactly one of `desired` and `delta`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scale {
+    /// How many agents there are to be.
+    #[serde(default)]
+    pub desired: Option<u32>,
+    /// How many more, or fewer.
+    #[serde(default)]
+    pub delta: Option<i64>,
+    /// Only agents of this type are added or taken out; by default new ones are like the one that was added last.
+    #[serde(default)]
+    pub agent_type: Option<String>,
     /// Why.
     #[serde(default)]
     pub reason: Option<String>,

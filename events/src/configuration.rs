@@ -74,6 +74,56 @@ impl Default for RetryPolicy {
     }
 }
 
+/// When an agent is held to be silent, stuck or unfit. 0 switches a rule off, if not said otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthPolicy {
+    /// Silence after which an agent is suspected and gets no new work, in milliseconds; 0: two and a half heartbeat intervals.
+    pub suspect_after_ms: u64,
+    /// Silence after which an agent is held to be dead, in milliseconds; 0: four heartbeat intervals.
+    pub fail_after_ms: u64,
+    /// A running task that shows no progress for this long is reported as stuck, in milliseconds.
+    pub stuck_after_ms: u64,
+    /// An attempt that fails, retryably, within this time of its start has failed fast, in milliseconds.
+    pub fast_failure_ms: u64,
+    /// So many of them in a row, and the agent is quarantined.
+    pub fast_failures_max: u32,
+    /// First quarantine for fast failures, in milliseconds; each further one is twice as long, up to thirty-two times.
+    pub quarantine_ms: u64,
+    /// Share of failed attempts within the window, in percent, from which on an agent is quarantined, if the other agents
+    /// together fail less than half as often.
+    pub error_rate_percent: u32,
+    /// The sliding window of the error rates, in milliseconds.
+    pub error_window_ms: u64,
+    /// Fewest attempts within the window of which a rate says anything.
+    pub error_attempts_min: u32,
+    /// Resident memory of an agent's process tree from which on it is quarantined, in KiB.
+    pub memory_kib_max: u64,
+    /// CPU of an agent's process tree from which on it is quarantined, in hundredths of a percent of one core.
+    pub cpu_centipercent_max: u32,
+    /// An agent that has been quarantined for this long without a break is removed, in milliseconds. One that a host runs is
+    /// started anew.
+    pub remove_after_ms: u64,
+}
+impl Default for HealthPolicy {
+    fn default() -> Self {
+        Self {
+            suspect_after_ms: 0,
+            fail_after_ms: 0,
+            stuck_after_ms: 60_000,
+            fast_failure_ms: 1_000,
+            fast_failures_max: 5,
+            quarantine_ms: 5_000,
+            error_rate_percent: 80,
+            error_window_ms: 60_000,
+            error_attempts_min: 20,
+            memory_kib_max: 0,
+            cpu_centipercent_max: 0,
+            remove_after_ms: 300_000,
+        }
+    }
+}
+
 /// A swarm's configuration: the PRD's fields and ours. Unknown fields are refused when it is submitted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -114,6 +164,10 @@ pub struct Configuration {
     pub priority_step_ms: u64,
     /// Waits between attempts.
     pub retry: RetryPolicy,
+    /// How long an agent that is to go may work on what it has, in milliseconds.
+    pub drain_grace_ms: u64,
+    /// When an agent is held to be silent, stuck or unfit.
+    pub health: HealthPolicy,
 }
 
 /// Most agents in a swarm: the largest pool that the benchmarks cover.
@@ -149,7 +203,65 @@ impl Default for Configuration {
             agent_waiting: 1,
             priority_step_ms: 30_000,
             retry: RetryPolicy::default(),
+            drain_grace_ms: 30_000,
+            health: HealthPolicy::default(),
         }
+    }
+}
+
+impl HealthPolicy {
+    fn check(&self, interval_ms: u64) -> Result<(), Problem> {
+        for (field, value) in [
+            ("health.suspect_after_ms", self.suspect_after_ms),
+            ("health.fail_after_ms", self.fail_after_ms),
+        ] {
+            // Sooner than two heartbeats are due, a single late one would be a silence.
+            if value != 0 {
+                between(field, value, interval_ms.saturating_mul(2), TIMEOUT_MS_MAX)?;
+            }
+        }
+        let (suspect, fail) = self.silence(interval_ms);
+        if fail <= suspect {
+            return Err(Problem::new(
+                "out-of-range",
+                format!("{fail} is not above the {suspect} of suspect_after_ms"),
+            )
+            .field("configuration.health.fail_after_ms")
+            .cure("suspicion comes first: give a larger number, or lower suspect_after_ms"));
+        }
+        for (field, value) in [
+            ("health.stuck_after_ms", self.stuck_after_ms),
+            ("health.fast_failure_ms", self.fast_failure_ms),
+            ("health.remove_after_ms", self.remove_after_ms),
+        ] {
+            between(field, value, 0, TIMEOUT_MS_MAX)?;
+        }
+        between("health.fast_failures_max", self.fast_failures_max, 0, 1_000)?;
+        between("health.quarantine_ms", self.quarantine_ms, 100, 3_600_000)?;
+        between("health.error_rate_percent", self.error_rate_percent, 0, 100)?;
+        between(
+            "health.error_window_ms",
+            self.error_window_ms,
+            10_000,
+            3_600_000,
+        )?;
+        between(
+            "health.error_attempts_min",
+            self.error_attempts_min,
+            1,
+            1_000_000,
+        )
+    }
+
+    /// Silence after which an agent with this heartbeat interval is suspected, and after which it is held to be dead, both in
+    /// milliseconds. Two misses and a half, so that one heartbeat lost and one delayed on a busy host are no suspicion; taking
+    /// work away wrongly runs it twice, and four intervals at the default of a second are still far from the promised 30 s.
+    pub fn silence(&self, interval_ms: u64) -> (u64, u64) {
+        let or = |value: u64, tenths: u64| match value {
+            0 => interval_ms.saturating_mul(tenths) / 10,
+            set => set,
+        };
+        (or(self.suspect_after_ms, 25), or(self.fail_after_ms, 40))
     }
 }
 
@@ -207,6 +319,8 @@ impl Configuration {
         )?;
         between("retry.cap_ms", self.retry.cap_ms, 0, TIMEOUT_MS_MAX)?;
         between("retry.base_ms", self.retry.base_ms, 0, TIMEOUT_MS_MAX)?;
+        between("drain_grace_ms", self.drain_grace_ms, 0, TIMEOUT_MS_MAX)?;
+        self.health.check(self.heartbeat_interval_ms)?;
         if !self.scaling_policy.is_object() {
             return Err(Problem::new("wrong-type", "must be an object")
                 .field("configuration.scaling_policy"));

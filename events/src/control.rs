@@ -54,7 +54,7 @@ pub enum Sighting {
     Heard,
 }
 
-/// `swarm.ctl.observed.v1`: what the log does not hold by itself. By health's shell on transitions and sampling intervals
+/// `swarm.ctl.observed.v2`: what the log does not hold by itself. By health's shell on transitions and sampling intervals
 /// only, and by any deciding service when a replica of it is cut off or back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -82,6 +82,26 @@ pub enum Observed {
         swarm_id: SwarmId,
         /// By agent.
         agents: std::collections::BTreeMap<AgentId, AgentSample>,
+    },
+    /// An agent host fell silent or went: its claims on processes of this partition hold no more.
+    HostGone {
+        /// The host process.
+        host: InstanceId,
+        /// The figures.
+        evidence: Evidence,
+    },
+    /// Heartbeats came from somebody who is no agent of a swarm. It changes no state: it is there to be shown.
+    Stranger {
+        /// The organization that it names.
+        org_id: OrgId,
+        /// The swarm that it names.
+        swarm_id: SwarmId,
+        /// The agent that it says it is.
+        agent_id: AgentId,
+        /// The process.
+        instance: InstanceId,
+        /// Heartbeats since the last time this was said, of all strangers of the swarm.
+        count: u32,
     },
     /// A replica of the service was cut off from the others or from the log. It changes no state: it is there to be shown.
     CutOff {

@@ -23,6 +23,8 @@ pub enum Source {
     Service(Service, InstanceId),
     /// `/swarm/agent/<id>`
     Agent(AgentId),
+    /// `/swarm/agent-host/<instance>`
+    Host(InstanceId),
     /// Anything else: gateways, the CLI, direct publishers.
     Client(String),
 }
@@ -31,6 +33,7 @@ impl fmt::Display for Source {
         match self {
             Self::Service(service, instance) => write!(f, "/swarm/{service}/{instance}"),
             Self::Agent(agent) => write!(f, "/swarm/agent/{agent}"),
+            Self::Host(host) => write!(f, "/swarm/agent-host/{host}"),
             Self::Client(text) => f.write_str(text),
         }
     }
@@ -42,8 +45,10 @@ impl Source {
             .strip_prefix("/swarm/")
             .and_then(|rest| rest.split_once('/'))
             .and_then(|(kind, id)| {
-                if kind == "agent" {
-                    return id.parse().ok().map(Self::Agent);
+                match kind {
+                    "agent" => return id.parse().ok().map(Self::Agent),
+                    "agent-host" => return id.parse().ok().map(Self::Host),
+                    _ => {}
                 }
                 Some(Self::Service(kind.parse().ok()?, id.parse().ok()?))
             });

@@ -37,6 +37,8 @@ pub struct Permissions {
     pub publish: Vec<String>,
     /// May be subscribed to.
     pub subscribe: Vec<String>,
+    /// It may answer what it is asked, on the reply subject of the request.
+    pub responses: bool,
 }
 
 /// A user of the bus.
@@ -52,6 +54,8 @@ pub enum User {
     Operator,
     /// One agent of one swarm.
     Agent(Place, AgentId),
+    /// An agent host.
+    Host,
 }
 
 impl User {
@@ -65,7 +69,16 @@ impl User {
             Self::Gateway => written_by(|writer| writer == Writer::Client),
             Self::Operator => written_by(|writer| matches!(writer, Writer::Client | Writer::Agent)),
             Self::Agent(place, agent) => agent_writes(place, agent),
+            Self::Host => written_by(|writer| writer == Writer::Host),
         };
+        match self {
+            // What they run says, and how it fares.
+            Self::Host => publish.extend(["swarm.hb.host.*", "swarm.log.*.*.*"].map(str::to_owned)),
+            Self::Gateway => {
+                publish.extend(["swarm.callback.>", "swarm.log.*.*.*.tail"].map(str::to_owned));
+            }
+            _ => {}
+        }
         if matches!(self, Self::Agent(..)) {
             publish.extend(stream_reading(STREAM));
             publish.extend(stream_reading(&format!("OBJ_{OBJECTS}")));
@@ -94,10 +107,21 @@ impl User {
         match self {
             Self::Agent(place, agent) => {
                 subscribe.extend(crate::subject::filter::agent(place, agent, true));
+                subscribe.push(crate::subject::callback(place, agent));
             }
+            Self::Host => subscribe.extend([LIVE.to_owned(), "swarm.log.*.*.*.tail".to_owned()]),
+            Self::Gateway => subscribe.extend([
+                LIVE.to_owned(),
+                HEARTBEAT_SUBJECTS.to_owned(),
+                "swarm.log.>".to_owned(),
+            ]),
             _ => subscribe.extend([LIVE.to_owned(), HEARTBEAT_SUBJECTS.to_owned()]),
         }
-        Permissions { publish, subscribe }
+        Permissions {
+            publish,
+            subscribe,
+            responses: matches!(self, Self::Host | Self::Agent(..)),
+        }
     }
 
     /// First token of its presence keys, `None` if it has none.
@@ -106,7 +130,7 @@ impl User {
             Self::Service(service) => Some(service.to_string()),
             Self::Projector => Some("projector".to_owned()),
             Self::Gateway => Some("gateway".to_owned()),
-            Self::Operator | Self::Agent(..) => None,
+            Self::Operator | Self::Agent(..) | Self::Host => None,
         }
     }
 }
@@ -130,7 +154,10 @@ fn written_by(wanted: impl Fn(Writer) -> bool) -> Vec<String> {
 fn agent_writes(place: Place, agent: AgentId) -> Vec<String> {
     every(place, agent)
         .filter(|subject| match subject {
-            Subject::Command(_, verb) => matches!(verb, CommandVerb::Join | CommandVerb::Leave),
+            Subject::Command(_, verb) => matches!(
+                verb,
+                CommandVerb::Join | CommandVerb::Leave | CommandVerb::UpdateAgent
+            ),
             other => writer(other) == Writer::Agent,
         })
         .map(|subject| subject.to_string())
@@ -255,6 +282,8 @@ mod tests {
             let client = writer(&subject) == Writer::Client;
             assert_eq!(may_publish(User::Gateway, &subject), client, "{subject}");
             assert!(!may_publish(User::Projector, &subject), "{subject}");
+            let host = writer(&subject) == Writer::Host;
+            assert_eq!(may_publish(User::Host, &subject), host, "{subject}");
         }
     }
 
@@ -288,7 +317,9 @@ mod tests {
     fn agents_have_nothing_to_do_with_snapshots() {
         let agent = User::Agent(somewhere(1), AgentId(Uuid::from_u128(3)));
         let named = |user: User| {
-            let Permissions { publish, subscribe } = user.permissions();
+            let Permissions {
+                publish, subscribe, ..
+            } = user.permissions();
             let all = publish.into_iter().chain(subscribe);
             all.filter(|subject| subject.contains(SNAPSHOTS) || subject.starts_with("$O.>"))
                 .count()
@@ -312,9 +343,12 @@ mod tests {
             User::Projector,
             User::Gateway,
             User::Operator,
+            User::Host,
             User::Agent(somewhere(1), AgentId(Uuid::from_u128(3))),
         ]) {
-            let Permissions { publish, subscribe } = user.permissions();
+            let Permissions {
+                publish, subscribe, ..
+            } = user.permissions();
             let bytes: usize = publish.iter().chain(&subscribe).map(|s| s.len() + 3).sum();
             assert!(bytes <= RIGHTS_BYTES_MAX, "{user:?}: {bytes}");
         }
@@ -326,6 +360,7 @@ mod tests {
             User::Projector,
             User::Gateway,
             User::Operator,
+            User::Host,
             User::Agent(somewhere(1), AgentId(Uuid::from_u128(3))),
         ]);
         for user in users {
@@ -360,6 +395,7 @@ mod tests {
             User::Projector,
             User::Gateway,
             User::Operator,
+            User::Host,
         ]);
         for user in users {
             let publish = user.permissions().publish;

@@ -89,6 +89,8 @@ pub enum Writer {
     Shell(Service),
     /// The agent that the subject names.
     Agent,
+    /// An agent host.
+    Host,
     /// Anyone with the right to.
     Client,
 }
@@ -99,9 +101,17 @@ pub const fn writer(subject: &Subject) -> Writer {
         Subject::Swarm(_, SwarmVerb::Measured) => Writer::Service(Service::Distributor),
         Subject::Swarm(_, SwarmVerb::Sampled) => Writer::Service(Service::Health),
         Subject::Swarm(..) | Subject::Org(..) => Writer::Service(Service::Coordinator),
-        Subject::Agent(_, AgentVerb::Suspected | AgentVerb::Recovered | AgentVerb::Failed, _) => {
-            Writer::Service(Service::Health)
-        }
+        Subject::Agent(
+            _,
+            AgentVerb::Suspected
+            | AgentVerb::Recovered
+            | AgentVerb::Failed
+            | AgentVerb::Quarantined
+            | AgentVerb::Released
+            | AgentVerb::HostFailed,
+            _,
+        ) => Writer::Service(Service::Health),
+        Subject::Agent(_, verb, _) if verb.by_host() => Writer::Host,
         Subject::Agent(..) => Writer::Service(Service::Coordinator),
         Subject::Task(_, TaskVerb::Submitted, _)
         | Subject::Command(..)
@@ -361,6 +371,7 @@ fn check_writer(subject: &Subject, source: &Source) -> Result<(), Unread> {
         Writer::Agent => {
             matches!((source, subject.agent()), (Source::Agent(a), Some(b)) if *a == b)
         }
+        Writer::Host => matches!(source, Source::Host(_)),
         Writer::Client => true,
     };
     if right {

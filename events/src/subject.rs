@@ -157,6 +157,8 @@ words! {
         Measured => "measured",
         /// Health's sampled heartbeats.
         Sampled => "sampled",
+        /// Agents are added or taken out until there are as many as wanted.
+        Scaled => "scaled",
     }
 }
 words! {
@@ -174,6 +176,39 @@ words! {
         Recovered => "recovered",
         /// It is held to be dead.
         Failed => "failed",
+        /// It is wanted: what it is, and how its process is started.
+        Added => "added",
+        /// Its process is wanted: the first host that claims this starts it.
+        SpawnRequested => "spawn_requested",
+        /// A host takes it upon itself to start the process.
+        SpawnClaimed => "spawn_claimed",
+        /// A host says why it does not.
+        SpawnDeclined => "spawn_declined",
+        /// Its process runs.
+        Launched => "launched",
+        /// Its process ended, or could not be started.
+        Exited => "exited",
+        /// The host of its process is held to be dead.
+        HostFailed => "host_failed",
+        /// Its process ended so often that it is not started again.
+        CrashLooping => "crash_looping",
+        /// It gets no more work, finishes what it has and goes.
+        Stopping => "stopping",
+        /// What it can do changed while it runs.
+        Updated => "updated",
+        /// It gets no new work for a while.
+        Quarantined => "quarantined",
+        /// It may work again.
+        Released => "released",
+    }
+}
+impl AgentVerb {
+    /// Whether an agent host writes it.
+    pub const fn by_host(self) -> bool {
+        matches!(
+            self,
+            Self::SpawnClaimed | Self::SpawnDeclined | Self::Launched | Self::Exited
+        )
     }
 }
 words! {
@@ -205,6 +240,8 @@ words! {
         Completed => "completed",
         /// The agent's attempt failed.
         AttemptFailed => "attempt_failed",
+        /// The agent gives the task back: it is not for this one.
+        Declined => "declined",
         /// There will be another attempt.
         Retried => "retried",
         /// It ended without a result.
@@ -224,13 +261,18 @@ impl TaskVerb {
                 | Self::Progressed
                 | Self::Completed
                 | Self::AttemptFailed
+                | Self::Declined
         )
     }
     /// Whether the agent named by the subject is the one that writes it.
     pub const fn by_agent(self) -> bool {
         matches!(
             self,
-            Self::Started | Self::Progressed | Self::Completed | Self::AttemptFailed
+            Self::Started
+                | Self::Progressed
+                | Self::Completed
+                | Self::AttemptFailed
+                | Self::Declined
         )
     }
 }
@@ -266,6 +308,14 @@ words! {
         Leave => "leave",
         /// Take an agent out.
         RemoveAgent => "remove_agent",
+        /// Add an agent, whose process a host starts.
+        AddAgent => "add_agent",
+        /// Start an agent's process anew.
+        RestartAgent => "restart_agent",
+        /// Change what a running agent can do.
+        UpdateAgent => "update_agent",
+        /// Have as many agents as wanted.
+        Scale => "scale",
         /// Call a task off.
         Cancel => "cancel",
         /// Give an ended task another generation.
@@ -486,6 +536,54 @@ impl Subject {
     }
 }
 
+/// Subject on which an agent host says every second how it is, `swarm.hb.host.<instance>`; not stored in the event stream.
+pub fn host_beat(host: InstanceId) -> String {
+    format!("swarm.hb.host.{host}")
+}
+/// The host that speaks on this subject; `None` if it is no host's.
+pub fn parse_host_beat(subject: &str) -> Option<InstanceId> {
+    subject.strip_prefix("swarm.hb.host.")?.parse().ok()
+}
+/// Subject on which the gateway hands an agent what was called back, as a request: `swarm.callback.<p>.<org>.<swarm>.<agent>`.
+pub fn callback(place: Place, agent: AgentId) -> String {
+    format!("swarm.callback.{place}.{agent}")
+}
+/// Subject of the lines that an agent's process writes: `swarm.log.<org>.<swarm>.<agent>`, core NATS.
+pub fn agent_log(org: OrgId, swarm: SwarmId, agent: AgentId) -> String {
+    format!("swarm.log.{org}.{swarm}.{agent}")
+}
+/// Subject on which the host that keeps the last of these lines is asked for them.
+pub fn agent_log_tail(org: OrgId, swarm: SwarmId, agent: AgentId) -> String {
+    format!("swarm.log.{org}.{swarm}.{agent}.tail")
+}
+/// Takes the subject of [`agent_log_tail`] apart.
+pub fn parse_agent_log_tail(subject: &str) -> Option<(OrgId, SwarmId, AgentId)> {
+    let mut tokens = subject
+        .strip_prefix("swarm.log.")?
+        .strip_suffix(".tail")?
+        .split('.');
+    let ids = (
+        tokens.next()?.parse().ok()?,
+        tokens.next()?.parse().ok()?,
+        tokens.next()?.parse().ok()?,
+    );
+    tokens.next().is_none().then_some(ids)
+}
+
+/// Start of the connection name of an agent host.
+const HOST_CONNECTION_PREFIX: &str = "swarm-host";
+/// The name under which an agent host connects to nats-server.
+pub fn host_connection_name(host: InstanceId) -> String {
+    format!("{HOST_CONNECTION_PREFIX}/{host}")
+}
+/// Takes the name of a host's connection apart; `None` for any other name.
+pub fn parse_host_connection_name(name: &str) -> Option<InstanceId> {
+    name.strip_prefix(HOST_CONNECTION_PREFIX)?
+        .strip_prefix('/')?
+        .parse()
+        .ok()
+}
+
 /// Start of the connection name of an agent.
 const CONNECTION_PREFIX: &str = "swarm-agent";
 
@@ -566,6 +664,20 @@ pub mod filter {
     pub fn heartbeats() -> String {
         "swarm.hb.>".to_owned()
     }
+    /// What an agent host must know: the wishes for processes, and how they ended.
+    pub fn host() -> Vec<String> {
+        [
+            "spawn_requested",
+            "spawn_claimed",
+            "exited",
+            "host_failed",
+            "crash_looping",
+            "stopping",
+            "removed",
+        ]
+        .map(|verb| format!("swarm.evt.*.*.*.agent.{verb}.*"))
+        .to_vec()
+    }
     /// What an agent must hear: its assignments, withdrawals, and the verdicts on itself. On the live subjects if `live`.
     pub fn agent(place: Place, agent: AgentId, live: bool) -> Vec<String> {
         let root = if live { "swarm.live.evt" } else { "swarm.evt" };
@@ -580,6 +692,25 @@ pub mod filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_names_of_hosts_and_logs_are_read_as_they_were_built() {
+        let id = Uuid::from_u128(5);
+        let host = InstanceId(id);
+        assert_eq!(parse_host_beat(&host_beat(host)), Some(host));
+        assert_eq!(
+            parse_host_connection_name(&host_connection_name(host)),
+            Some(host)
+        );
+        let (org, swarm, agent) = (OrgId(id), SwarmId(id), AgentId(id));
+        let tail = agent_log_tail(org, swarm, agent);
+        assert_eq!(parse_agent_log_tail(&tail), Some((org, swarm, agent)));
+        for other in ["", "swarm.log.a.b.c.tail", &agent_log(org, swarm, agent)] {
+            assert_eq!(parse_agent_log_tail(other), None, "{other}");
+            assert_eq!(parse_host_beat(other), None, "{other}");
+            assert_eq!(parse_host_connection_name(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn a_connection_name_is_read_as_it_was_built_and_no_other_is() {

@@ -18,7 +18,7 @@ pub const NAME_CHARS_MAX: usize = 100;
 /// Longest description, in bytes.
 pub const DESCRIPTION_BYTES_MAX: usize = 10_000;
 
-/// `swarm.swarm.created.v2`; the CloudEvents subject is the swarm.
+/// `swarm.swarm.created.v3`; the CloudEvents subject is the swarm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Created {
     /// Unique among the living swarms of the organization in its partition's view; 1 to 100 characters.
@@ -35,7 +35,7 @@ pub struct Created {
     pub created_by: Option<UserId>,
 }
 
-/// `swarm.swarm.updated.v2`: the whole new values.
+/// `swarm.swarm.updated.v3`: the whole new values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Updated {
     /// Name.
@@ -80,6 +80,24 @@ pub struct AgentLoad {
     pub completed: u64,
     /// Attempts failed in its life.
     pub failed: u64,
+    /// Attempts that failed fast and could be retried, one after another since its last success.
+    #[serde(default)]
+    pub fast_failures: u32,
+    /// Tasks running that have shown no progress for `health.stuck_after_ms`.
+    #[serde(default)]
+    pub stuck: u32,
+    /// How long the longest of these has shown none, in milliseconds.
+    #[serde(default)]
+    pub stuck_ms: u64,
+}
+
+/// Attempts so far of the tasks of one type, or of those that need one capability, in [`Measured`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Outcomes {
+    /// Completed.
+    pub completed: u64,
+    /// Failed: reported by the agent, timed out, or without progress for too long.
+    pub failed: u64,
 }
 
 #[expect(
@@ -90,7 +108,7 @@ const fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// `swarm.swarm.measured.v1`: the distributor's figures, at most once a second for an active swarm.
+/// `swarm.swarm.measured.v2`: the distributor's figures, at most once a second for an active swarm.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Measured {
     /// Tasks that wait for dependencies.
@@ -125,6 +143,40 @@ pub struct Measured {
     pub retries: u64,
     /// Agents whose figures moved since the last time, at most 256 in one event.
     pub agents: BTreeMap<AgentId, AgentLoad>,
+    /// By task type, those whose figures moved since the last time, at most [`MEASURED_NAMES_MAX`] in one event.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub types: BTreeMap<String, Outcomes>,
+    /// By required capability, those whose figures moved since the last time, at most [`MEASURED_NAMES_MAX`] in one event.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub capabilities: BTreeMap<String, Outcomes>,
+}
+
+/// Most task types, and most capabilities, of which figures are kept and told: names are the users', and the state must stay
+/// bounded. What comes after them is summed under [`OTHER_NAMES`].
+pub const MEASURED_NAMES_MAX: usize = 256;
+/// The name under which the figures of further task types or capabilities are summed.
+pub const OTHER_NAMES: &str = "(other)";
+
+/// Most agents that one command adds or takes out: keeps its event below 100 KB.
+pub const SCALE_STEP_MAX: usize = 1_000;
+
+/// `swarm.swarm.scaled.v1`: the answer to [`crate::command::Scale`]. The agents named in `add` are wanted from here on, made
+/// like `like`; those in `remove` go as soon as they have finished what they have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Scaled {
+    /// Agents that were wanted or live before.
+    pub before: u32,
+    /// How many are wanted.
+    pub desired: u32,
+    /// The agent whose settings the new ones have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub like: Option<AgentId>,
+    /// New agents, at most [`SCALE_STEP_MAX`].
+    pub add: Vec<AgentId>,
+    /// Agents that go, at most [`SCALE_STEP_MAX`].
+    pub remove: Vec<AgentId>,
+    /// Why: by order, or the rule.
+    pub reason: String,
 }
 
 /// One agent's sample in [`Sampled`].
@@ -156,6 +208,34 @@ pub const SAMPLE_AGENTS_MAX: usize = 256;
 pub struct Sampled {
     /// By agent.
     pub agents: BTreeMap<AgentId, AgentSample>,
+}
+
+/// Figures of a process tree in [`HostBeat`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProcessFigures {
+    /// CPU of the process tree in hundredths of a percent of one core.
+    pub cpu_centipercent: u32,
+    /// Resident memory of the process tree in KiB.
+    pub memory_kib: u64,
+    /// Open sockets of the process tree.
+    pub active_connections: u32,
+    /// Processes in the tree.
+    pub processes: u32,
+}
+
+/// What an agent host says every second on `swarm.hb.host.…` (not stored in the event stream).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostBeat {
+    /// The host process.
+    pub host: InstanceId,
+    /// Its name.
+    pub name: String,
+    /// Rises by one from beat to beat.
+    pub counter: u64,
+    /// Processes that it may start beside those that run.
+    pub room: u32,
+    /// By agent: what the operating system says of its processes.
+    pub agents: BTreeMap<AgentId, ProcessFigures>,
 }
 
 /// What a heartbeat carries on `swarm.hb.…` (not stored in the event stream).

@@ -325,6 +325,21 @@ pub struct AttemptFailed {
     pub retryable: bool,
 }
 
+/// Longest reason of a declined task, in bytes.
+pub const DECLINE_REASON_BYTES_MAX: usize = 1_024;
+
+/// `swarm.task.declined.v1`: the agent gives the task back, before or after its start. It is no attempt; the agent does not
+/// get the task again while others may take it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Declined {
+    /// Stream sequence of the assignment.
+    pub assignment: u64,
+    /// The agent's incarnation.
+    pub incarnation: u64,
+    /// Why, at most [`DECLINE_REASON_BYTES_MAX`] bytes.
+    pub reason: String,
+}
+
 /// Why an assignment was taken away.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,

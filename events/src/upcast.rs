@@ -19,6 +19,13 @@ fn as_it_is(data: Value) -> Result<Value, String> {
     Ok(data)
 }
 
+/// The first version took an agent out at once; now it may finish what it has, unless `force` is set.
+fn remove_at_once(mut data: Value) -> Result<Value, String> {
+    let fields = data.as_object_mut().ok_or("must be an object")?;
+    fields.insert("force".to_owned(), Value::Bool(true));
+    Ok(data)
+}
+
 /// All upcasters.
 pub const UPCASTERS: &[Upcaster] = &[
     Upcaster {
@@ -40,6 +47,41 @@ pub const UPCASTERS: &[Upcaster] = &[
         from: "swarm.task.withdrawn.v1",
         to: "swarm.task.withdrawn.v2",
         convert: as_it_is,
+    },
+    Upcaster {
+        from: "swarm.swarm.created.v2",
+        to: "swarm.swarm.created.v3",
+        convert: as_it_is,
+    },
+    Upcaster {
+        from: "swarm.swarm.updated.v2",
+        to: "swarm.swarm.updated.v3",
+        convert: as_it_is,
+    },
+    Upcaster {
+        from: "swarm.swarm.measured.v1",
+        to: "swarm.swarm.measured.v2",
+        convert: as_it_is,
+    },
+    Upcaster {
+        from: "swarm.agent.failed.v1",
+        to: "swarm.agent.failed.v2",
+        convert: as_it_is,
+    },
+    Upcaster {
+        from: "swarm.cmd.join.v1",
+        to: "swarm.cmd.join.v2",
+        convert: as_it_is,
+    },
+    Upcaster {
+        from: "swarm.ctl.observed.v1",
+        to: "swarm.ctl.observed.v2",
+        convert: as_it_is,
+    },
+    Upcaster {
+        from: "swarm.cmd.remove_agent.v1",
+        to: "swarm.cmd.remove_agent.v2",
+        convert: remove_at_once,
     },
 ];
 

@@ -67,6 +67,13 @@ fn each_golden_file_belongs_to_a_type() {
     }
 }
 
+fn newest(mut name: &'static str) -> &'static str {
+    while let Some(step) = UPCASTERS.iter().find(|u| u.from == name) {
+        name = step.to;
+    }
+    name
+}
+
 #[test]
 fn each_old_version_reads_its_golden_file_as_the_newest() {
     for old in UPCASTERS {
@@ -79,27 +86,27 @@ fn each_old_version_reads_its_golden_file_as_the_newest() {
                 read(42, Timestamp::from_micros(1), &subject, &bytes)
             );
         };
-        assert_eq!(recorded.event.body.type_name(), old.to);
+        let newest = newest(old.to);
+        assert_eq!(recorded.event.body.type_name(), newest);
         let written: Value =
             serde_json::from_slice(&recorded.event.to_json().expect("JSON")).expect("JSON");
         let mut expected = event.clone();
-        expected["type"] = old.to.into();
+        expected["type"] = newest.into();
         // What the newer version has beside it is at its default.
         let newer = written["data"].as_object().expect("an object");
         for (name, value) in expected["data"].as_object().expect("an object") {
-            assert!(
-                newer[name] == *value || (name == "configuration" && contains(&newer[name], value)),
-                "{}: {name}",
-                old.from
-            );
+            assert!(contains(&newer[name], value), "{}: {name}", old.from);
         }
     }
 }
 
 fn contains(newer: &Value, older: &Value) -> bool {
-    older
-        .as_object()
-        .is_some_and(|older| older.iter().all(|(name, value)| newer[name] == *value))
+    newer == older
+        || older.as_object().is_some_and(|older| {
+            older
+                .iter()
+                .all(|(name, value)| contains(&newer[name], value))
+        })
 }
 
 #[test]

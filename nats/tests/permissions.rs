@@ -39,11 +39,15 @@ async fn log_of(url: &str, creds: String) -> JetStreamLog {
 }
 
 fn creds(authority: &Authority, user: User) -> String {
-    let Permissions { publish, subscribe } = user.permissions();
+    let Permissions {
+        publish,
+        subscribe,
+        responses,
+    } = user.permissions();
     let may = swarm_servers::Permissions {
         publish,
         subscribe,
-        responses: false,
+        responses,
     };
     authority.mint("user", &may).expect("mints")
 }

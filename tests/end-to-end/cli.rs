@@ -198,7 +198,7 @@ async fn swarms_and_tasks_by_command_line_with_exit_codes_that_scripts_can_use()
     assert!(
         history
             .iter()
-            .any(|line| line["event"]["type"] == "swarm.swarm.created.v2")
+            .any(|line| line["event"]["type"] == "swarm.swarm.created.v3")
     );
 
     let deleted = swarm.cli_json(&["delete", "store"]).await;

@@ -129,7 +129,12 @@ pub async fn remove(
         subject: Subject::Command(place, CommandVerb::RemoveAgent),
         id: Uuid::now_v7(),
         about: agent.0,
-        body: RemoveAgent { reason: None }.into(),
+        body: RemoveAgent {
+            reason: None,
+            force: true,
+            grace_ms: None,
+        }
+        .into(),
         keyed: false,
         request: None,
         also: None,

@@ -135,6 +135,8 @@ impl<L: Log> Scene<L> {
                 slots: None,
                 waiting: None,
                 metadata: Json::object(),
+
+                spawn: None,
             };
             let agent = AgentId(Uuid::now_v7());
             self.publish(Uuid::now_v7(), command(CommandVerb::Join), agent.0, join)

@@ -133,6 +133,7 @@ impl Installation {
             slots: None,
             waiting: None,
             metadata: Json::object(),
+            spawn: None,
         };
         self.command(CommandVerb::Join, agent.0, join).await;
         self.until(|event| matches!(event.body, Body::AgentJoined(_)) && event.about == agent.0)

@@ -152,7 +152,7 @@ impl Scene {
                 assert!(evidence.age_ms > evidence.limit_ms || sighting == Sighting::Heard);
                 (agent_id, sighting, evidence.rule, evidence.age_ms)
             }
-            Observed::Samples { .. } | Observed::CutOff { .. } => unreachable!("parted above"),
+            _ => unreachable!("parted above"),
         };
         liveness.into_iter().map(figures).collect()
     }
@@ -164,7 +164,7 @@ impl Scene {
             .into_iter()
             .filter_map(|observed| match observed {
                 Observed::Samples { agents, .. } => Some(agents.into_iter().collect()),
-                Observed::Liveness { .. } | Observed::CutOff { .. } => None,
+                _ => None,
             })
             .collect()
     }

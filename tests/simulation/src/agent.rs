@@ -177,6 +177,7 @@ impl ModelAgent {
                 slots: Some(self.slots),
                 waiting: None,
                 metadata: Json::object(),
+                spawn: None,
             };
             let time = Timestamp::from_micros(clock.wall());
             let event = Event::new(

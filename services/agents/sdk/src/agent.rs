@@ -87,6 +87,7 @@ impl Agent {
                 slots: None,
                 waiting: None,
                 metadata: Json::object(),
+                spawn: None,
             },
             handlers: Handlers::default(),
             heartbeat_interval: HEARTBEAT_INTERVAL,

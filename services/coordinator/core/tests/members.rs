@@ -278,6 +278,8 @@ fn a_removal_that_crosses_a_failure_is_one_removal() {
     given.join(1, join(1, None));
     let order = swarm_events::command::RemoveAgent {
         reason: Some("mine".into()),
+        force: true,
+        grace_ms: None,
     };
     let id = given.send(1, CommandVerb::RemoveAgent, agent(1).0, order);
     given.0.decide(10);

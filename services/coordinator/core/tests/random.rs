@@ -173,7 +173,11 @@ impl Run {
                 self.commands.push(id);
             }
             Step::Remove(s, a) => {
-                let order = RemoveAgent { reason: None };
+                let order = RemoveAgent {
+                    reason: None,
+                    force: true,
+                    grace_ms: None,
+                };
                 let id = self
                     .given
                     .send(s, CommandVerb::RemoveAgent, agent(a).0, order);

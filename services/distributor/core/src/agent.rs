@@ -64,6 +64,7 @@ impl Agent {
             waiting: self.waiting.len() as u32,
             completed: self.completed,
             failed: self.failed,
+            ..AgentLoad::default()
         }
     }
 

@@ -66,6 +66,8 @@ impl From<&Measured> for Figures {
             steals,
             retries,
             agents: _,
+            types: _,
+            capabilities: _,
         } = *measured;
         Self {
             pending,

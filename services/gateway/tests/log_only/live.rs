@@ -28,7 +28,7 @@ async fn live_events_go_on_where_a_client_left_off() {
         *id == sequences[2]
     })
     .await;
-    assert_eq!(all[0].1, "swarm.swarm.created.v2");
+    assert_eq!(all[0].1, "swarm.swarm.created.v3");
     let told: Vec<u64> = all
         .iter()
         .filter(|(_, name, _)| is_submitted(name))

@@ -245,6 +245,8 @@ impl Stage {
             slots: None,
             waiting: None,
             metadata: swarm_events::Json::object(),
+
+            spawn: None,
         };
         self.publish(
             &Subject::Command(place, CommandVerb::Join),

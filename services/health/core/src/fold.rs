@@ -237,7 +237,9 @@ impl Health {
                 }
                 (*org_id, *swarm_id, Some(Wanted::Sampled(known)), None)
             }
-            Observed::CutOff { .. } => return Ok(Verdict::Ignored),
+            Observed::CutOff { .. } | Observed::HostGone { .. } | Observed::Stranger { .. } => {
+                return Ok(Verdict::Ignored);
+            }
         };
         // The newest observation of an agent is what counts.
         if let Some(sequence) = replaces {

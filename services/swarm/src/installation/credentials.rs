@@ -44,10 +44,14 @@ pub fn of_agent(
 }
 
 fn permissions(user: User) -> Permissions {
-    let swarm_events::permissions::Permissions { publish, subscribe } = user.permissions();
+    let swarm_events::permissions::Permissions {
+        publish,
+        subscribe,
+        responses,
+    } = user.permissions();
     Permissions {
         publish,
         subscribe,
-        responses: false,
+        responses,
     }
 }

@@ -126,6 +126,7 @@ impl Coordinator {
                     "failed: its connection closed {age} ms ago and did not come back within {limit} ms"
                 )
             }
+            LivenessRule::Exited => "failed: its host says that its process ended".to_owned(),
             LivenessRule::Silence | LivenessRule::Heard => {
                 format!("failed: silent for {age} ms, longer than the limit of {limit} ms")
             }

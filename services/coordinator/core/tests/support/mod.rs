@@ -76,6 +76,7 @@ pub fn join(n: u128, name: Option<&str>) -> Join {
         slots: None,
         waiting: None,
         metadata: Json::object(),
+        spawn: None,
     }
 }
 
@@ -142,7 +143,11 @@ impl Given {
         id
     }
     pub fn remove(&mut self, a: u128) -> Uuid {
-        let order = RemoveAgent { reason: None };
+        let order = RemoveAgent {
+            reason: None,
+            force: true,
+            grace_ms: None,
+        };
         let id = self.send(1, CommandVerb::RemoveAgent, agent(a).0, order);
         self.0.settle();
         id

@@ -276,6 +276,7 @@ impl Distributor {
                 steals: counters.steals,
                 retries: counters.retries,
                 agents,
+                ..Measured::default()
             };
             let subject = Subject::Swarm(swarm.place, SwarmVerb::Measured);
             out.push(Decision::new(subject, swarm.place.swarm.0, body).uncaused());

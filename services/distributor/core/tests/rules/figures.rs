@@ -68,6 +68,7 @@ fn figures_count_what_is_there() {
         waiting: 2,
         completed: 1,
         failed: 1,
+        ..AgentLoad::default()
     };
     assert_eq!(last.agents.into_values().collect::<Vec<_>>(), [load]);
 }
