@@ -380,6 +380,9 @@ pub struct Exited {
     pub exit: Exit,
     /// How long it ran, in milliseconds of the host's monotonic clock.
     pub uptime_ms: u64,
+    /// Its host is going, and told it to go: another host may start it.
+    #[serde(default)]
+    pub host_leaving: bool,
     /// Processes that it had left behind, which were killed.
     pub left_behind: u32,
     /// The end of what it wrote, at most [`LAST_OUTPUT_BYTES_MAX`] bytes.

@@ -108,6 +108,7 @@ impl User {
             Self::Agent(place, agent) => {
                 subscribe.extend(crate::subject::filter::agent(place, agent, true));
                 subscribe.push(crate::subject::callback(place, agent));
+                subscribe.push(crate::subject::filter::settings(place));
             }
             Self::Host => subscribe.extend([LIVE.to_owned(), "swarm.log.*.*.*.tail".to_owned()]),
             Self::Gateway => subscribe.extend([

@@ -664,6 +664,10 @@ pub mod filter {
     pub fn heartbeats() -> String {
         "swarm.hb.>".to_owned()
     }
+    /// The change of a swarm's settings, which its agents heed. On the live subject.
+    pub fn settings(place: Place) -> String {
+        format!("swarm.live.evt.{place}.swarm.updated")
+    }
     /// What an agent host must know: the wishes for processes, and how they ended.
     pub fn host() -> Vec<String> {
         [
