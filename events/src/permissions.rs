@@ -82,6 +82,8 @@ impl User {
         if matches!(self, Self::Agent(..)) {
             publish.extend(stream_reading(STREAM));
             publish.extend(stream_reading(&format!("OBJ_{OBJECTS}")));
+            publish.sort();
+            publish.dedup();
         } else {
             // Heartbeats, presence and snapshots too: all that there is. Named one by one, the rights would not fit into the
             // line in which a client brings them.
@@ -214,19 +216,28 @@ fn wildcards(subject: &Subject) -> String {
 
 /// The parts of JetStream's API that reading a stream takes: its state, single messages, short-lived consumers.
 fn stream_reading(stream: &str) -> Vec<String> {
-    vec![
+    // Of one stream: to make, look at and delete its consumers, in one line, as an agent's rights must be short.
+    let consumers = if stream == "*" {
+        vec![
+            format!("$JS.API.CONSUMER.CREATE.{stream}.>"),
+            format!("$JS.API.CONSUMER.INFO.{stream}.*"),
+            format!("$JS.API.CONSUMER.DELETE.{stream}.*"),
+        ]
+    } else {
+        vec![format!("$JS.API.CONSUMER.*.{stream}.>")]
+    };
+    let mut subjects = vec![
         "$JS.API.INFO".to_owned(),
         format!("$JS.API.STREAM.INFO.{stream}"),
         format!("$JS.API.STREAM.MSG.GET.{stream}"),
         format!("$JS.API.DIRECT.GET.{stream}"),
         format!("$JS.API.DIRECT.GET.{stream}.>"),
         format!("$JS.API.CONSUMER.CREATE.{stream}"),
-        format!("$JS.API.CONSUMER.CREATE.{stream}.>"),
-        format!("$JS.API.CONSUMER.INFO.{stream}.*"),
-        format!("$JS.API.CONSUMER.DELETE.{stream}.*"),
         format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.*"),
         format!("$JS.FC.{stream}.>"),
-    ]
+    ];
+    subjects.extend(consumers);
+    subjects
 }
 
 /// Replacing or deleting an object purges its old chunks.

@@ -544,9 +544,9 @@ pub fn host_beat(host: InstanceId) -> String {
 pub fn parse_host_beat(subject: &str) -> Option<InstanceId> {
     subject.strip_prefix("swarm.hb.host.")?.parse().ok()
 }
-/// Subject on which the gateway hands an agent what was called back, as a request: `swarm.callback.<p>.<org>.<swarm>.<agent>`.
+/// Subject on which the gateway hands an agent what was called back, as a request: `swarm.callback.<org>.<swarm>.<agent>`.
 pub fn callback(place: Place, agent: AgentId) -> String {
-    format!("swarm.callback.{place}.{agent}")
+    format!("swarm.callback.{}.{}.{agent}", place.org, place.swarm)
 }
 /// Subject of the lines that an agent's process writes: `swarm.log.<org>.<swarm>.<agent>`, core NATS.
 pub fn agent_log(org: OrgId, swarm: SwarmId, agent: AgentId) -> String {
