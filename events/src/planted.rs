@@ -64,11 +64,47 @@ pub enum Bug {
     WaitsUnderPriorityQueue,
     /// Nobody remembers which agent had the last task of a key.
     HomesForgotten,
+    /// An agent in quarantine gets work.
+    QuarantinedGetsWork,
+    /// An agent that has been told to go gets work.
+    DrainingGetsWork,
+    /// What an agent declined is handed to it again.
+    DeclineGoesBackToSame,
+    /// What was declined costs an attempt.
+    DeclineCountsAttempt,
+    /// What an agent can do stays what it said when it joined.
+    UpdateNotHeard,
+    /// A host starts a process although another's claim was met first.
+    SecondClaimStarts,
+    /// The end of an older process counts as that of the current one.
+    OldSpawnExitCounts,
+    /// A claim holds although its host was lost.
+    HostFailedKeepsClaim,
+    /// However often a process crashes in a row, it is started again.
+    CrashLoopForever,
+    /// A process that crashed is started again at once.
+    BackoffSkipped,
+    /// A process that ended is started again whatever its policy says.
+    PolicyIgnored,
+    /// An agent that is not wanted any more is started again.
+    StoppedRespawns,
+    /// An agent that has been told to go is waited for past its grace.
+    RemovedStillDrains,
+    /// Nobody keeps the least number of agents.
+    MinAgentsForgotten,
+    /// More agents are added than the answer to a scaling says.
+    ScaleAddsTwice,
+    /// Health does not hear that a process ended.
+    ExitNotJudged,
+    /// A verdict on an older incarnation counts for the current one.
+    OldIncarnationFailed,
+    /// A quarantine is never over.
+    QuarantineNeverEnds,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 47] = [
         Self::NoFence,
         Self::NoStartCheck,
         Self::RepairSkipped,
@@ -98,6 +134,24 @@ impl Bug {
         Self::DiscardedRetried,
         Self::WaitsUnderPriorityQueue,
         Self::HomesForgotten,
+        Self::QuarantinedGetsWork,
+        Self::DrainingGetsWork,
+        Self::DeclineGoesBackToSame,
+        Self::DeclineCountsAttempt,
+        Self::UpdateNotHeard,
+        Self::SecondClaimStarts,
+        Self::OldSpawnExitCounts,
+        Self::HostFailedKeepsClaim,
+        Self::CrashLoopForever,
+        Self::BackoffSkipped,
+        Self::PolicyIgnored,
+        Self::StoppedRespawns,
+        Self::RemovedStillDrains,
+        Self::MinAgentsForgotten,
+        Self::ScaleAddsTwice,
+        Self::ExitNotJudged,
+        Self::OldIncarnationFailed,
+        Self::QuarantineNeverEnds,
     ];
 }
 
