@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{explain::followers::Followers, fold::SharedFold, port::Port};
+use crate::{bus::Bus, explain::followers::Followers, fold::SharedFold, port::Port};
 
 /// How long an outcome is awaited before the caller gets its id instead (504): a claim by a standby takes about 3 s, an
 /// election in a cluster of nats-server up to 9 s.
@@ -40,6 +40,8 @@ pub struct TailState {
 pub struct App {
     /// The log.
     pub log: Port,
+    /// The bus, for what is not in the log; `None` over a simulated one.
+    pub bus: Option<Bus>,
     /// What the log says.
     pub fold: Arc<SharedFold>,
     /// The read models.
@@ -73,6 +75,7 @@ impl App {
         let instance = InstanceId(Uuid::now_v7());
         Self {
             log,
+            bus: None,
             fold: Arc::default(),
             progress: Progress::follow(pool.clone(), stop.clone()),
             pool,
@@ -84,6 +87,12 @@ impl App {
             snapshot_every: EVERY,
             metrics,
         }
+    }
+    /// With the bus, too.
+    #[must_use]
+    pub fn with_bus(mut self, bus: Bus) -> Self {
+        self.bus = Some(bus);
+        self
     }
     /// The wall clock, for what people read.
     pub fn now() -> Timestamp {

@@ -13,6 +13,7 @@ pub mod app;
 pub mod auth;
 mod bootstrap;
 pub mod bulk;
+pub mod bus;
 pub mod command;
 pub mod explain;
 pub mod figures;
@@ -41,14 +42,14 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::postgres::PgPool;
-use swarm_log::Log;
+use swarm_log::jetstream::JetStreamLog;
 use swarm_projections::pool;
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 pub use bootstrap::{BOOTSTRAP_TIMEOUT, Bootstrap, BootstrapError, admin_key, bootstrap};
 
-use crate::{app::App, port::Port, tail::TailError};
+use crate::{app::App, bus::Bus, port::Port, tail::TailError};
 
 /// How long requests under way may take once the process is told to stop.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -79,8 +80,8 @@ pub enum GatewayError {
 ///
 /// # Errors
 /// See [`GatewayError`].
-pub async fn run<L: Log>(
-    log: L,
+pub async fn run(
+    log: JetStreamLog,
     database_url: &str,
     addr: SocketAddr,
     stop: CancellationToken,
@@ -105,18 +106,16 @@ pub async fn run<L: Log>(
 ///
 /// # Errors
 /// See [`GatewayError`].
-pub async fn serve<L: Log>(
-    log: L,
+pub async fn serve(
+    log: JetStreamLog,
     pool: PgPool,
     listener: TcpListener,
     metrics: PrometheusHandle,
     stop: CancellationToken,
 ) -> Result<(), GatewayError> {
-    serve_app(
-        Arc::new(App::new(Port::new(log), pool, metrics, stop)),
-        listener,
-    )
-    .await
+    let bus = Bus::new(log.client().clone());
+    let app = App::new(Port::new(log), pool, metrics, stop).with_bus(bus);
+    serve_app(Arc::new(app), listener).await
 }
 
 /// Serves a state that the caller made, until its stop token is cancelled.

@@ -15,7 +15,9 @@ use swarm_events::{
     org::Role,
     subject::{CommandVerb, Partition, TaskVerb},
 };
-use swarm_gateway::{Bootstrap, app::App, bootstrap, fold::keys::hash, port::Port, serve_app};
+use swarm_gateway::{
+    Bootstrap, app::App, bootstrap, bus::Bus, fold::keys::hash, port::Port, serve_app,
+};
 use swarm_log::{
     Log, Message,
     connect::{ConnectSettings, connect},
@@ -118,12 +120,16 @@ impl Stage {
             .expect("the first organization");
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let pool = pool::reader(&database).expect("a URL");
-        let app = Arc::new(App::new(
-            Port::new(log.clone()),
-            pool,
-            recorder.handle(),
-            stop.child_token(),
-        ));
+        let bus = Bus::new(log.client().clone());
+        let app = Arc::new(
+            App::new(
+                Port::new(log.clone()),
+                pool,
+                recorder.handle(),
+                stop.child_token(),
+            )
+            .with_bus(bus),
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let mut tail = app.tail.subscribe();
