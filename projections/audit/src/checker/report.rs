@@ -1,0 +1,234 @@
+//! What was met, what is open, and what must hold at rest.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use swarm_events::{Service, TaskId, Timestamp};
+
+use super::{
+    Checker, Owner, Tally,
+    swarm::{self, Task},
+};
+use crate::{Gap, Invariant};
+
+/// How much was met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages, whatever they are.
+    pub messages: u64,
+    /// Messages that are no events.
+    pub unreadable: u64,
+    /// Tasks that came to be (rejected ones among them; of graphs, those that were accepted).
+    pub accepted: u64,
+    /// Valid ends. A task that a person retried may have several, one in each generation.
+    pub ended: u64,
+    /// Generations that persons' retries opened.
+    pub reopened: u64,
+    /// Ends beyond the first within a generation.
+    pub doubled: u64,
+    /// Starts of an assignment beyond the first.
+    pub started_again: u64,
+    /// Graphs that were decided on.
+    pub graphs: u64,
+    /// Waiting tasks that were taken over from busy agents.
+    pub steals: u64,
+    /// Steals that came after the start, and so took nothing.
+    pub steals_void: u64,
+    /// Commands, without repeats.
+    pub commands: u64,
+}
+
+/// Something that was begun and is not finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenItem {
+    /// Sequence of what began it.
+    pub sequence: u64,
+    /// When that was stored.
+    pub since: Timestamp,
+    /// What it is and how it stands.
+    pub what: String,
+}
+
+/// What is not finished yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Open {
+    /// Tasks without an end, oldest first.
+    pub tasks: Vec<OpenItem>,
+    /// Commands without an answer.
+    pub commands: Vec<OpenItem>,
+    /// Graphs without a decision.
+    pub graphs: Vec<OpenItem>,
+}
+impl Open {
+    /// Nothing is open.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.commands.is_empty() && self.graphs.is_empty()
+    }
+}
+
+impl Checker {
+    /// Tasks that came to be.
+    pub fn accepted(&self) -> usize {
+        self.counts.accepted as usize
+    }
+    /// How much was met, within the range.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            ended: self.ended,
+            ..self.counts
+        }
+    }
+    /// How often each promise was checked and found broken, those never checked included.
+    pub fn tallies(&self) -> impl Iterator<Item = (Invariant, Tally)> {
+        Invariant::ALL
+            .iter()
+            .map(|&i| (i, self.notes.tallies.get(&i).copied().unwrap_or_default()))
+    }
+    /// Events that changed nothing, by the name of the precondition that failed.
+    pub fn voids(&self) -> &BTreeMap<&'static str, u64> {
+        &self.notes.voids
+    }
+    /// Who owned what: service and partition with its claims, those without a claim left out.
+    pub fn owners(&self) -> impl Iterator<Item = (Service, u8, &Owner)> {
+        Service::ALL.iter().flat_map(move |&service| {
+            (0u8..).zip(&self.homes).filter_map(move |(p, home)| {
+                let owner = &home.owners[service as usize];
+                (owner.claimed > 0).then_some((service, p, owner))
+            })
+        })
+    }
+    /// First and last sequence met, and the highest store time.
+    pub const fn met(&self) -> (u64, u64, Timestamp) {
+        (self.first, self.last.0, self.last.1)
+    }
+    /// The longest times without a decision while work was waiting, longest first. A wait that still lasts is among them,
+    /// up to the last message met.
+    pub fn gaps(&self) -> Vec<Gap> {
+        self.waits
+            .as_ref()
+            .map(|waits| waits.longest(self.last))
+            .unwrap_or_default()
+    }
+
+    fn open_tasks(&self) -> impl Iterator<Item = (&TaskId, &Task)> {
+        self.swarms.iter().flat_map(|swarm| {
+            swarm.tasks.iter().filter(|(_, task)| {
+                !task.state.ended()
+                    && !task.uncertain
+                    && !matches!(task.state, swarm::State::Staged(_))
+            })
+        })
+    }
+
+    /// What is begun and not finished, oldest first.
+    pub fn open(&self) -> Open {
+        let mut tasks: Vec<OpenItem> = self
+            .open_tasks()
+            .map(|(id, task)| OpenItem {
+                sequence: task.submitted,
+                since: task.submitted_at,
+                what: format!("{id} {:?}", task.state),
+            })
+            .collect();
+        let mut commands: Vec<OpenItem> = self
+            .commands
+            .iter()
+            .map(|(id, open)| OpenItem {
+                sequence: open.sequence,
+                since: open.since,
+                what: format!("{id} {}", open.verb),
+            })
+            .collect();
+        let mut graphs: Vec<OpenItem> = self
+            .swarms
+            .iter()
+            .flat_map(|swarm| &swarm.graphs)
+            .filter(|(_, graph)| graph.certain)
+            .map(|(id, graph)| OpenItem {
+                sequence: graph.first,
+                since: graph.first_at,
+                what: format!("{id} {} of {} parts", graph.parts.len(), graph.of),
+            })
+            .collect();
+        for list in [&mut tasks, &mut commands, &mut graphs] {
+            list.sort_by_key(|item| item.sequence);
+        }
+        Open {
+            tasks,
+            commands,
+            graphs,
+        }
+    }
+
+    /// What must hold once everything is quiet: nothing is open. `last` is the sequence at which that is judged.
+    pub fn finish(&mut self, last: u64) {
+        let open = self.open();
+        self.notes.inside = true;
+        self.all_called_off(last);
+        if self.counts.accepted > 0 {
+            self.notes.checked(Invariant::EveryTaskEnds);
+        }
+        if !open.tasks.is_empty() {
+            let first: Vec<&str> = open.tasks.iter().take(5).map(|t| &*t.what).collect();
+            self.notes.broken(Invariant::EveryTaskEnds, last, || {
+                format!("{} open, {}", open.tasks.len(), first.join("; "))
+            });
+        }
+        self.nothing_waits_too_long(last);
+        for item in &open.graphs {
+            self.notes
+                .broken(Invariant::GraphsDecided, item.sequence, || {
+                    format!("graph {} is not decided on", item.what)
+                });
+        }
+        for item in &open.commands {
+            self.notes
+                .broken(Invariant::CommandsAnswered, item.sequence, || {
+                    format!("command {} has no answer", item.what)
+                });
+        }
+        self.violations.append(&mut self.notes.violations);
+    }
+
+    /// Whether everything that was begun is finished.
+    pub fn quiet(&self) -> bool {
+        self.commands.is_empty()
+            && self.open_tasks().next().is_none()
+            && self
+                .swarms
+                .iter()
+                .all(|swarm| swarm.graphs.values().all(|graph| !graph.certain))
+    }
+
+    /// What a task requires, whether it is queued, and from when on; `None` if it is not there.
+    pub(crate) fn readiness(
+        &self,
+        swarm: usize,
+        id: TaskId,
+    ) -> Option<(Arc<[String]>, bool, Timestamp)> {
+        let state = self.swarms.get(swarm)?;
+        let task = state.tasks.get(&id)?;
+        let ready = task.state == swarm::State::Waiting
+            && !task.uncertain
+            && state.unmet(id, u64::MAX).is_none();
+        Some((task.facts.required.clone(), ready, task.ready_at))
+    }
+
+    /// Whether an agent is free that can take a task of one of these requirements.
+    pub(crate) fn can_serve<'a>(
+        &self,
+        swarm: usize,
+        mut classes: impl Iterator<Item = &'a Arc<[String]>>,
+    ) -> bool {
+        let Some(state) = self.swarms.get(swarm) else {
+            return false;
+        };
+        classes.any(|required| {
+            state.agents.values().any(|agent| {
+                agent.free()
+                    && required
+                        .iter()
+                        .all(|word| agent.capabilities.binary_search(word).is_ok())
+            })
+        })
+    }
+}
