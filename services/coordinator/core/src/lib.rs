@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
 
+mod agent;
 mod check;
 mod decide;
 mod fold;
+mod managed;
 mod mark;
 mod membership;
 mod organization;
@@ -27,11 +29,13 @@ use swarm_events::{
 };
 use uuid::Uuid;
 
+pub use agent::{Agent, Liveness, Membership};
 pub use check::{METADATA_BYTES_MAX, SCALING_POLICY_BYTES_MAX};
 pub use decide::{STOP_WAIT_IDLE_MS, STOP_WAIT_MS_MAX};
+pub use managed::{Draining, LastExit, Lifecycle, Managed, Phase, Quarantine};
 pub use organization::{ApiKey, KeyHolder, Organization, Organizations, User};
 pub use plan::Plan;
-pub use swarm::{Agent, Liveness, Membership, OpenTasks, Stopping, Swarm, SwarmStatus};
+pub use swarm::{OpenTasks, Stopping, Swarm, SwarmStatus};
 pub use touched::Touched;
 pub use unreadable::{PROBLEM_BYTES_MAX, SOURCES_MAX, SUM_MS};
 
@@ -101,8 +105,8 @@ impl Coordinator {
 
 impl Decider for Coordinator {
     const SERVICE: Service = Service::Coordinator;
-    const VERSION: u32 = 1;
-    const FORMAT: u32 = 2;
+    const VERSION: u32 = 2;
+    const FORMAT: u32 = 3;
     type Plan = Plan;
 
     fn new(partition: Partition) -> Self {

@@ -6,10 +6,7 @@ use swarm_events::{
     decider::Verdict,
 };
 
-use crate::{
-    fold::Void,
-    swarm::{Agent, Liveness, Membership, Swarm},
-};
+use crate::{Agent, Liveness, Membership, Swarm, fold::Void};
 
 impl Swarm {
     /// Applies an agent's event, or finds it void. Answers beside the verdict with the mark of a lost agent that is settled.
@@ -20,7 +17,9 @@ impl Swarm {
     ) -> Result<(Verdict, Option<u64>), Void> {
         let at = recorded.time;
         let settled = match &recorded.event.body {
-            Body::AgentJoined(joined) => self.join(agent, joined, at, recorded.sequence)?,
+            Body::AgentJoined(joined) => {
+                self.join(agent, joined, at, recorded.sequence, recorded.event.id.0)?
+            }
             Body::AgentLeft(left) => {
                 self.end(agent, left.incarnation, Membership::Left, &left.reason, at)?
             }
@@ -54,6 +53,7 @@ impl Swarm {
         joined: &Joined,
         at: Timestamp,
         sequence: u64,
+        recorded_id: uuid::Uuid,
     ) -> Result<Option<u64>, Void> {
         if !self.is_open() {
             return Err("swarm-stopping");
@@ -79,8 +79,16 @@ impl Swarm {
                 membership: Membership::Live,
                 left_at: None,
                 left_reason: None,
+                joined_spawn: 0,
                 liveness: Liveness::Alive,
+                managed: None,
+                draining: None,
+                quarantine: std::collections::BTreeMap::new(),
+                quarantined_since: None,
                 lost: None,
+                dismissed: None,
+                changed: (recorded_id, sequence),
+                set_aside: false,
             },
         );
         Ok(settled)

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use swarm_events::{
-    AgentId, InstanceId, Place, Timestamp, UserId,
-    agent::Profile,
+    AgentId, Place, Timestamp, UserId,
     configuration::{Configuration, TopologyKind},
 };
 use uuid::Uuid;
+
+use crate::Agent;
 
 /// A swarm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,66 +74,6 @@ pub struct OpenTasks {
     pub at: Timestamp,
     /// Pending, queued, assigned and running ones.
     pub count: u64,
-}
-
-/// Whether an agent belongs to its swarm: the coordinator's field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Membership {
-    /// It does.
-    Live,
-    /// It left by its own word.
-    Left,
-    /// It was removed.
-    Removed,
-}
-
-/// Whether an agent's process is held to be alive: health's field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Liveness {
-    /// It is.
-    Alive,
-    /// It has been silent for a while.
-    Suspected,
-    /// It is held to be dead.
-    Failed,
-}
-
-/// An agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Agent {
-    /// What its process said of itself.
-    pub profile: Profile,
-    /// Number of its joins so far: its current (or last) incarnation.
-    pub incarnation: u64,
-    /// Its current (or last) process.
-    pub instance: InstanceId,
-    /// When its first `joined` was stored.
-    pub created_at: Timestamp,
-    /// When its last `joined` was stored.
-    pub joined_at: Timestamp,
-    /// Stream sequence of that `joined`.
-    pub joined_seq: u64,
-    /// Membership.
-    pub membership: Membership,
-    /// When it left or was removed.
-    pub left_at: Option<Timestamp>,
-    /// Why it left or was removed.
-    pub left_reason: Option<String>,
-    /// Liveness.
-    pub liveness: Liveness,
-    /// Sequence of the `failed` that asks for its removal.
-    pub(crate) lost: Option<u64>,
-}
-
-impl Agent {
-    /// It belongs to the swarm.
-    pub fn is_live(&self) -> bool {
-        self.membership == Membership::Live
-    }
-    /// It belongs to the swarm, and nothing speaks against its being alive.
-    pub fn is_healthy(&self) -> bool {
-        self.is_live() && self.liveness == Liveness::Alive
-    }
 }
 
 /// A swarm's status as it is shown. Not stored: it follows from the fields.
