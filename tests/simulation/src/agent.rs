@@ -534,6 +534,24 @@ impl ModelAgent {
                         }
                         .into(),
                     ),
+                    WriteKind::Ended(Outcome::Declined { reason }) => (
+                        TaskVerb::Declined,
+                        task::Declined {
+                            assignment: write.assignment.sequence,
+                            incarnation: self.incarnation,
+                            reason: reason.clone(),
+                        }
+                        .into(),
+                    ),
+                    WriteKind::Ended(Outcome::Declined { reason }) => (
+                        TaskVerb::Declined,
+                        task::Declined {
+                            assignment: write.assignment.sequence,
+                            incarnation: self.incarnation,
+                            reason: reason.clone(),
+                        }
+                        .into(),
+                    ),
                 };
                 let subject = Subject::Task(self.place, verb, Some(self.id));
                 let time = Timestamp::from_micros(clock.wall());

@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    env, io,
+    env,
+    ffi::OsString,
+    io,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -35,6 +37,14 @@ pub const STDERR_TAIL_BYTES: usize = 4 * 1024;
 const PIPE_GRACE: Duration = Duration::from_secs(1);
 /// What a command keeps of the agent's environment: enough to find programs and files, and no credentials.
 const ENVIRONMENT: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
+/// What a command never gets, however the agent came by it: with the first it could speak as the agent, and on any subject
+/// that the agent may use.
+const KEPT_BACK: [&str; 3] = ["SWARM_NATS_", "SWARM_LIMIT_", "SWARM_WEBHOOK_"];
+/// Sets the limit for itself and becomes the command: no other way without `unsafe` sets it before the command's first step.
+/// Exit code 71 is `EX_OSERR` of sysexits.h.
+const LIMITED: &str = r#"ulimit -v "$1" || exit 71; shift; exec "$@""#;
+/// Name under which that shell speaks on stderr.
+const LIMITED_NAME: &str = "swarm-memory-limit";
 const READ_BYTES: usize = 64 * 1024;
 /// Exit code of a command for which no other attempt will help: `EX_DATAERR` of sysexits.h, "the input data was incorrect".
 pub const EXIT_NOT_RETRYABLE: i32 = 65;
@@ -55,7 +65,8 @@ impl std::error::Error for NoCommand {}
 /// that is a JSON object or array is the result; without one, all of stdout if it is JSON, else `{"stdout": …}`. Exit code 0 is
 /// success; anything else fails the attempt with the end of stderr. A command that exits with another code can say more in
 /// its last JSON line: `{"error": "no such user", "retryable": false}` gives the error in its own words and says that no
-/// other attempt will help; exit code [`EXIT_NOT_RETRYABLE`] says the latter by itself. Progress lines also tell the swarm
+/// other attempt will help; exit code [`EXIT_NOT_RETRYABLE`] says the latter by itself; `{"declined": "no such file here"}`
+/// gives the task back for other agents, which is no attempt. Progress lines also tell the swarm
 /// that the attempt is alive (`progress_timeout_ms`). Cancelled, the whole group gets SIGTERM, and SIGKILL after
 /// a grace. What a command leaves running in its group is killed when it ends; nothing outlives the agent, even a killed one.
 ///
@@ -64,6 +75,8 @@ pub struct ExecAdapter {
     program: String,
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
+    inherit: bool,
+    memory_limit_kib: Option<u64>,
     directory: Option<PathBuf>,
     kill_grace: Duration,
     watchdog: Option<Arc<Watchdog>>,
@@ -103,6 +116,8 @@ impl ExecAdapter {
             program,
             arguments: command.collect(),
             environment: BTreeMap::new(),
+            inherit: false,
+            memory_limit_kib: None,
             directory: None,
             kill_grace: KILL_GRACE,
             watchdog,
@@ -113,6 +128,22 @@ impl ExecAdapter {
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.environment.insert(name.into(), value.into());
+        self
+    }
+
+    /// Passes on the agent's own environment, which a host has cleaned and filled, but for what only the agent may know
+    /// (`SWARM_NATS_…`). Otherwise a command gets `PATH`, `HOME`, `LANG`, `TMPDIR` and what [`Self::env`] sets.
+    #[must_use]
+    pub fn inherit_environment(mut self) -> Self {
+        self.inherit = true;
+        self
+    }
+
+    /// Limits the address space of the command, and of each process that it starts, to `kib` KiB (`RLIMIT_AS`): a command
+    /// that wants more is refused it by the system, and mostly ends with an error of its own.
+    #[must_use]
+    pub fn memory_limit_kib(mut self, kib: u64) -> Self {
+        self.memory_limit_kib = Some(kib);
         self
     }
 
@@ -130,16 +161,32 @@ impl ExecAdapter {
         self
     }
 
+    /// The command's own environment before what [`Self::env`] sets.
+    fn passed_on(&self) -> impl Iterator<Item = (OsString, OsString)> {
+        env::vars_os().filter(|(name, _)| {
+            let is = |known: &&str| name.as_encoded_bytes() == known.as_bytes();
+            let begins = |known: &&str| name.as_encoded_bytes().starts_with(known.as_bytes());
+            if self.inherit {
+                !KEPT_BACK.iter().any(|known| begins(known))
+            } else {
+                ENVIRONMENT.iter().any(|known| is(known))
+            }
+        })
+    }
+
     fn command(&self, task: &TaskContext) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = match self.memory_limit_kib {
+            None => Command::new(&self.program),
+            Some(kib) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", LIMITED, LIMITED_NAME, &kib.to_string(), &self.program]);
+                shell
+            }
+        };
         command
             .args(&self.arguments)
             .env_clear()
-            .envs(
-                ENVIRONMENT
-                    .iter()
-                    .filter_map(|name| Some((*name, env::var_os(name)?))),
-            )
+            .envs(self.passed_on())
             .envs(&self.environment)
             .env("SWARM_TASK_ID", task.id.to_string())
             .env("SWARM_ATTEMPT", task.attempt.to_string())
@@ -162,16 +209,61 @@ impl ExecAdapter {
             Some(_) => Confession::read(result),
             None => Confession::default(),
         };
+        if let Some(reason) = said.declined {
+            return TaskError::decline(reason);
+        }
         let words = match said.error {
             Some(error) => format!(": {error}"),
             None => tail(errors),
         };
-        TaskError {
-            message: format!("{} {}{words}", self.program, describe(status)),
-            retryable: said
-                .retryable
-                .unwrap_or(status.code() != Some(EXIT_NOT_RETRYABLE)),
+        if errors.starts_with(LIMITED_NAME.as_bytes()) {
+            // The shell that sets the limit speaks only if the command was never reached.
+            return TaskError::permanent(format!(
+                "the command {} could not be started under its memory limit{words}",
+                self.program
+            ));
         }
+        let limit = self.memory_limit_kib.map_or_else(String::new, |kib| {
+            format!(" (it may use {kib} KiB of memory)")
+        });
+        let message = format!("{} {}{limit}{words}", self.program, describe(status));
+        let retryable = said
+            .retryable
+            .unwrap_or(status.code() != Some(EXIT_NOT_RETRYABLE));
+        if retryable {
+            TaskError::retryable(message)
+        } else {
+            TaskError::permanent(message)
+        }
+    }
+
+    /// What starting the program itself would answer, where a shell stands before it.
+    fn can_start(&self) -> io::Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        if self.memory_limit_kib.is_none() {
+            return Ok(());
+        }
+        let directory = self.directory.clone().unwrap_or_else(|| ".".into());
+        let places: Vec<PathBuf> = if self.program.contains('/') {
+            vec![directory.join(&self.program)]
+        } else {
+            let own = self.environment.get("PATH").map(OsString::from);
+            let path = own.or_else(|| env::var_os("PATH")).unwrap_or_default();
+            env::split_paths(&path)
+                .map(|folder| folder.join(&self.program))
+                .collect()
+        };
+        let mut found = Err(io::ErrorKind::NotFound.into());
+        for place in places {
+            match place.metadata() {
+                Ok(file) if file.is_file() && file.permissions().mode() & 0o111 != 0 => {
+                    return Ok(());
+                }
+                Ok(_) => found = Err(io::ErrorKind::PermissionDenied.into()),
+                Err(_) => {}
+            }
+        }
+        found
     }
 
     /// What a failed start means to whoever wrote the command.
@@ -224,8 +316,8 @@ impl Handler for ExecAdapter {
         let mut line = serde_json::to_vec(&input)?;
         line.push(b'\n');
         let mut child = self
-            .command(&task)
-            .spawn()
+            .can_start()
+            .and_then(|()| self.command(&task).spawn())
             .map_err(|error| self.cannot_start(&error))?;
         let leader = child
             .id()

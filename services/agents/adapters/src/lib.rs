@@ -5,9 +5,9 @@
 //! `"retryable": false` beside its `"error"`, says that no other attempt will help. See [`ExecAdapter`].
 
 mod exec;
-mod group;
+pub mod group;
 mod output;
-mod watchdog;
+pub mod watchdog;
 
 pub use exec::{EXIT_NOT_RETRYABLE, ExecAdapter, KILL_GRACE, NoCommand, STDERR_TAIL_BYTES};
 pub use output::STDOUT_BYTES_MAX;

@@ -100,11 +100,13 @@ impl Output {
     }
 }
 
-/// What a command that failed says of it: the last JSON line, if that is an object with `error` or `retryable`.
+/// What a command that failed says of it: the last JSON line, if that is an object with `error`, `retryable` or `declined`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Confession {
     pub(crate) error: Option<String>,
     pub(crate) retryable: Option<bool>,
+    /// It gives the task back, for this reason.
+    pub(crate) declined: Option<String>,
 }
 
 impl Confession {
@@ -116,11 +118,10 @@ impl Confession {
                 .as_str()
                 .map_or_else(|| error.to_string(), str::to_owned)
         };
+        let said_of = |name| said.get(name).filter(|said| !said.is_null()).map(words);
         Self {
-            error: said
-                .get("error")
-                .filter(|error| !error.is_null())
-                .map(words),
+            error: said_of("error"),
+            declined: said_of("declined"),
             retryable: said.get("retryable").and_then(Value::as_bool),
         }
     }
@@ -203,6 +204,20 @@ mod tests {
                 (error, retryable),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_task_is_given_back_in_words() {
+        for (text, declined) in [
+            (r#"{"declined":"not here"}"#, Some("not here")),
+            (r#"{"declined":null}"#, None),
+            (r#"{"error":"x"}"#, None),
+        ] {
+            let mut output = Output::default();
+            output.push(text.as_bytes(), |_| ()).expect("short");
+            let said = Confession::read(&output.finish(|_| ()));
+            assert_eq!(said.declined.as_deref(), declined, "{text}");
         }
     }
 

@@ -1,8 +1,8 @@
-//! Kills the commands of an agent that was killed itself.
+//! Kills the commands of an agent, or the agents of a host, that was killed itself.
 //!
-//! An agent that gets SIGKILL cannot stop what it started, and `prctl(PR_SET_PDEATHSIG)` would reach the command alone, not its
-//! children. So a small shell process of its own group knows the groups that run; its stdin is a pipe from the agent, and when
-//! that closes, however the agent ended, it kills them.
+//! A process that gets SIGKILL cannot stop what it started, and `prctl(PR_SET_PDEATHSIG)` would reach the command alone, not its
+//! children. So a small shell process of its own group knows the groups that run; its stdin is a pipe from that process, and when
+//! that closes, however it ended, it kills them.
 
 use std::{
     io::Write,
@@ -29,12 +29,17 @@ done
 for group in $groups; do kill -s KILL -- "-$group"; done 2>/dev/null
 "#;
 
-pub(crate) struct Watchdog(Mutex<Child>);
+/// The process that outlives a killed one for a moment. Dropped, it ends, and kills the groups that it still guards.
+pub struct Watchdog(Mutex<Child>);
 
 impl Watchdog {
-    pub(crate) fn start() -> std::io::Result<Self> {
+    /// Starts it, as a child of this process.
+    ///
+    /// # Errors
+    /// `/bin/sh` cannot be started.
+    pub fn start() -> std::io::Result<Self> {
         let child = Command::new("/bin/sh")
-            .args(["-c", SCRIPT, "swarm-exec-watchdog"])
+            .args(["-c", SCRIPT, "swarm-watchdog"])
             .env_clear()
             .process_group(0)
             .stdin(Stdio::piped())
@@ -48,11 +53,18 @@ impl Watchdog {
         Ok(Self(Mutex::new(child)))
     }
 
-    pub(crate) fn guard(&self, group: Pid) {
+    /// Its id.
+    pub fn pid(&self) -> u32 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).id()
+    }
+
+    /// Kills `group` when this process ends, unless it is told to forget it before.
+    pub fn guard(&self, group: Pid) {
         self.tell('+', group);
     }
 
-    pub(crate) fn forget(&self, group: Pid) {
+    /// The group is gone: its id may become another's.
+    pub fn forget(&self, group: Pid) {
         self.tell('-', group);
     }
 

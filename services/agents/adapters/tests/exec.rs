@@ -466,3 +466,68 @@ fn runs(group: i32) -> bool {
         fields.nth(1) == Some(&group.to_string()) && !matches!(state, Some("Z" | "X"))
     })
 }
+
+#[tokio::test]
+async fn a_command_that_gives_the_task_back_says_so_and_no_attempt_failed() {
+    let refused = error(&sh("echo '{\"declined\": \"no such file here\"}'; exit 1")).await;
+    assert_eq!(refused, TaskError::decline("no such file here"));
+}
+
+/// 64 MiB: a shell and Python start in it, and what the tests ask for does not fit.
+const LIMIT_KIB: u64 = 64 * 1024;
+
+#[tokio::test]
+async fn a_command_that_uses_all_memory_ends_with_an_error_that_names_its_limit() {
+    let greedy = "x = bytearray(256 * 1024 * 1024); print(len(x))";
+    let free = run(&command(&["python3", "-c", greedy])).await;
+    assert_eq!(free, Ok(json!({"stdout": "268435456\n"})));
+    let limited = command(&["python3", "-c", greedy]).memory_limit_kib(LIMIT_KIB);
+    let failed = error(&limited).await;
+    assert!(failed.message.contains("MemoryError"), "{failed}");
+    assert!(
+        failed.message.contains("it may use 65536 KiB of memory"),
+        "{failed}"
+    );
+    assert!(failed.retryable, "{failed}");
+    // Its children are held to it, too.
+    let child = sh(&format!("python3 -c '{greedy}'")).memory_limit_kib(LIMIT_KIB);
+    assert!(error(&child).await.message.contains("MemoryError"));
+}
+
+#[tokio::test]
+async fn under_a_limit_arguments_and_signals_reach_the_command_as_they_are() {
+    let words = ["printf", "%s|", "a b", "$(x)", "-n", "\"'"];
+    let limited = command(&words).memory_limit_kib(LIMIT_KIB);
+    assert_eq!(
+        run(&limited).await,
+        Ok(json!({"stdout": "a b|$(x)|-n|\"'|"}))
+    );
+    let shows = sh("ulimit -v").memory_limit_kib(LIMIT_KIB);
+    assert_eq!(run(&shows).await, Ok(json!({"stdout": "65536\n"})));
+    let killed = sh("kill -TERM $$").memory_limit_kib(LIMIT_KIB);
+    assert!(error(&killed).await.message.contains("signal 15 (SIGTERM)"));
+}
+
+#[tokio::test]
+async fn under_a_limit_a_command_that_cannot_start_is_told_like_any_other() {
+    let folder = folder();
+    let plain = folder.path().join("plain");
+    fs::write(&plain, "#!/bin/sh\n").expect("written");
+    let script = folder.path().join("script");
+    fs::write(&script, "#!/no/such/interpreter\n").expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&script, mode).expect("changed");
+    for (program, words) in [
+        ("no-such-command", "does not exist"),
+        ("/no/such/command", "does not exist"),
+        (plain.to_str().expect("text"), "is not executable"),
+        (
+            script.to_str().expect("text"),
+            "could not be started under its memory limit",
+        ),
+    ] {
+        let failed = error(&command(&[program]).memory_limit_kib(LIMIT_KIB)).await;
+        assert!(failed.message.contains(words), "{failed}");
+        assert!(!failed.retryable, "{failed}");
+    }
+}

@@ -5,6 +5,7 @@ use std::{future::Future, marker::PhantomData, sync::Arc, time::Duration};
 use serde::{Serialize, de::DeserializeOwned};
 use swarm_events::{
     Json, Problem,
+    agent::StopThen,
     command::Join,
     ids::{AgentId, InstanceId, OrgId, SwarmId},
     subject::{Place, connection_name},
@@ -15,20 +16,18 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    environment::{self, EnvironmentError},
     handler::{Handler, Handlers, TaskContext, TaskError, Typed},
     join::NotJoined,
     link::{Link, LinkSettings},
     protocol::Over,
     session::{self, Ended, Settings},
+    swarm::HEARTBEAT_INTERVAL_MIN,
     wire::Identity,
 };
 
-/// The interval that a swarm's configuration has by default.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// Shortest interval taken: below it the figures would say nothing and the bus would carry nothing else.
-const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(50);
-/// How long running work may go on after a stop.
-const DRAIN_GRACE: Duration = Duration::from_secs(30);
+/// Code of the refusal to join that says that another process has the agent's place.
+const SUPERSEDED: &str = "superseded";
 /// Pause before joining again after having been held to be dead: doubled each time up to the second value, so that an agent on an
 /// overloaded machine does not flap.
 const REJOIN_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -38,6 +37,13 @@ const REJOIN_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration
 pub enum Stopped {
     /// It was told to stop, finished what ran within its grace, and left.
     Left,
+    /// The swarm wanted it to go: it finished what ran within the grace that it was given, and left.
+    Asked {
+        /// Why.
+        reason: String,
+        /// What comes after.
+        then: StopThen,
+    },
     /// It was removed from the swarm.
     Removed {
         /// Why.
@@ -54,6 +60,14 @@ pub enum AgentError {
     /// The swarm refused it.
     #[error("the swarm refuses this agent: {0}")]
     Refused(Problem),
+    /// The swarm has put another process in the place of this one, or wants none any more.
+    #[error("this process is not the agent {agent} any more: {problem}")]
+    Replaced {
+        /// The id.
+        agent: AgentId,
+        /// Why.
+        problem: Problem,
+    },
     /// Another process joined under the same id.
     #[error(
         "two agents with one identity: process {instance} joined as agent {agent} with incarnation {incarnation}; \
@@ -73,6 +87,14 @@ pub enum AgentError {
 pub struct Agent;
 
 impl Agent {
+    /// An agent as the environment of this process says, which is how an agent host starts one ([`crate::ENVIRONMENT`]).
+    ///
+    /// # Errors
+    /// Names every variable that is missing or cannot be read, all at once.
+    pub fn from_env() -> Result<AgentBuilder, EnvironmentError> {
+        AgentBuilder::from_env()
+    }
+
     /// An agent of `swarm`, reached as `link` says.
     pub fn builder(link: LinkSettings, org: OrgId, swarm: SwarmId) -> AgentBuilder {
         AgentBuilder {
@@ -90,8 +112,8 @@ impl Agent {
                 spawn: None,
             },
             handlers: Handlers::default(),
-            heartbeat_interval: HEARTBEAT_INTERVAL,
-            drain_grace: DRAIN_GRACE,
+            heartbeat_interval: None,
+            drain_grace: None,
         }
     }
 }
@@ -105,11 +127,18 @@ pub struct AgentBuilder {
     id: AgentId,
     profile: Join,
     handlers: Handlers,
-    heartbeat_interval: Duration,
-    drain_grace: Duration,
+    heartbeat_interval: Option<Duration>,
+    drain_grace: Option<Duration>,
 }
 
 impl AgentBuilder {
+    /// As [`Agent::from_env`].
+    ///
+    /// # Errors
+    /// As [`Agent::from_env`].
+    pub fn from_env() -> Result<Self, EnvironmentError> {
+        environment::builder(|name| std::env::var(name).ok())
+    }
     /// Its id, kept over restarts; a new one if not given.
     pub fn id(mut self, id: AgentId) -> Self {
         self.id = id;
@@ -145,19 +174,25 @@ impl AgentBuilder {
         self.profile.waiting = Some(waiting);
         self
     }
+    /// The number of the spawn request that started this process, for agents that a host runs.
+    pub fn spawn(mut self, spawn: u64) -> Self {
+        self.profile.spawn = Some(spawn);
+        self
+    }
     /// Anything; shown with the agent.
     pub fn metadata(mut self, metadata: Json) -> Self {
         self.profile.metadata = metadata;
         self
     }
-    /// How often it sends heartbeats: the swarm's `heartbeat_interval_ms`, a second if not given.
+    /// How often it sends heartbeats. If not given, the swarm's `heartbeat_interval_ms` holds, also when it changes; another
+    /// interval than health expects makes it a suspect, or hides that it hangs.
     pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
-        self.heartbeat_interval = interval.max(HEARTBEAT_INTERVAL_MIN);
+        self.heartbeat_interval = Some(interval.max(HEARTBEAT_INTERVAL_MIN));
         self
     }
-    /// How long running work may go on after a stop, half a minute if not given.
+    /// How long running work may go on after a stop; the swarm's `drain_grace_ms` if not given.
     pub fn drain_grace(mut self, grace: Duration) -> Self {
-        self.drain_grace = grace;
+        self.drain_grace = Some(grace);
         self
     }
 
@@ -201,6 +236,11 @@ impl AgentBuilder {
     pub fn any_raw_handler(mut self, handler: impl Handler) -> Self {
         self.handlers.other = Some(Arc::new(handler));
         self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn parts(&self) -> (&LinkSettings, Place, &Join, Option<Duration>) {
+        (&self.link, self.place, &self.profile, self.drain_grace)
     }
 
     /// The id that it has or will have.
@@ -262,6 +302,12 @@ impl AgentBuilder {
             };
             match ended {
                 Ok(Ended::Stopped) => break,
+                Ok(Ended::Asked(asked)) => {
+                    return Ok(Stopped::Asked {
+                        reason: asked.reason,
+                        then: asked.then,
+                    });
+                }
                 Ok(Ended::Over(Over::Removed { reason })) => {
                     return Ok(Stopped::Removed { reason });
                 }
@@ -278,6 +324,12 @@ impl AgentBuilder {
                 Ok(Ended::Over(Over::Failed)) => {
                     tracing::warn!(agent.id = %self.id, "held to be dead: joining again");
                     first = false;
+                }
+                Err(NotJoined::Refused(problem)) if problem.code == SUPERSEDED => {
+                    return Err(AgentError::Replaced {
+                        agent: self.id,
+                        problem,
+                    });
                 }
                 Err(NotJoined::Refused(problem)) => return Err(AgentError::Refused(problem)),
                 Err(NotJoined::Log(error)) if first => return Err(error.into()),

@@ -109,13 +109,16 @@ impl Progress {
     }
 }
 
-/// Why an attempt failed.
+/// Why there is no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskError {
-    /// In words; cut at [`swarm_events::task::ERROR_BYTES_MAX`] bytes.
+    /// In words; cut at [`swarm_events::task::ERROR_BYTES_MAX`] bytes, or [`swarm_events::task::DECLINE_REASON_BYTES_MAX`] if
+    /// `declined`.
     pub message: String,
     /// Whether another attempt could help.
     pub retryable: bool,
+    /// The task is given back: it was no attempt, and other agents get it first. See [`TaskError::decline`].
+    pub declined: bool,
 }
 
 impl TaskError {
@@ -124,6 +127,7 @@ impl TaskError {
         Self {
             message: message.into(),
             retryable: true,
+            declined: false,
         }
     }
     /// No other attempt will help.
@@ -131,6 +135,17 @@ impl TaskError {
         Self {
             message: message.into(),
             retryable: false,
+            declined: false,
+        }
+    }
+    /// This agent is not the one for the task, without anything having gone wrong: a file that it has not got, a quota that is
+    /// used up. The task goes back to the queue under its old rank and costs no attempt; this agent does not get it again
+    /// while others may take it. A task that is declined again and again fails in the end with the last reason.
+    pub fn decline(reason: impl Into<String>) -> Self {
+        Self {
+            message: reason.into(),
+            retryable: true,
+            declined: true,
         }
     }
 }

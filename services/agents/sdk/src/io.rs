@@ -1,14 +1,14 @@
 //! What the protocol asks of the log, as futures that answer once.
 
 use futures::{FutureExt, StreamExt, future::BoxFuture};
-use swarm_events::subject::{AgentVerb, Subject, TaskVerb};
+use swarm_events::subject::{AgentVerb, Place, Subject, SwarmVerb, TaskVerb};
 use swarm_log::{AppendError, Appended, Log, LogError, StoredMessage, Tailed};
 
 use crate::{
     link::Link,
     live,
     protocol::{Own, Verdict, Write, Written},
-    session::ENDING,
+    session::JUDGING,
     wire::Identity,
 };
 
@@ -22,6 +22,8 @@ pub(crate) enum Done {
     CaughtUp(Own, Vec<StoredMessage>, bool),
     Checked(Option<(Option<u64>, u64)>, Vec<StoredMessage>),
     Verdict(Verdict),
+    /// What the log last said of the swarm's settings.
+    Settings(Vec<StoredMessage>),
 }
 
 const fn verb(own: Own) -> TaskVerb {
@@ -161,7 +163,7 @@ pub(crate) async fn check(link: Link, me: Identity, assigned: bool, verdicts: bo
     let looked = async {
         let found = last_of_own(&link, &me, assigned).await?;
         let mut judged = Vec::new();
-        for verb in if verdicts { &ENDING[..] } else { &[] } {
+        for verb in if verdicts { &JUDGING[..] } else { &[] } {
             judged.extend(
                 link.last_of(&Subject::Agent(me.place, *verb, me.agent).to_string())
                     .await?,
@@ -221,4 +223,18 @@ pub(crate) async fn removed(link: Link, me: Identity, incarnation: u64, reason: 
             reason,
         },
     })
+}
+
+/// Reads what the log last said of the swarm's settings. A failure is repaired at the next reconnect, or by the next change.
+pub(crate) async fn settings(link: Link, place: Place) -> Done {
+    let mut messages = Vec::new();
+    for verb in [SwarmVerb::Created, SwarmVerb::Updated] {
+        match link.last_of(&Subject::Swarm(place, verb).to_string()).await {
+            Ok(message) => messages.extend(message),
+            Err(error) => {
+                tracing::warn!(%error, "the swarm's settings cannot be read: the defaults hold")
+            }
+        }
+    }
+    Done::Settings(messages)
 }

@@ -154,11 +154,17 @@ async fn append(link: &Link, message: Message) -> Result<u64, LogError> {
 }
 
 /// Tells the swarm that this incarnation goes, and waits for the ack, `wait` at the most.
-pub(crate) async fn leave(link: &Link, me: &Identity, incarnation: u64, wait: Duration) {
+pub(crate) async fn leave(
+    link: &Link,
+    me: &Identity,
+    incarnation: u64,
+    reason: &str,
+    wait: Duration,
+) {
     let subject = Subject::Command(me.place, CommandVerb::Leave);
     let body = command::Leave {
         incarnation,
-        reason: Some("stopped".to_owned()),
+        reason: Some(reason.to_owned()),
     };
     let id = EventId(Uuid::now_v7());
     let Ok(message) = me.message(id, &subject, me.agent.0, None, body.into()) else {

@@ -17,6 +17,7 @@
 //! effect that must not happen twice is guarded by [`TaskContext::fencing_token`], which rises from assignment to assignment.
 
 mod agent;
+mod environment;
 mod handler;
 mod io;
 mod join;
@@ -25,10 +26,12 @@ mod live;
 pub mod protocol;
 mod resources;
 mod session;
+mod swarm;
 mod wire;
 mod work;
 
 pub use agent::{Agent, AgentBuilder, AgentError, Stopped};
+pub use environment::{ENVIRONMENT, EnvironmentError};
 pub use handler::{Handler, Progress, Report, TaskContext, TaskError};
 pub use link::{Link, LinkSettings};
 pub use resources::Figures;

@@ -6,7 +6,7 @@ use async_nats::{HeaderMap, Message};
 use swarm_events::{Body, Input, Recorded, Timestamp};
 use swarm_log::StoredMessage;
 
-use crate::protocol::{Assignment, Fact, Verdict};
+use crate::protocol::{Assignment, Fact, Stop, Verdict};
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).map(async_nats::HeaderValue::as_str)
@@ -71,12 +71,17 @@ pub(crate) fn fact(message: &StoredMessage) -> Fact {
     }
 }
 
-/// What a message on `agent.<verb>` says, if it judges.
+/// What a message on `agent.<verb>` says, if the protocol heeds it.
 pub(crate) fn verdict(message: &StoredMessage) -> Option<Verdict> {
-    let Input::Event(recorded) = read(message) else {
-        return None;
-    };
-    Some(match recorded.event.body {
+    match read(message) {
+        Input::Event(recorded) => verdict_of(&recorded.event.body),
+        Input::Unreadable(_) => None,
+    }
+}
+
+/// What an event about the agent itself says, if the protocol heeds it.
+pub(crate) fn verdict_of(body: &Body) -> Option<Verdict> {
+    Some(match body {
         Body::AgentJoined(data) => Verdict::Joined {
             incarnation: data.incarnation,
             instance: data.instance,
@@ -86,12 +91,25 @@ pub(crate) fn verdict(message: &StoredMessage) -> Option<Verdict> {
         },
         Body::AgentRemoved(data) => Verdict::Removed {
             incarnation: data.incarnation,
-            reason: data.reason,
+            reason: data.reason.clone(),
         },
         Body::AgentLeft(data) => Verdict::Removed {
             incarnation: data.incarnation,
-            reason: data.reason,
+            reason: data.reason.clone(),
         },
+        Body::AgentStopping(data) => Verdict::Stopping {
+            incarnation: data.incarnation,
+            stop: Stop {
+                grace_ms: data.grace_ms,
+                then: data.then,
+                reason: data.reason.clone(),
+            },
+        },
+        Body::AgentUpdated(data) => Verdict::Slots {
+            incarnation: data.incarnation,
+            slots: data.profile.slots,
+        },
+        // Quarantine is between the services: what runs goes on, and what waits is taken away by `withdrawn`.
         _ => return None,
     })
 }

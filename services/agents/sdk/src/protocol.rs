@@ -24,7 +24,7 @@ use swarm_events::ids::{EventId, TaskId};
 use held::{Held, Pending, Phase};
 pub use held::{Outcome, Write, WriteKind, Written};
 use track::Track;
-pub use words::{Assignment, Do, Fact, Over, Own, Verdict, Via};
+pub use words::{Assignment, Do, Fact, Over, Own, Stop, Verdict, Via};
 
 /// Monotonic milliseconds since an arbitrary start.
 pub type Millis = u64;
@@ -72,6 +72,7 @@ pub struct Protocol {
     paused_until: Millis,
     unknown_pause: Millis,
     draining: bool,
+    stop: Option<Stop>,
     over: Option<Over>,
     free: bool,
     checking: bool,
@@ -104,6 +105,7 @@ impl Protocol {
             paused_until: 0,
             unknown_pause: UNKNOWN_PAUSE_MS.0,
             draining: false,
+            stop: None,
             over: None,
             free: false,
             checking: false,
@@ -220,9 +222,24 @@ impl Protocol {
                 incarnation,
                 reason,
             } if incarnation == self.incarnation => Over::Removed { reason },
+            Verdict::Stopping { incarnation, stop } if incarnation == self.incarnation => {
+                self.drain();
+                self.stop = Some(stop);
+                return;
+            }
+            Verdict::Slots { incarnation, slots } if incarnation == self.incarnation => {
+                // Fewer than run: those end as they would, and nothing is started until one is free.
+                self.slots = usize::try_from(slots).unwrap_or(usize::MAX).max(1);
+                return;
+            }
             _ => return,
         };
         self.over.get_or_insert(over);
+    }
+
+    /// The last wish of the swarm that this incarnation goes. Nothing more is started; what runs may end within its grace.
+    pub fn stop(&self) -> Option<&Stop> {
+        self.stop.as_ref()
     }
 
     /// Why this incarnation is over, once it is. Nothing may run any more.

@@ -11,7 +11,7 @@ use futures::{
 use swarm_events::{
     command,
     ids::EventId,
-    subject::{AgentVerb, Subject, TaskVerb},
+    subject::{AgentVerb, Subject, TaskVerb, filter},
     swarm::Heartbeat,
 };
 use swarm_log::{LogError, StoredMessage};
@@ -28,7 +28,8 @@ use crate::{
     join::{self, NotJoined},
     link::Link,
     live,
-    protocol::{Assignment, Do, Millis, Outcome, Over, Own, Protocol, Verdict, Via},
+    protocol::{Assignment, Do, Millis, Outcome, Over, Own, Protocol, Stop, Verdict, Via},
+    swarm::SwarmSettings,
     wire::Identity,
     work::Work,
 };
@@ -39,6 +40,10 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(8);
 const LEAVE_WAIT: Duration = Duration::from_secs(5);
 /// Pause before the first reads after joining are tried again.
 const READ_PAUSE: Duration = Duration::from_millis(250);
+/// What is said when nobody else wanted it to leave.
+const LEFT: &str = "stopped";
+/// Longest grace that a clock can add: what a swarm's settings allow lies far below.
+const GRACE_MAX_MS: u64 = 7 * 24 * 3_600_000;
 /// Heartbeats are dropped rather than held back: an old one says nothing.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -46,13 +51,17 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Settings {
     pub(crate) profile: Arc<command::Join>,
     pub(crate) handlers: Arc<Handlers>,
-    pub(crate) heartbeat_interval: Duration,
-    pub(crate) drain_grace: Duration,
+    /// As the agent's author wants it; else the swarm's.
+    pub(crate) heartbeat_interval: Option<Duration>,
+    /// The same.
+    pub(crate) drain_grace: Option<Duration>,
 }
 
 /// How an incarnation ended.
 pub(crate) enum Ended {
     Stopped,
+    /// The swarm wanted it to go.
+    Asked(Stop),
     Over(Over),
 }
 
@@ -67,12 +76,14 @@ struct Session<'a> {
     works: JoinSet<(u64, Outcome)>,
     cancels: BTreeMap<u64, (CancellationToken, AbortHandle)>,
     beats: u64,
+    swarm: SwarmSettings,
 }
 
 #[derive(Clone, Copy)]
 enum Channel {
     Own(Own),
     Verdicts,
+    Swarm,
 }
 
 /// Joins, works until `stop` or a verdict, and cleans up.
@@ -96,9 +107,10 @@ pub(crate) async fn run(
             .client()
             .subscribe(format!("swarm.live.evt.{}.agent.*.{}", me.place, me.agent))
             .await?;
-        Ok::<_, async_nats::client::SubscribeError>((assigned, withdrawn, verdicts))
+        let swarm = link.client().subscribe(filter::settings(me.place)).await?;
+        Ok::<_, async_nats::client::SubscribeError>((assigned, withdrawn, verdicts, swarm))
     };
-    let (assigned, withdrawn, mut verdicts) = subscribed
+    let (assigned, withdrawn, mut verdicts, swarm) = subscribed
         .await
         .map_err(|error| NotJoined::Log(LogError::Unreachable(error.to_string())))?;
     let joined = tokio::select! {
@@ -108,7 +120,7 @@ pub(crate) async fn run(
     let last = tokio::select! {
         last = last_of_own(link, &me) => last,
         () = stop.cancelled() => {
-            join::leave(link, &me, joined.data.incarnation, LEAVE_WAIT).await;
+            join::leave(link, &me, joined.data.incarnation, LEFT, LEAVE_WAIT).await;
             return Ok(Ended::Stopped);
         }
     };
@@ -129,6 +141,7 @@ pub(crate) async fn run(
         works: JoinSet::new(),
         cancels: BTreeMap::new(),
         beats: 0,
+        swarm: SwarmSettings::default(),
     };
     let live = SelectAll::from_iter([
         assigned
@@ -138,6 +151,7 @@ pub(crate) async fn run(
             .map(|message| (Channel::Own(Own::Withdrawn), message))
             .boxed(),
         verdicts.map(|message| (Channel::Verdicts, message)).boxed(),
+        swarm.map(|message| (Channel::Swarm, message)).boxed(),
     ]);
     Ok(session.work(live, doubts, stop).await)
 }
@@ -164,8 +178,11 @@ impl Session<'_> {
         mut doubts: tokio::sync::watch::Receiver<u64>,
         stop: &CancellationToken,
     ) -> Ended {
-        let mut beat = heartbeat(self.settings.heartbeat_interval);
-        let mut draining_until = None;
+        self.read_settings();
+        let mut every = self.heartbeat_interval();
+        let mut beat = heartbeat(every);
+        let mut draining_until: Option<Instant> = None;
+        let mut asked: Option<Stop> = None;
         loop {
             for action in self.protocol.next(self.now()) {
                 self.perform(action);
@@ -175,12 +192,25 @@ impl Session<'_> {
                 self.end_works().await;
                 return Ended::Over(over);
             }
+            if self.protocol.stop() != asked.as_ref() {
+                asked = self.protocol.stop().cloned();
+                let grace = asked.as_ref().map_or(0, |stop| stop.grace_ms);
+                let until = Instant::now() + Duration::from_millis(grace.min(GRACE_MAX_MS));
+                draining_until = Some(draining_until.map_or(until, |before| before.min(until)));
+                self.say_draining("the swarm wants this agent to go");
+            }
+            if self.heartbeat_interval() != every {
+                every = self.heartbeat_interval();
+                tracing::info!(agent.id = %self.me.agent, interval_ms = every.as_millis(), "heartbeats have another interval");
+                beat = heartbeat(every);
+            }
             if let Some(until) = draining_until
                 && (self.protocol.is_idle() || Instant::now() >= until)
             {
                 self.end_works().await;
-                join::leave(self.link, &self.me, self.incarnation, LEAVE_WAIT).await;
-                return Ended::Stopped;
+                let reason = asked.as_ref().map_or(LEFT, |stop| stop.reason.as_str());
+                join::leave(self.link, &self.me, self.incarnation, reason, LEAVE_WAIT).await;
+                return asked.map_or(Ended::Stopped, Ended::Asked);
             }
             let wake = self.began
                 + Duration::from_millis(self.protocol.wake_at().min(Millis::from(u32::MAX)));
@@ -196,13 +226,15 @@ impl Session<'_> {
                     }
                 }
                 _ = beat.tick() => self.beat(),
-                Ok(()) = doubts.changed() => self.protocol.doubt(self.now()),
+                Ok(()) = doubts.changed() => {
+                    self.protocol.doubt(self.now());
+                    self.read_settings();
+                }
                 () = sleep_until(wake) => {}
                 () = stop.cancelled(), if draining_until.is_none() => {
-                    let (running, waiting) = self.protocol.load();
-                    tracing::info!(agent.id = %self.me.agent, running = running.len(), waiting, "draining");
                     self.protocol.drain();
-                    draining_until = Some(Instant::now() + self.settings.drain_grace);
+                    draining_until = Some(Instant::now() + self.drain_grace());
+                    self.say_draining("told to stop");
                 }
             }
         }
@@ -223,7 +255,30 @@ impl Session<'_> {
                 );
             }
             Channel::Verdicts => self.judge(&message),
+            Channel::Swarm => self.swarm.meet(&message),
         }
+    }
+
+    /// Also after the connection was lost: a change may have been missed.
+    fn read_settings(&mut self) {
+        self.io
+            .push(io::settings(self.link.clone(), self.me.place).boxed());
+    }
+
+    fn heartbeat_interval(&self) -> Duration {
+        self.settings
+            .heartbeat_interval
+            .unwrap_or_else(|| self.swarm.heartbeat_interval())
+    }
+
+    fn drain_grace(&self) -> Duration {
+        let grace = self.settings.drain_grace;
+        grace.unwrap_or_else(|| self.swarm.drain_grace())
+    }
+
+    fn say_draining(&self, why: &str) {
+        let (running, waiting) = self.protocol.load();
+        tracing::info!(agent.id = %self.me.agent, running = running.len(), waiting, "draining: {why}");
     }
 
     fn judge(&mut self, message: &StoredMessage) {
@@ -262,6 +317,11 @@ impl Session<'_> {
                 self.protocol.checked(now, found);
             }
             io::Done::Verdict(verdict) => self.protocol.verdict(verdict),
+            io::Done::Settings(messages) => {
+                for message in messages {
+                    self.swarm.meet(&message);
+                }
+            }
         }
     }
 
@@ -369,10 +429,12 @@ fn heartbeat(every: Duration) -> Interval {
     beat
 }
 
-/// The verbs by which an agent's incarnation can end.
-pub(crate) const ENDING: [AgentVerb; 4] = [
+/// The verbs that an agent must not miss about itself: by the first ones its incarnation can end.
+pub(crate) const JUDGING: [AgentVerb; 6] = [
     AgentVerb::Failed,
     AgentVerb::Joined,
     AgentVerb::Removed,
     AgentVerb::Left,
+    AgentVerb::Stopping,
+    AgentVerb::Updated,
 ];

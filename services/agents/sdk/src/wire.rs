@@ -70,6 +70,7 @@ impl Identity {
             WriteKind::Started => TaskVerb::Started,
             WriteKind::Ended(Outcome::Completed(_)) => TaskVerb::Completed,
             WriteKind::Ended(Outcome::Failed { .. }) => TaskVerb::AttemptFailed,
+            WriteKind::Ended(Outcome::Declined { .. }) => TaskVerb::Declined,
         })
     }
 
@@ -97,6 +98,12 @@ impl Identity {
                 incarnation,
                 error: error.clone(),
                 retryable: *retryable,
+            }
+            .into(),
+            WriteKind::Ended(Outcome::Declined { reason }) => task::Declined {
+                assignment,
+                incarnation,
+                reason: reason.clone(),
             }
             .into(),
         };

@@ -50,6 +50,7 @@ impl Work {
     pub(crate) async fn run(self) -> (u64, Outcome) {
         let outcome = match self.attempt().await {
             Ok(result) => Outcome::Completed(result),
+            Err(error) if error.declined => Outcome::declined(error.message),
             Err(error) => Outcome::failed(error.message, error.retryable),
         };
         (self.assignment.sequence, outcome)
@@ -61,7 +62,7 @@ impl Work {
         let began = Instant::now();
         let (deadline, deadline_at) = (wall_clock().plus_millis(data.timeout_ms), began + limit);
         let Some(handler) = self.handlers.of(&data.task_type) else {
-            return Err(TaskError::retryable(format!(
+            return Err(TaskError::decline(format!(
                 "this agent has no handler for tasks of type {}",
                 data.task_type
             )));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use swarm_events::{
     ids::EventId,
-    task::{Carried, ERROR_BYTES_MAX},
+    task::{Carried, DECLINE_REASON_BYTES_MAX, ERROR_BYTES_MAX},
 };
 
 use super::Assignment;
@@ -21,23 +21,42 @@ pub enum Outcome {
         /// Whether another attempt could help.
         retryable: bool,
     },
+    /// Given back: another agent may take it, and it was no attempt.
+    Declined {
+        /// Why, at most [`DECLINE_REASON_BYTES_MAX`] bytes.
+        reason: String,
+    },
 }
 
 impl Outcome {
     /// A failed attempt; a longer text is cut.
     pub fn failed(error: impl Into<String>, retryable: bool) -> Self {
-        let mut error: String = error.into();
-        if error.len() > ERROR_BYTES_MAX {
-            let mark = " …";
-            let mut end = ERROR_BYTES_MAX - mark.len();
-            while !error.is_char_boundary(end) {
-                end -= 1;
-            }
-            error.truncate(end);
-            error.push_str(mark);
+        Self::Failed {
+            error: cut(error.into(), ERROR_BYTES_MAX),
+            retryable,
         }
-        Self::Failed { error, retryable }
     }
+
+    /// A task that is given back; a longer text is cut.
+    pub fn declined(reason: impl Into<String>) -> Self {
+        Self::Declined {
+            reason: cut(reason.into(), DECLINE_REASON_BYTES_MAX),
+        }
+    }
+}
+
+/// `text` in at most `most` bytes, with a mark where it was cut.
+fn cut(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        let mark = " …";
+        let mut end = most - mark.len();
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(mark);
+    }
+    text
 }
 
 /// What a write says.
@@ -45,7 +64,7 @@ impl Outcome {
 pub enum WriteKind {
     /// `task.started`
     Started,
-    /// `task.completed` or `task.attempt_failed`
+    /// `task.completed`, `task.attempt_failed` or `task.declined`
     Ended(Outcome),
 }
 

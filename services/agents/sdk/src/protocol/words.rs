@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use swarm_events::{
+    agent::StopThen,
     ids::{EventId, InstanceId, TaskId},
     task::Assigned,
 };
 
 #[cfg(doc)]
 use super::Protocol;
-use super::Write;
+use super::{Millis, Write};
 
 /// An assignment as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +88,31 @@ pub enum Verdict {
         /// Why.
         reason: String,
     },
+    /// It is to go.
+    Stopping {
+        /// The incarnation that goes.
+        incarnation: u64,
+        /// How.
+        stop: Stop,
+    },
+    /// It may run more tasks at once from here on, or fewer.
+    Slots {
+        /// The incarnation that is meant.
+        incarnation: u64,
+        /// How many.
+        slots: u32,
+    },
+}
+
+/// The swarm's wish that the agent goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// How long what runs may take to end, in milliseconds.
+    pub grace_ms: Millis,
+    /// What comes after.
+    pub then: StopThen,
+    /// Why.
+    pub reason: String,
 }
 
 /// Why the incarnation is over.

@@ -1,14 +1,9 @@
-//! `swarm agent run`: an agent whose work is a command.
-
-use std::time::Duration;
+//! `swarm agent run`: an agent whose work is a command, or a web address.
 
 use anyhow::Context;
 use swarm_agent_adapters::ExecAdapter;
-use swarm_agent_sdk::{Agent, Credentials, Link, LinkSettings, Stopped};
-use swarm_events::{
-    AgentId, Body, Input, OrgId, Place, Subject, SwarmId, Timestamp, subject::SwarmVerb,
-};
-use swarm_log::Log;
+use swarm_agent_sdk::{Agent, AgentBuilder, AgentError, Credentials, LinkSettings, Stopped};
+use swarm_events::{AgentId, OrgId, Place, SwarmId};
 
 use crate::{
     api::Api,
@@ -17,12 +12,15 @@ use crate::{
     installation::{DataDir, credentials},
 };
 
+/// Most memory that a command may use, in KiB: set by the agent's host where it cannot limit the process tree itself.
+const MEMORY_LIMIT: &str = "SWARM_LIMIT_MEMORY_KIB";
+
 /// Arguments of `swarm agent run`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Name or id of the swarm
-    #[arg(long, value_name = "SWARM")]
-    pub swarm: String,
+    #[arg(long, value_name = "SWARM", required_unless_present = "from_env")]
+    pub swarm: Option<String>,
     /// Name, unique among the swarm's live agents [default: made from the id]
     #[arg(long)]
     pub name: Option<String>,
@@ -44,6 +42,9 @@ pub struct Args {
     /// Organization [default: that of the installation, or of the API key]
     #[arg(long, value_name = "UUID")]
     pub org: Option<OrgId>,
+    /// Who it is and where its swarm is stands in the environment, as an agent host sets it (SWARM_SWARM_ID, SWARM_AGENT_ID, …)
+    #[arg(long, conflicts_with_all = ["swarm", "name", "agent_type", "capabilities", "slots", "waiting", "id", "org"])]
+    pub from_env: bool,
     /// The command that does the work: one JSON object on stdin, the result on stdout
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -51,12 +52,61 @@ pub struct Args {
 
 /// Joins, works until SIGTERM or Ctrl-C, drains and leaves.
 pub async fn run(args: Args, server: &ServerArgs) -> Outcome {
-    let target = server.resolve()?;
-    let work = ExecAdapter::new(args.command.clone())
+    let mut work = ExecAdapter::new(args.command.clone())
         .map_err(|error| Failure::usage(error.to_string()))?;
+    if args.from_env {
+        work = work.inherit_environment();
+    }
+    if let Some(kib) = memory_limit()? {
+        work = work.memory_limit_kib(kib);
+    }
+    // Only that mistakes show before anything is connected.
+    let found = if args.from_env {
+        Some(Agent::from_env().map_err(|error| Failure::usage(error.to_string()))?)
+    } else {
+        None
+    };
     swarm_runtime::telemetry::init(std::env::var("SWARM_LOG").ok().as_deref(), false);
     let stop = swarm_runtime::shutdown::on_signals()?;
-    let (org, swarm) = swarm_of(&args, &target).await?;
+    let agent = match found {
+        Some(agent) => agent,
+        None => by_hand(&args, server).await?,
+    };
+    let agent = agent.any_raw_handler(work);
+    let id = agent.agent_id();
+    tracing::info!(agent.id = %id, "joining");
+    match agent.run(stop).await {
+        Ok(Stopped::Left) => Ok(()),
+        Ok(Stopped::Asked { reason, .. }) => {
+            tracing::info!(agent.id = %id, "left, as the swarm wanted: {reason}");
+            Ok(())
+        }
+        Ok(Stopped::Removed { reason }) => {
+            tracing::warn!(agent.id = %id, "removed from the swarm: {reason}");
+            Ok(())
+        }
+        Err(AgentError::Refused(problem)) if problem.code == "unknown-swarm" => {
+            Err(Failure::not_found(problem.to_string()))
+        }
+        Err(error) => Err(Failure::failed(error.to_string())),
+    }
+}
+
+/// What `SWARM_LIMIT_MEMORY_KIB` says.
+fn memory_limit() -> Outcome<Option<u64>> {
+    let Some(text) = std::env::var(MEMORY_LIMIT).ok().filter(|t| !t.is_empty()) else {
+        return Ok(None);
+    };
+    let kib = text.parse::<u64>().ok().filter(|kib| *kib > 0);
+    kib.map(Some).ok_or_else(|| {
+        Failure::usage(format!("{MEMORY_LIMIT}={text} is no number of KiB above 0"))
+    })
+}
+
+/// The agent that the flags describe.
+async fn by_hand(args: &Args, server: &ServerArgs) -> Outcome<AgentBuilder> {
+    let target = server.resolve()?;
+    let (org, swarm) = swarm_of(args, &target).await?;
     let id = args.id.unwrap_or_else(|| AgentId(uuid::Uuid::now_v7()));
     let place = Place::new(org, swarm);
     let url = target
@@ -65,12 +115,10 @@ pub async fn run(args: Args, server: &ServerArgs) -> Outcome {
         .ok_or_else(|| target.missing("nats-server", "--nats-url", "SWARM_NATS_URL"))?;
     let mut link = LinkSettings::new(url);
     link.creds = creds(&target, server, place, id)?;
-    let mut agent = Agent::builder(link.clone(), org, swarm)
+    let mut agent = Agent::builder(link, org, swarm)
         .id(id)
         .agent_type(&args.agent_type)
-        .capabilities(&args.capabilities)
-        .heartbeat_interval(heartbeat_interval(&link, place).await?)
-        .any_raw_handler(work);
+        .capabilities(&args.capabilities);
     if let Some(name) = &args.name {
         agent = agent.name(name);
     }
@@ -80,25 +128,18 @@ pub async fn run(args: Args, server: &ServerArgs) -> Outcome {
     if let Some(waiting) = args.waiting {
         agent = agent.waiting(waiting);
     }
-    tracing::info!(agent.id = %id, swarm.id = %swarm, "joining");
-    match agent.run(stop).await {
-        Ok(Stopped::Left) => Ok(()),
-        Ok(Stopped::Removed { reason }) => {
-            tracing::warn!(agent.id = %id, "removed from the swarm: {reason}");
-            Ok(())
-        }
-        Err(error) => Err(Failure::failed(error.to_string())),
-    }
+    Ok(agent)
 }
 
 /// Ids need no gateway; names are looked up there.
 async fn swarm_of(args: &Args, target: &Target) -> Outcome<(OrgId, SwarmId)> {
+    let wanted = args.swarm.as_deref().unwrap_or_default();
     let org = args.org.or(target.org_id);
-    if let (Ok(swarm), Some(org)) = (args.swarm.parse(), org) {
+    if let (Ok(swarm), Some(org)) = (wanted.parse(), org) {
         return Ok((org, swarm));
     }
     let api = Api::new(target)?;
-    let id = api.swarm_id(&args.swarm).await?;
+    let id = api.swarm_id(wanted).await?;
     let shown = api.get(&format!("/v1/swarms/{id}"), &[]).await?;
     let org = match org {
         Some(org) => org,
@@ -126,37 +167,4 @@ fn creds(
         }
     }
     Ok(target.nats_creds.clone().map(Credentials::File))
-}
-
-/// The swarm's setting, read from the log itself.
-async fn heartbeat_interval(link: &LinkSettings, place: Place) -> Outcome<Duration> {
-    let link = Link::open(link, format!("swarm agent run {}", place.swarm)).await?;
-    let mut newest: Option<(u64, u64)> = None;
-    for verb in [SwarmVerb::Created, SwarmVerb::Updated] {
-        let subject = Subject::Swarm(place, verb).to_string();
-        let Some(message) = link.log().last_of(&subject).await? else {
-            continue;
-        };
-        let read = swarm_events::read(
-            message.sequence,
-            Timestamp::from_micros(message.time_micros),
-            &message.subject,
-            &message.payload,
-        );
-        let Input::Event(recorded) = read else {
-            continue;
-        };
-        let configuration = match recorded.event.body {
-            Body::SwarmCreated(created) => created.configuration,
-            Body::SwarmUpdated(updated) => updated.configuration,
-            _ => continue,
-        };
-        newest = newest.max(Some((
-            recorded.sequence,
-            configuration.heartbeat_interval_ms,
-        )));
-    }
-    let (_, millis) =
-        newest.ok_or_else(|| Failure::not_found(format!("there is no swarm {}", place.swarm)))?;
-    Ok(Duration::from_millis(millis))
 }
