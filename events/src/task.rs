@@ -225,6 +225,14 @@ pub enum PassedOver {
     Unhealthy,
     /// It let two assignments lapse and has written nothing since.
     Unresponsive,
+    /// It is to go.
+    Draining,
+    /// Health has it in quarantine.
+    Quarantined,
+    /// Its attempts failed fast, one after another.
+    FailedFast,
+    /// It gave this task back, and others may take it.
+    Declined,
 }
 
 /// What became of a task's affinity.

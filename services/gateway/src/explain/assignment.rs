@@ -149,6 +149,10 @@ fn sentences(assigned: &Assigned, at: Timestamp) -> Vec<String> {
             PassedOver::Full => format!("{n} because every place was taken"),
             PassedOver::Unhealthy => format!("{n} because of suspected failure"),
             PassedOver::Unresponsive => format!("{n} for letting assignments lapse"),
+            PassedOver::Draining => format!("{n} because of being about to go"),
+            PassedOver::Quarantined => format!("{n} because of a quarantine"),
+            PassedOver::FailedFast => format!("{n} because attempts failed fast in a row"),
+            PassedOver::Declined => format!("{n} for having declined this task"),
         })
         .collect();
     if !passed.is_empty() {
