@@ -13,6 +13,7 @@ use swarm_log::{Log, LogError, LogInfo, Tailed};
 use swarm_runtime::snapshots::SnapshotError;
 use tokio::{
     sync::mpsc,
+    task::yield_now,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -305,6 +306,9 @@ impl<L: Log> Folder<'_, L> {
                 if message.sequence.is_multiple_of(STATUS_EVERY) {
                     self.say(fold.sequence, Phase::Folding);
                 }
+                if message.sequence.is_multiple_of(TURN) {
+                    yield_now().await;
+                }
             }
             Tailed::CaughtUp => self.say(fold.sequence, Phase::Writing),
             Tailed::Interrupted => warn!(sequence = fold.sequence, "the log does not answer"),
@@ -332,6 +336,10 @@ impl<L: Log> Folder<'_, L> {
 
 /// How often a fold says how far it is, in messages.
 const STATUS_EVERY: u64 = 1_000;
+/// How many messages are folded in one go. While the tail has more, folding would never wait for anything, and the thread
+/// that it runs on may be the one that has to look for PostgreSQL's answers: a batch then began only when the next one was
+/// full (measured: 1.7 ms of the 6.2 that a batch of 150 took, 30 of 96 for one of 5,000). So many take 0.2 ms.
+const TURN: u64 = 32;
 
 struct Writer {
     options: PgConnectOptions,
