@@ -114,7 +114,7 @@ bodies! {
     TaskDiscarded(task::Discarded) => "swarm.task.discarded.v1",
     TaskRejected(task::Rejected) => "swarm.task.rejected.v1",
     TaskRefused(task::Refused) => "swarm.task.refused.v1",
-    TaskAssigned(task::Assigned) => "swarm.task.assigned.v2",
+    TaskAssigned(task::Assigned) => "swarm.task.assigned.v3",
     TaskWithdrawn(task::Withdrawn) => "swarm.task.withdrawn.v2",
     TaskStarted(task::Started) => "swarm.task.started.v1",
     TaskProgressed(task::Progressed) => "swarm.task.progressed.v1",

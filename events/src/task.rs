@@ -249,7 +249,7 @@ pub enum AffinityOutcome {
     New,
 }
 
-/// `swarm.task.assigned.v2`. Its own stream sequence is the fencing token, and the assignment's name.
+/// `swarm.task.assigned.v3`. Its own stream sequence is the fencing token, and the assignment's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Assigned {
     /// What kind of work.

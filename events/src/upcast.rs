@@ -44,6 +44,11 @@ pub const UPCASTERS: &[Upcaster] = &[
         convert: as_it_is,
     },
     Upcaster {
+        from: "swarm.task.assigned.v2",
+        to: "swarm.task.assigned.v3",
+        convert: as_it_is,
+    },
+    Upcaster {
         from: "swarm.task.withdrawn.v1",
         to: "swarm.task.withdrawn.v2",
         convert: as_it_is,
