@@ -1,7 +1,9 @@
 //! An agent in the state: what it can take, and what it holds.
 
 use serde::{Deserialize, Serialize};
-use swarm_events::{AgentId, Timestamp, swarm::AgentLoad, task::WithdrawReason};
+use std::collections::BTreeMap;
+
+use swarm_events::{AgentId, Timestamp, agent::Cause, swarm::AgentLoad, task::WithdrawReason};
 
 /// How long an agent may leave a task unstarted while it has a free slot, in milliseconds: a live agent starts within a
 /// round trip, and finds a missed hint by itself after 1 s (it reads its own subjects then).
@@ -11,7 +13,8 @@ pub const START_LIMIT_MS: u64 = 2_000;
 pub const LAPSES_MAX: u8 = 2;
 /// How long that lasts at the most, in milliseconds. An agent that holds nothing has nothing to write, so that without an
 /// end it would be out for good after a pause; then one more lapse bars it again, and five start limits keep the tasks that
-/// it delays few.
+/// it delays few. An agent that is barred for fast failures is out for as long, unless health's quarantine takes the place
+/// of the bar, which is far sooner while there is a health service: its figures are told once a second.
 pub const BARRED_MS: u64 = 5 * START_LIMIT_MS;
 
 /// Health's verdict on an incarnation.
@@ -20,6 +23,24 @@ pub(crate) enum Health {
     Well,
     Suspected,
     Failed,
+}
+
+/// Why an agent gets no new work, and gives back what waits at it. What runs there goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// It is to go.
+    Draining,
+    /// By health.
+    Quarantined,
+    /// By this service's own rule, until health has judged.
+    FailedFast,
+}
+
+/// For what an agent is barred for a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Bar {
+    Lapses,
+    FastFailures,
 }
 
 /// Whether an agent is a member.
@@ -53,7 +74,20 @@ pub(crate) struct Agent {
     pub(crate) failed: u64,
     /// Number of the last assignment in the swarm that went to it; 0 if none did.
     pub(crate) turn: u64,
-    /// Its figures in the last `measured` that named it.
+    /// Its incarnation is to go.
+    pub(crate) draining: bool,
+    /// Why health has its incarnation in quarantine, and until when each cause holds if that was said.
+    pub(crate) quarantine: BTreeMap<Cause, Option<Timestamp>>,
+    /// Attempts that failed fast, one after another since its last success.
+    pub(crate) fast_failures: u32,
+    /// Until when it is barred for them; zero if it is not.
+    pub(crate) barred_until: Timestamp,
+    /// Running tasks that show no progress, and since when the one that has shown none for longest.
+    pub(crate) stuck: u32,
+    pub(crate) stuck_since: Timestamp,
+    /// When what it runs is looked at again for that; zero if it runs nothing that could come to it.
+    pub(crate) stuck_check: Timestamp,
+    /// Its figures in the last `measured` that named it. The time that something is stuck moves by itself, and is left out.
     pub(crate) reported: AgentLoad,
 }
 
@@ -64,8 +98,82 @@ impl Agent {
             waiting: self.waiting.len() as u32,
             completed: self.completed,
             failed: self.failed,
-            ..AgentLoad::default()
+            fast_failures: self.fast_failures,
+            stuck: self.stuck,
+            stuck_ms: 0,
         }
+    }
+    /// Its figures as they are told at `now`.
+    pub(crate) fn load_at(&self, now: Timestamp) -> AgentLoad {
+        let stuck = (self.stuck > 0).then(|| now.millis_since(self.stuck_since));
+        AgentLoad {
+            stuck_ms: stuck.unwrap_or(0),
+            ..self.load()
+        }
+    }
+
+    /// One that has not joined yet.
+    pub(crate) fn new(id: AgentId) -> Self {
+        Self {
+            id,
+            incarnation: 0,
+            joined: 0,
+            membership: Membership::Left,
+            health: Health::Well,
+            slots: 0,
+            places: 0,
+            capabilities: Box::default(),
+            lapses: 0,
+            running: Vec::new(),
+            waiting: Vec::new(),
+            clock: None,
+            completed: 0,
+            failed: 0,
+            turn: 0,
+            draining: false,
+            quarantine: BTreeMap::new(),
+            fast_failures: 0,
+            barred_until: Timestamp::ZERO,
+            stuck: 0,
+            stuck_since: Timestamp::ZERO,
+            stuck_check: Timestamp::ZERO,
+            reported: AgentLoad::default(),
+        }
+    }
+
+    /// A new process begins with a clean slate.
+    pub(crate) fn begin_anew(&mut self, incarnation: u64, sequence: u64) {
+        self.incarnation = incarnation;
+        self.joined = sequence;
+        self.membership = Membership::Member;
+        self.health = Health::Well;
+        self.lapses = 0;
+        self.draining = false;
+        self.quarantine.clear();
+        self.fast_failures = 0;
+        self.barred_until = Timestamp::ZERO;
+    }
+
+    /// Why it is given nothing, if there is a reason for which it also gives back what waits at it.
+    pub(crate) fn rests(&self) -> Option<Rest> {
+        if self.draining {
+            return Some(Rest::Draining);
+        }
+        if !self.quarantine.is_empty() {
+            return Some(Rest::Quarantined);
+        }
+        (self.barred_until != Timestamp::ZERO).then_some(Rest::FailedFast)
+    }
+    /// Its attempts failed fast `max` times in a row, and it is on probation: one task at a time, until one succeeds.
+    pub(crate) fn half_open(&self, max: u32) -> bool {
+        max > 0 && self.fast_failures >= max && self.rests().is_none()
+    }
+    /// Slots and waiting places that may be used.
+    pub(crate) fn limits(&self, fills_places: bool, fast_failures_max: u32) -> (u32, u32) {
+        if self.half_open(fast_failures_max) {
+            return (1, 0);
+        }
+        (self.slots, if fills_places { self.places } else { 0 })
     }
 
     /// Why an assignment to `incarnation` must be taken away, if it must.
@@ -103,7 +211,7 @@ impl Agent {
     }
     /// Sets the clock of the start limit: it runs for the first waiting assignment while a slot is free. The others wait
     /// behind that one.
-    fn wind(&mut self, now: Timestamp) {
+    pub(crate) fn wind(&mut self, now: Timestamp) {
         let free = self.running.len() < self.slots as usize;
         self.clock = match (self.waiting.first(), self.clock) {
             (Some(&(first, _)), Some((timed, since))) if free && first == timed => {

@@ -196,9 +196,32 @@ pub(crate) fn class_of(required: &[String]) -> String {
     set.into_iter().collect::<Vec<_>>().join("\n")
 }
 
+/// The class of tasks that need what those of `class` need, and that certain agents are not to get: their numbers, sorted.
+/// (A checked capability holds no control character.) Tasks with the same needs and the same such agents wait in one line,
+/// so that none of them is in the way of others, or looked at one by one.
+pub(crate) fn class_without(class: &str, agents: &[u32]) -> String {
+    let words = words_of(class);
+    if agents.is_empty() {
+        return words.to_owned();
+    }
+    let numbers: Vec<String> = agents.iter().map(u32::to_string).collect();
+    format!("{words}\0{}", numbers.join(","))
+}
+
+fn words_of(class: &str) -> &str {
+    class.split_once('\0').map_or(class, |(words, _)| words)
+}
+
+/// The agents that are not to get tasks of a class.
+pub(crate) fn excluded_of(class: &str) -> Box<[u32]> {
+    let numbers = class.split_once('\0').map_or("", |(_, numbers)| numbers);
+    let numbers = numbers.split(',').filter_map(|number| number.parse().ok());
+    numbers.collect()
+}
+
 /// The capabilities of a class, sorted.
 pub(crate) fn of_class(class: &str) -> impl Iterator<Item = &str> {
-    class.split('\n').filter(|word| !word.is_empty())
+    words_of(class).split('\n').filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]

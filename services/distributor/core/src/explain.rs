@@ -107,6 +107,8 @@ impl Look<'_> {
             attempts: u32::from(task.attempts),
             max_attempts: u32::from(task.max_attempts),
             steals: more.map_or(0, |m| u32::from(m.steals)),
+            declines: task.declines().map_or(0, |d| u32::from(d.count)),
+            decline_reason: task.declines().map(|d| d.reason.to_string()),
             error: more.and_then(|m| m.error.as_deref().map(str::to_owned)),
             created_at: task.created_at,
             submitted: task.submitted,

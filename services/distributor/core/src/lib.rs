@@ -14,6 +14,7 @@ mod check;
 mod decide;
 mod evolve;
 pub mod explain;
+mod figures;
 mod graph;
 mod memory;
 mod plan;
@@ -36,15 +37,15 @@ pub use graph::{GRAPH_DEPENDENCIES_MAX, GRAPH_PARTS_MS_MAX};
 pub use plan::{MEASURE_MS, Plan, STEAL_AFTER_MS, STEALS_MAX};
 pub use state::Distributor;
 pub use swarm::CAUSE_BYTES_MAX;
-pub use task::PAYLOAD_HELD_BYTES_MAX;
+pub use task::{DECLINES_MAX, PAYLOAD_HELD_BYTES_MAX};
 pub use view::{AgentView, Counters, DependencyView, Status, TaskView, Touched};
 
 use trace::Trace;
 
 impl Decider for Distributor {
     const SERVICE: Service = Service::Distributor;
-    const VERSION: u32 = 2;
-    const FORMAT: u32 = 3;
+    const VERSION: u32 = 3;
+    const FORMAT: u32 = 4;
     type Plan = Plan;
 
     fn new(partition: Partition) -> Self {
@@ -79,8 +80,9 @@ impl Decider for Distributor {
     fn next_deadline(&self, plan: &Plan) -> Option<Timestamp> {
         let delayed = self.delayed.first().map(|&(until, ..)| until);
         let barred = self.barred.first().map(|&(until, ..)| until);
+        let stuck = self.stuck_checks.first().map(|&(when, ..)| when);
         let timers = plan.next_timer().into_iter();
-        timers.chain(delayed).chain(barred).min()
+        timers.chain(delayed).chain(barred).chain(stuck).min()
     }
 
     fn reject(&mut self, sequence: u64, problem: &Problem) {

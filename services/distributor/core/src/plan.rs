@@ -137,7 +137,9 @@ pub(crate) fn task_demand(swarm: &Swarm, task: &Task, now: Timestamp) -> Demand 
                 return Demand::default();
             };
             let bad = task.more.as_ref().is_some_and(|more| more.bad_result);
-            if stopping || bad || agent.lost(held.incarnation).is_some() {
+            // What it has not started it gives back.
+            let back = matches!(task.phase, Phase::Assigned(_)) && agent.rests().is_some();
+            if stopping || bad || back || agent.lost(held.incarnation).is_some() {
                 return due;
             }
             if let Some(timeout) = task.timeout_at(&swarm.settings) {

@@ -74,6 +74,7 @@ impl Swarm {
             because_of: more.and_then(|m| m.because_of),
             failure_path: more.map_or_else(Vec::new, |m| m.path.to_vec()),
             steals: more.map_or(0, |m| u32::from(m.steals)),
+            declines: task.declines().map_or(0, |d| u32::from(d.count)),
             submitted: task.submitted,
             result: None,
             dependencies: task
@@ -165,6 +166,7 @@ impl Swarm {
                 because_of: None,
                 failure_path: Vec::new(),
                 steals: 0,
+                declines: 0,
                 submitted: ended.submitted,
                 result: None,
                 dependencies: Vec::new(),
@@ -203,6 +205,13 @@ impl Swarm {
             completed: agent.completed,
             failed: agent.failed,
             unresponsive: agent.lapses >= crate::agent::LAPSES_MAX,
+            draining: agent.draining,
+            quarantine: agent.quarantine.clone(),
+            fast_failures: agent.fast_failures,
+            barred_until: some(agent.barred_until),
+            half_open: agent.half_open(self.settings.fast_failures_max),
+            stuck: agent.stuck,
+            stuck_since: some(agent.stuck_since),
         })
     }
 }

@@ -10,7 +10,7 @@ use swarm_events::{
 use uuid::Uuid;
 
 use crate::{
-    agent::LAPSES_MAX,
+    agent::{BARRED_MS, Bar, LAPSES_MAX},
     swarm::{End, Moment, Swarm},
     task::{Outcome, Phase},
     trace::Trace,
@@ -68,7 +68,9 @@ pub struct Distributor {
     /// Tasks that are queued again at a time: time, swarm, task.
     pub(crate) delayed: BTreeSet<(Timestamp, u32, u32)>,
     /// Agents that are given work again at a time: time, swarm, agent.
-    pub(crate) barred: BTreeSet<(Timestamp, u32, u32)>,
+    pub(crate) barred: BTreeSet<(Timestamp, u32, u32, Bar)>,
+    /// Agents of which is looked at a time whether a task of theirs is stuck: time, swarm, agent.
+    pub(crate) stuck_checks: BTreeSet<(Timestamp, u32, u32)>,
     /// Ended tasks in the order of their ends: time, swarm, task, sequence of the end.
     pub(crate) ended_order: VecDeque<(Timestamp, u32, TaskId, u64)>,
     pub(crate) commands: BTreeMap<u64, Command>,
@@ -86,6 +88,7 @@ impl Distributor {
             swarms: Vec::new(),
             delayed: BTreeSet::new(),
             barred: BTreeSet::new(),
+            stuck_checks: BTreeSet::new(),
             ended_order: VecDeque::new(),
             commands: BTreeMap::new(),
             refusals: BTreeMap::new(),
@@ -127,18 +130,32 @@ impl Distributor {
                 swarm.set_phase(at, Phase::Queued, moment, trace);
             }
         }
-        while let Some(&(until, number, at)) = self.barred.first() {
+        while let Some(&(until, number, at, bar)) = self.barred.first() {
             if until > moment.now {
                 break;
             }
             self.barred.pop_first();
-            if let Some(swarm) = self.swarms.get_mut(number as usize)
-                && let Some(agent) = swarm.agents.get_mut(at as usize)
-                && agent.lapses >= LAPSES_MAX
-            {
-                agent.lapses = LAPSES_MAX - 1;
-                trace.agent(number, at);
+            let swarm = self.swarms.get_mut(number as usize);
+            let Some(agent) = swarm.and_then(|s| s.agents.get_mut(at as usize)) else {
+                continue;
+            };
+            match bar {
+                Bar::Lapses if agent.lapses >= LAPSES_MAX => agent.lapses = LAPSES_MAX - 1,
+                // Of an older bar nothing is left to do.
+                Bar::FastFailures if agent.barred_until == until => {
+                    agent.barred_until = Timestamp::ZERO;
+                    trace.judged(number, at);
+                }
+                _ => continue,
             }
+            trace.agent(number, at);
+        }
+        while let Some(&(when, number, at)) = self.stuck_checks.first() {
+            if when > moment.now {
+                break;
+            }
+            self.stuck_checks.pop_first();
+            self.look_for_stuck(number, at, trace);
         }
         let horizon = moment.now.minus_millis(REMEMBERED_MS);
         for _ in 0..FORGET_TURN_MAX {
@@ -175,6 +192,87 @@ impl Distributor {
         self.delayed.insert((until, swarm, at));
     }
 
+    /// Bars an agent whose attempts fail fast, until health has judged.
+    pub(crate) fn bar(&mut self, swarm: u32, at: u32, trace: &mut Trace) {
+        let until = self.head.now.plus_millis(BARRED_MS);
+        let state = self.swarms.get_mut(swarm as usize);
+        if let Some(agent) = state.and_then(|s| s.agents.get_mut(at as usize)) {
+            agent.barred_until = until;
+            self.barred.insert((until, swarm, at, Bar::FastFailures));
+            trace.agent(swarm, at);
+            trace.judged(swarm, at);
+        }
+    }
+
+    /// The bar of an agent is over before its time.
+    pub(crate) fn unbar(&mut self, swarm: u32, at: u32, trace: &mut Trace) {
+        let state = self.swarms.get_mut(swarm as usize);
+        if let Some(agent) = state.and_then(|s| s.agents.get_mut(at as usize))
+            && agent.barred_until != Timestamp::ZERO
+        {
+            let until = std::mem::replace(&mut agent.barred_until, Timestamp::ZERO);
+            self.barred.remove(&(until, swarm, at, Bar::FastFailures));
+            trace.agent(swarm, at);
+            trace.judged(swarm, at);
+        }
+    }
+
+    /// What an agent runs has changed. Its next look at what is stuck stands in most cases: it comes early at worst, and
+    /// then sets the next one.
+    pub(crate) fn runs_other(&mut self, swarm: u32, at: u32, trace: &mut Trace) {
+        let Some(state) = self.swarms.get(swarm as usize) else {
+            return;
+        };
+        let Some(agent) = state.agents.get(at as usize) else {
+            return;
+        };
+        let watched = agent.stuck_check != Timestamp::ZERO;
+        let watch = state.settings.stuck_after_ms > 0 && !agent.running.is_empty();
+        if agent.stuck > 0 || watched != watch {
+            self.look_for_stuck(swarm, at, trace);
+        }
+    }
+
+    /// Counts the running tasks of an agent that show no progress, and sets when to look again.
+    pub(crate) fn look_for_stuck(&mut self, swarm: u32, at: u32, trace: &mut Trace) {
+        let now = self.head.now;
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return;
+        };
+        let limit = state.settings.stuck_after_ms;
+        let Some(agent) = state.agents.get_mut(at as usize) else {
+            return;
+        };
+        let (mut stuck, mut since, mut next) = (0, None, None);
+        let running = agent.running.iter().filter(|_| limit > 0);
+        for heard in running.filter_map(|&(_, at)| {
+            let task = state.tasks.get(at)?;
+            Some(task.heard_at(task.phase.held()?))
+        }) {
+            let when = heard.plus_millis(limit);
+            if when <= now {
+                stuck += 1;
+                since = Some(since.map_or(heard, |since: Timestamp| since.min(heard)));
+            } else {
+                next = Some(next.map_or(when, |next: Timestamp| next.min(when)));
+            }
+        }
+        let next = next.unwrap_or(Timestamp::ZERO);
+        let before = std::mem::replace(&mut agent.stuck_check, next);
+        if before != next {
+            if before != Timestamp::ZERO {
+                self.stuck_checks.remove(&(before, swarm, at));
+            }
+        }
+        if next != Timestamp::ZERO {
+            self.stuck_checks.insert((next, swarm, at));
+        }
+        agent.stuck_since = since.unwrap_or(Timestamp::ZERO);
+        if std::mem::replace(&mut agent.stuck, stuck) != stuck {
+            state.note_load(at, trace);
+        }
+    }
+
     /// Ends a task.
     pub(crate) fn end(&mut self, swarm: u32, at: u32, end: End, trace: &mut Trace) {
         let moment = self.moment();
@@ -185,10 +283,14 @@ impl Distributor {
             return;
         };
         let id = task.id;
+        let agent = task.phase.held().map(|held| held.agent);
         if let Phase::Delayed { until } = task.phase {
             self.delayed.remove(&(until, swarm, at));
         }
         state.end(at, end, moment, trace);
+        if let Some(agent) = agent {
+            self.runs_other(swarm, agent, trace);
+        }
         self.ended_order
             .push_back((moment.now, swarm, id, moment.sequence));
     }

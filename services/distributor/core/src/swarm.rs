@@ -21,6 +21,8 @@ pub(crate) use ends::cut;
 use crate::{
     affinity::{Homes, key_of},
     agent::Agent,
+    check::of_class,
+    figures::ByName,
     graph::Graph,
     memory::{IdMap, Interner, Slab},
     task::{Ended, How, Outcome, Phase, Task},
@@ -87,6 +89,12 @@ pub(crate) struct Settings {
     /// 0: none.
     pub(crate) progress_timeout_ms: u64,
     pub(crate) stealing: bool,
+    /// 0: no failure is fast.
+    pub(crate) fast_failure_ms: u64,
+    /// 0: nobody is barred for them.
+    pub(crate) fast_failures_max: u32,
+    /// 0: nothing is stuck.
+    pub(crate) stuck_after_ms: u64,
 }
 impl From<&Configuration> for Settings {
     fn from(c: &Configuration) -> Self {
@@ -101,6 +109,9 @@ impl From<&Configuration> for Settings {
             queue_timeout_ms: c.queue_timeout_ms,
             progress_timeout_ms: c.progress_timeout_ms,
             stealing: c.stealing,
+            fast_failure_ms: c.health.fast_failure_ms,
+            fast_failures_max: c.health.fast_failures_max,
+            stuck_after_ms: c.health.stuck_after_ms,
         }
     }
 }
@@ -154,6 +165,9 @@ pub(crate) struct Swarm {
     pub(crate) reported_at: Timestamp,
     /// Agents whose figures differ from the last `measured` that named them.
     pub(crate) moved: BTreeSet<u32>,
+    /// Attempts by task type, and by required capability.
+    pub(crate) by_type: ByName,
+    pub(crate) by_capability: ByName,
     /// Assignments so far: each is a turn of its agent.
     pub(crate) turns: u64,
     pub(crate) homes: Homes,
@@ -194,6 +208,8 @@ impl Swarm {
             reported: Counters::default(),
             reported_at: Timestamp::ZERO,
             moved: BTreeSet::new(),
+            by_type: ByName::default(),
+            by_capability: ByName::default(),
             turns: 0,
             homes: Homes::default(),
         }
@@ -215,7 +231,29 @@ impl Swarm {
             ending: 0,
             ..self.counters
         };
-        shown != self.reported || !self.moved.is_empty()
+        shown != self.reported
+            || !self.moved.is_empty()
+            || self.by_type.has_moved()
+            || self.by_capability.has_moved()
+    }
+
+    /// Counts an attempt that has ended, by the type of its task and by what that needs; one that failed, at its agent, too.
+    pub(crate) fn note_attempt(&mut self, at: u32, agent: u32, completed: bool) {
+        if let Some(agent) = self.agents.get_mut(agent as usize) {
+            *(if completed {
+                &mut agent.completed
+            } else {
+                &mut agent.failed
+            }) += 1;
+        }
+        let Some(task) = self.tasks.get(at) else {
+            return;
+        };
+        self.by_type
+            .count(self.types.get(task.task_type), completed);
+        for word in of_class(self.classes.get(task.class)) {
+            self.by_capability.count(word, completed);
+        }
     }
 
     /// Whether an id that was never met may be used.

@@ -17,6 +17,21 @@ use crate::swarm::Settings;
 /// it assigns. A kibibyte keeps a million queued tasks within 1.5 GB and saves most assignments a read.
 pub const PAYLOAD_HELD_BYTES_MAX: usize = 1024;
 
+/// So often agents may decline a task in one generation; then it fails with the last reason. As many as an assignment names
+/// candidates: a task that eight agents in a row do not want is for a person to look at.
+pub const DECLINES_MAX: u8 = 8;
+
+/// Who declined a task in this generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Declines {
+    /// How often it was declined: an agent may do so again, if there is no other.
+    pub(crate) count: u8,
+    /// Numbers of the agents, sorted.
+    pub(crate) agents: Vec<u32>,
+    /// What the last one said.
+    pub(crate) reason: Box<str>,
+}
+
 /// An assignment as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Held {
@@ -128,6 +143,7 @@ pub(crate) struct More {
     pub(crate) stolen_from: Option<u32>,
     /// Number of the agent that had it last, once it has it no more.
     pub(crate) last_agent: Option<u32>,
+    pub(crate) declines: Option<Box<Declines>>,
 }
 
 /// A live task, or the definition of an ended one that can be retried.
@@ -207,9 +223,15 @@ impl Task {
         let limit = more
             .and_then(|more| more.progress_timeout_ms)
             .unwrap_or(settings.progress_timeout_ms);
-        // What an earlier attempt was heard of does not count.
-        let heard = more.map_or(held.at, |more| more.progressed_at.max(held.at));
-        (limit > 0).then(|| heard.plus_millis(limit))
+        (limit > 0).then(|| self.heard_at(held).plus_millis(limit))
+    }
+    /// When the running attempt was last heard of. What an earlier attempt was heard of does not count.
+    pub(crate) fn heard_at(&self, held: &Held) -> Timestamp {
+        let more = self.more.as_deref();
+        more.map_or(held.at, |more| more.progressed_at.max(held.at))
+    }
+    pub(crate) fn declines(&self) -> Option<&Declines> {
+        self.more.as_deref()?.declines.as_deref()
     }
     /// When the running attempt is taken away, for whatever is due first.
     pub(crate) fn timeout_at(&self, settings: &Settings) -> Option<Timestamp> {

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use swarm_events::{AgentId, GraphId, Place, TaskId, Timestamp, task::DependencyType};
+use swarm_events::{
+    AgentId, GraphId, Place, TaskId, Timestamp, agent::Cause, task::DependencyType,
+};
 
 /// A task's status as the read model shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,6 +117,8 @@ pub struct TaskView {
     pub failure_path: Vec<TaskId>,
     /// How often an idle agent has taken it over from a busy one.
     pub steals: u32,
+    /// How often an agent has given it back, in this generation.
+    pub declines: u32,
     /// Sequence of its `submitted`.
     pub submitted: u64,
     /// Sequence of the `completed` that ended it.
@@ -142,10 +146,25 @@ pub struct AgentView {
     pub waiting_since: Option<Timestamp>,
     /// Tasks completed in its life.
     pub completed: u64,
-    /// Attempts failed in its life.
+    /// Attempts failed in its life: reported by it, timed out, without progress for too long, or with a result that could
+    /// not be used.
     pub failed: u64,
     /// It let two assignments lapse and has written nothing since.
     pub unresponsive: bool,
+    /// It is to go: it gets no new work.
+    pub draining: bool,
+    /// Why health has it in quarantine, and until when each cause holds if that was said.
+    pub quarantine: BTreeMap<Cause, Option<Timestamp>>,
+    /// Attempts that failed fast, one after another since its last success.
+    pub fast_failures: u32,
+    /// Until when it is barred for them at the most.
+    pub barred_until: Option<Timestamp>,
+    /// It is on probation after them: one task at a time, until one succeeds.
+    pub half_open: bool,
+    /// Running tasks that have shown no progress for the swarm's `health.stuck_after_ms`.
+    pub stuck: u32,
+    /// Since when the longest of these shows none.
+    pub stuck_since: Option<Timestamp>,
 }
 
 /// Counters of a swarm.

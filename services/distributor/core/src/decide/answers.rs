@@ -104,6 +104,9 @@ pub(crate) fn take_away(
     if waited_too_long(swarm, task, now) {
         return (WithdrawReason::QueueTimeout, false, Then::End);
     }
+    if agent.rests().is_some() {
+        return (WithdrawReason::Drain, false, Then::Queue);
+    }
     (WithdrawReason::StartLimit, false, Then::Queue)
 }
 
@@ -253,8 +256,9 @@ impl Distributor {
         let counters = &swarm.counters;
         let mut moved = swarm.moved.iter().filter_map(|&at| {
             let agent = swarm.agents.get(at as usize)?;
-            Some((agent.id, agent.load()))
+            Some((agent.id, agent.load_at(self.head.now)))
         });
+        let (mut types, mut capabilities) = (swarm.by_type.moved(), swarm.by_capability.moved());
         loop {
             let agents: std::collections::BTreeMap<_, _> =
                 moved.by_ref().take(SAMPLE_AGENTS_MAX).collect();
@@ -276,6 +280,8 @@ impl Distributor {
                 steals: counters.steals,
                 retries: counters.retries,
                 agents,
+                types: std::mem::take(&mut types),
+                capabilities: std::mem::take(&mut capabilities),
                 ..Measured::default()
             };
             let subject = Subject::Swarm(swarm.place, SwarmVerb::Measured);

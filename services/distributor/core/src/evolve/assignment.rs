@@ -1,18 +1,23 @@
 //! Events of assignments, by the distributor and by agents.
 
 use swarm_events::{
-    AgentId, Body, Recorded, TaskId,
+    AgentId, Body, Recorded, TaskId, Timestamp,
+    agent::Cause,
     decider::Verdict,
     planted::{self, Bug},
-    task::{self, Carried, ERROR_BYTES_MAX, RESULT_BYTES_MAX, Then, WithdrawReason},
+    task::{
+        self, Carried, DECLINE_REASON_BYTES_MAX, ERROR_BYTES_MAX, RESULT_BYTES_MAX, Then,
+        WithdrawReason,
+    },
 };
 
 use super::STOPPING;
 use crate::{
-    agent::{BARRED_MS, LAPSES_MAX},
+    agent::{BARRED_MS, Bar, LAPSES_MAX},
+    check::class_without,
     state::Distributor,
     swarm::{End, cut},
-    task::{Held, How, Outcome, Phase, Task},
+    task::{DECLINES_MAX, Held, How, Outcome, Phase, Task},
     trace::Trace,
 };
 
@@ -27,7 +32,7 @@ pub(crate) const fn words(reason: WithdrawReason) -> &'static str {
         WithdrawReason::StartLimit => "its agent did not start it in time",
         WithdrawReason::Cancelled => "it was cancelled",
         WithdrawReason::Steal => "an idle agent took it over",
-        WithdrawReason::Drain => "its agent was drained",
+        WithdrawReason::Drain => "its agent is given no more work",
         WithdrawReason::Topology => "the topology changed",
         WithdrawReason::QueueTimeout => "it waited longer than its queue_timeout_ms",
         WithdrawReason::NoProgress => "it made no progress for its progress_timeout_ms",
@@ -68,6 +73,10 @@ impl Distributor {
             Body::TaskAttemptFailed(e) => {
                 self.heard(swarm, agent, e.incarnation, trace);
                 self.attempt_failed(swarm, agent, id, e, trace)
+            }
+            Body::TaskDeclined(e) => {
+                self.heard(swarm, agent, e.incarnation, trace);
+                self.declined(swarm, agent, id, e, trace)
             }
             _ => Verdict::Ignored,
         }
@@ -204,6 +213,7 @@ impl Distributor {
             agent,
         };
         state.set_phase(at, Phase::Running(held), moment, trace);
+        self.runs_other(swarm, agent, trace);
         Verdict::Applied
     }
 
@@ -231,6 +241,7 @@ impl Distributor {
                 trace.task(swarm, at, id);
             }
         }
+        self.runs_other(swarm, agent, trace);
         Verdict::Applied
     }
 
@@ -258,6 +269,102 @@ impl Distributor {
             return Verdict::Applied;
         }
         self.end(swarm, at, End::new(How::Completed, None), trace);
+        self.succeeded(swarm, agent, trace);
+        Verdict::Applied
+    }
+
+    /// Failures before a success count no more.
+    fn succeeded(&mut self, swarm: u32, at: u32, trace: &mut Trace) {
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return;
+        };
+        let Some(agent) = state.agents.get_mut(at as usize) else {
+            return;
+        };
+        if std::mem::take(&mut agent.fast_failures) > 0 {
+            state.note_load(at, trace);
+            self.unbar(swarm, at, trace);
+        }
+    }
+
+    /// Counts an attempt that failed right after its start, and bars the agent if that happens too often.
+    fn failed_fast(&mut self, swarm: u32, at: u32, trace: &mut Trace) {
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return;
+        };
+        let max = state.settings.fast_failures_max;
+        let Some(agent) = state.agents.get_mut(at as usize) else {
+            return;
+        };
+        agent.fast_failures = agent.fast_failures.saturating_add(1);
+        let bar = max > 0
+            && agent.fast_failures >= max
+            && agent.barred_until == Timestamp::ZERO
+            && !agent.quarantine.contains_key(&Cause::FastFailures);
+        state.note_load(at, trace);
+        if bar {
+            self.bar(swarm, at, trace);
+        }
+    }
+
+    /// Its agent gives a task back. It keeps its place in the queue, and has lost no attempt.
+    fn declined(
+        &mut self,
+        swarm: u32,
+        agent: u32,
+        id: TaskId,
+        event: &task::Declined,
+        trace: &mut Trace,
+    ) -> Verdict {
+        let moment = self.moment();
+        let (at, phase) = match self.standing(swarm, agent, id, event.assignment, event.incarnation)
+        {
+            Ok(found) => found,
+            Err(why) => return Verdict::Void(why),
+        };
+        let Some(state) = self.swarms.get_mut(swarm as usize) else {
+            return Verdict::Void("unknown-swarm");
+        };
+        let Some(task) = state.tasks.get_mut(at) else {
+            return Verdict::Void("unknown-task");
+        };
+        let started = matches!(phase, Phase::Running(_));
+        if started {
+            task.attempts = task.attempts.saturating_sub(1);
+        }
+        let class = task.class;
+        let more = task.more_mut();
+        more.bad_result = false;
+        if started {
+            more.requeued_at = moment.now;
+        }
+        let declines = more.declines.get_or_insert_default();
+        declines.count = declines.count.saturating_add(1);
+        declines.reason = cut(&event.reason, DECLINE_REASON_BYTES_MAX).into();
+        if let Err(place) = declines.agents.binary_search(&agent) {
+            declines.agents.insert(place, agent);
+        }
+        if declines.count < DECLINES_MAX {
+            let text = class_without(state.classes.get(class), &declines.agents);
+            // Held before the other is let go: a number must not stand for both at one input.
+            task.class = state.classes.hold(&text);
+            state.classes.release(class);
+            state.set_phase(at, Phase::Queued, moment, trace);
+        } else {
+            let error = format!(
+                "it was declined {} times, the last time with: {}",
+                declines.count, declines.reason
+            );
+            more.last_agent = Some(agent);
+            let outcome = Outcome::Failed {
+                error: error.into(),
+                dead_lettered: true,
+                because_of: None,
+                path: Box::default(),
+            };
+            state.doom(at, outcome, moment, trace);
+        }
+        self.runs_other(swarm, agent, trace);
         Verdict::Applied
     }
 
@@ -277,10 +384,12 @@ impl Distributor {
         let Some(state) = self.swarms.get_mut(swarm as usize) else {
             return Verdict::Void("unknown-swarm");
         };
-        if let Some(agent) = state.agents.get_mut(agent as usize) {
-            agent.failed += 1;
-        }
+        state.note_attempt(at, agent, false);
+        let limit = state.settings.fast_failure_ms;
+        let mut fast = false;
         if let Some(task) = state.tasks.get_mut(at) {
+            fast =
+                event.retryable && limit > 0 && moment.now.millis_since(task.started_at) <= limit;
             let more = task.more_mut();
             more.error = Some(cut(&event.error, ERROR_BYTES_MAX).into());
             more.last_agent = Some(agent);
@@ -288,6 +397,10 @@ impl Distributor {
             more.bad_result = false;
         }
         state.set_phase(at, Phase::Failing, moment, trace);
+        self.runs_other(swarm, agent, trace);
+        if fast {
+            self.failed_fast(swarm, agent, trace);
+        }
         Verdict::Applied
     }
 
@@ -332,8 +445,8 @@ impl Distributor {
         {
             found.lapses = found.lapses.saturating_add(1);
             if found.lapses >= LAPSES_MAX {
-                self.barred
-                    .insert((moment.now.plus_millis(BARRED_MS), swarm, agent));
+                let until = moment.now.plus_millis(BARRED_MS);
+                self.barred.insert((until, swarm, agent, Bar::Lapses));
             }
         }
         if let Some(task) = state.tasks.get_mut(at)
@@ -354,6 +467,9 @@ impl Distributor {
         }
         if started && event.then != Then::End {
             state.counters.retries += 1;
+        }
+        if started && failed_by(event.reason) {
+            state.note_attempt(at, agent, false);
         }
         match event.then {
             // It keeps its place in the queue.
@@ -379,6 +495,15 @@ impl Distributor {
                 state.doom(at, outcome, moment, trace);
             }
         }
+        self.runs_other(swarm, agent, trace);
         Verdict::Applied
     }
+}
+
+/// Whether an attempt that is taken away for this has failed, and was not just in the way or lost.
+const fn failed_by(reason: WithdrawReason) -> bool {
+    matches!(
+        reason,
+        WithdrawReason::Timeout | WithdrawReason::NoProgress | WithdrawReason::BadResult
+    )
 }

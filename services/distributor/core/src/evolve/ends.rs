@@ -8,6 +8,7 @@ use swarm_events::{
 };
 
 use crate::{
+    check::class_without,
     state::{Distributor, Wanted},
     swarm::End,
     task::{How, Phase},
@@ -109,6 +110,14 @@ impl Distributor {
             more.requeued_at = Timestamp::ZERO;
             more.steals = 0;
             more.stolen_from = None;
+            if more.declines.take().is_some() {
+                // Whoever declined it before may do it now.
+                let class = class_without(state.classes.get(task.class), &[]);
+                let class = state.classes.hold(&class);
+                state
+                    .classes
+                    .release(std::mem::replace(&mut task.class, class));
+            }
         }
         if ended.named > 0 {
             task.more_mut().named = ended.named;

@@ -2,7 +2,7 @@
 
 use swarm_events::{
     AgentId, Body, Place, Timestamp,
-    agent::Joined,
+    agent::{Cause, Joined, Profile},
     configuration::Configuration,
     decider::Verdict,
     planted::{self, Bug},
@@ -12,7 +12,7 @@ use swarm_events::{
 use crate::{
     agent::{Agent, Health, Membership},
     state::{Distributor, number_of},
-    swarm::{Life, Swarm},
+    swarm::{Life, Moment, Swarm},
     trace::Trace,
 };
 
@@ -40,7 +40,12 @@ impl Distributor {
             return Verdict::Void("unknown-swarm");
         };
         match body {
-            Body::SwarmUpdated(updated) => swarm.configure(&updated.configuration, trace),
+            Body::SwarmUpdated(updated) => {
+                if swarm.configure(&updated.configuration, trace) {
+                    let agents = swarm.agents.len() as u32;
+                    (0..agents).for_each(|at| self.look_for_stuck(number, at, trace));
+                }
+            }
             Body::SwarmStopping(_) if swarm.life == Life::Running => swarm.life = Life::Stopping,
             Body::SwarmDeleted(_) if swarm.life != Life::Deleted => swarm.life = Life::Deleted,
             Body::SwarmMeasured(measured) => {
@@ -68,21 +73,16 @@ impl Distributor {
             return Verdict::Void("unknown-swarm");
         };
         if let Body::AgentJoined(joined) = body {
-            return swarm.joined(id, joined, moment.sequence, trace);
+            return swarm.joined(id, joined, moment, trace);
         }
+        let Some(incarnation) = judged(body) else {
+            return Verdict::Ignored;
+        };
         let Some(&at) = swarm.agent_numbers.get(&id) else {
             return Verdict::Void("unknown-agent");
         };
         let Some(agent) = swarm.agents.get_mut(at as usize) else {
             return Verdict::Void("unknown-agent");
-        };
-        let (incarnation, membership, health) = match body {
-            Body::AgentLeft(e) => (e.incarnation, Membership::Left, agent.health),
-            Body::AgentRemoved(e) => (e.incarnation, Membership::Removed, agent.health),
-            Body::AgentSuspected(e) => (e.incarnation, agent.membership, Health::Suspected),
-            Body::AgentRecovered(e) => (e.incarnation, agent.membership, Health::Well),
-            Body::AgentFailed(e) => (e.incarnation, agent.membership, Health::Failed),
-            _ => return Verdict::Ignored,
         };
         if incarnation != agent.incarnation {
             return Verdict::Void("other-incarnation");
@@ -90,19 +90,77 @@ impl Distributor {
         if agent.membership != Membership::Member {
             return Verdict::Void("not-a-member");
         }
-        if agent.health == Health::Failed && health != Health::Failed {
+        let failed = agent.health == Health::Failed;
+        let mut unbarred = false;
+        match body {
+            Body::AgentLeft(_) => agent.membership = Membership::Left,
+            Body::AgentRemoved(_) => agent.membership = Membership::Removed,
+            Body::AgentFailed(_) => agent.health = Health::Failed,
             // To work again it must join anew.
-            return Verdict::Void("failed");
+            Body::AgentSuspected(_) | Body::AgentRecovered(_) if failed => {
+                return Verdict::Void("failed");
+            }
+            Body::AgentSuspected(_) => agent.health = Health::Suspected,
+            Body::AgentRecovered(_) => {
+                agent.health = Health::Well;
+                // It is heard again. It may hold nothing that it could write of, and must not stay out for that.
+                agent.lapses = 0;
+            }
+            Body::AgentStopping(_) => agent.draining = true,
+            Body::AgentQuarantined(e) => {
+                agent.quarantine.insert(e.cause, e.until);
+                // Health has judged: its word takes the place of the bar.
+                unbarred = e.cause == Cause::FastFailures;
+            }
+            Body::AgentReleased(e) => {
+                if agent.quarantine.remove(&e.cause).is_none() {
+                    return Verdict::Void("not-quarantined");
+                }
+            }
+            Body::AgentUpdated(e) => agent.take_over(&e.profile, moment.now),
+            _ => return Verdict::Ignored,
         }
-        if matches!(body, Body::AgentRecovered(_)) {
-            // It is heard again. It may hold nothing that it could write of, and must not stay out for that.
-            agent.lapses = 0;
-        }
-        agent.membership = membership;
-        agent.health = health;
         trace.agent(number, at);
         trace.judged(number, at);
+        if unbarred {
+            self.unbar(number, at, trace);
+        }
         Verdict::Applied
+    }
+}
+
+/// The incarnation that an event is about which decides what an agent may be given.
+const fn judged(body: &Body) -> Option<u64> {
+    match body {
+        Body::AgentLeft(e) => Some(e.incarnation),
+        Body::AgentRemoved(e) => Some(e.incarnation),
+        Body::AgentSuspected(e) => Some(e.incarnation),
+        Body::AgentRecovered(e) => Some(e.incarnation),
+        Body::AgentFailed(e) => Some(e.incarnation),
+        Body::AgentQuarantined(e) => Some(e.incarnation),
+        Body::AgentReleased(e) => Some(e.incarnation),
+        Body::AgentUpdated(e) => Some(e.incarnation),
+        // None has joined: there is nothing to drain.
+        Body::AgentStopping(e) if e.incarnation == 0 => None,
+        Body::AgentStopping(e) => Some(e.incarnation),
+        _ => None,
+    }
+}
+
+impl Agent {
+    /// Takes over what it is and can do. What it holds stays, also beyond fewer slots.
+    fn take_over(&mut self, profile: &Profile, now: Timestamp) {
+        let mut capabilities: Vec<Box<str>> = profile
+            .capabilities
+            .iter()
+            .map(|c| c.as_str().into())
+            .collect();
+        capabilities.sort_unstable();
+        capabilities.dedup();
+        self.capabilities = capabilities.into_boxed_slice();
+        self.slots = profile.slots;
+        self.places = profile.waiting + u32::from(planted::is(Bug::PlacesExceeded));
+        self.wind(now);
     }
 }
 
@@ -111,78 +169,55 @@ impl Swarm {
         &mut self,
         id: AgentId,
         joined: &Joined,
-        sequence: u64,
+        moment: Moment,
         trace: &mut Trace,
     ) -> Verdict {
-        let mut capabilities: Vec<Box<str>> = joined
-            .profile
-            .capabilities
-            .iter()
-            .map(|c| c.as_str().into())
-            .collect();
-        capabilities.sort_unstable();
-        capabilities.dedup();
-        let capabilities = capabilities.into_boxed_slice();
-        let waiting = joined.profile.waiting + u32::from(planted::is(Bug::PlacesExceeded));
-        let at = match self.agent_numbers.get(&id) {
-            Some(&at) => {
-                let Some(agent) = self.agents.get_mut(at as usize) else {
-                    return Verdict::Void("unknown-agent");
-                };
-                if joined.incarnation <= agent.incarnation {
-                    return Verdict::Void("old-incarnation");
-                }
-                // What the old incarnation holds stays on its lists until it is withdrawn.
-                agent.incarnation = joined.incarnation;
-                agent.joined = sequence;
-                agent.membership = Membership::Member;
-                agent.health = Health::Well;
-                agent.slots = joined.profile.slots;
-                agent.places = waiting;
-                agent.capabilities = capabilities;
-                agent.lapses = 0;
-                at
-            }
+        let before = self.agent(id);
+        if joined.incarnation <= before.map_or(0, |(_, agent)| agent.incarnation) {
+            return Verdict::Void("old-incarnation");
+        }
+        let at = match before {
+            Some((at, _)) => at,
             None => {
                 let at = self.agents.len() as u32;
-                self.agents.push(Agent {
-                    id,
-                    incarnation: joined.incarnation,
-                    joined: sequence,
-                    membership: Membership::Member,
-                    health: Health::Well,
-                    slots: joined.profile.slots,
-                    places: waiting,
-                    capabilities,
-                    lapses: 0,
-                    running: Vec::new(),
-                    waiting: Vec::new(),
-                    clock: None,
-                    completed: 0,
-                    failed: 0,
-                    turn: 0,
-                    reported: AgentLoad::default(),
-                });
+                self.agents.push(Agent::new(id));
                 self.agent_numbers.insert(id, at);
                 at
             }
         };
+        let Some(agent) = self.agents.get_mut(at as usize) else {
+            return Verdict::Void("unknown-agent");
+        };
+        // What the old incarnation holds stays on its lists until it is withdrawn.
+        agent.begin_anew(joined.incarnation, moment.sequence);
+        agent.take_over(&joined.profile, moment.now);
+        self.note_load(at, trace);
         trace.agent(self.number, at);
         trace.judged(self.number, at);
         Verdict::Applied
     }
 
-    /// Takes over settings. A new limit of progress moves the ends of what runs.
-    fn configure(&mut self, configuration: &Configuration, trace: &mut Trace) {
+    /// Takes over settings. A new limit of progress moves the ends of what runs; fast failures that are none too many any
+    /// more bar nobody. True: what is held to be stuck may have changed.
+    fn configure(&mut self, configuration: &Configuration, trace: &mut Trace) -> bool {
         let before = std::mem::replace(&mut self.settings, configuration.into());
+        let max = self.settings.fast_failures_max;
+        for agent in &mut self.agents {
+            if max == 0 || agent.fast_failures < max {
+                // Its entry among the barred is passed over when its time comes.
+                agent.barred_until = Timestamp::ZERO;
+            }
+        }
+        let stuck = before.stuck_after_ms != self.settings.stuck_after_ms;
         if before.progress_timeout_ms == self.settings.progress_timeout_ms {
-            return;
+            return stuck;
         }
         for &(_, at) in self.agents.iter().flat_map(|agent| &agent.running) {
             if let Some(task) = self.tasks.get(at) {
                 trace.task(self.number, at, task.id);
             }
         }
+        stuck
     }
 
     fn measured(&mut self, measured: &Measured, now: Timestamp) {
@@ -198,12 +233,17 @@ impl Swarm {
         self.reported.steals = measured.steals;
         self.reported.retries = measured.retries;
         self.reported_at = now;
+        self.by_type.told(&measured.types);
+        self.by_capability.told(&measured.capabilities);
         for (id, load) in &measured.agents {
             if let Some(&at) = self.agent_numbers.get(id)
                 && let Some(agent) = self.agents.get_mut(at as usize)
             {
-                agent.reported = *load;
-                if agent.load() == *load {
+                agent.reported = AgentLoad {
+                    stuck_ms: 0,
+                    ..*load
+                };
+                if agent.load() == agent.reported {
                     self.moved.remove(&at);
                 } else {
                     self.moved.insert(at);

@@ -2,11 +2,14 @@
 
 use std::cmp::Reverse;
 
+use swarm_events::Timestamp;
+
 use super::{
-    AgentCounts, AgentLine, ITEMS_MAX, Lacking, LackingCapability, Look, NearestAgent, Standing,
+    AgentCounts, AgentLine, ITEMS_MAX, Lacking, LackingCapability, Look, NearestAgent,
+    QuarantineLine, Standing,
 };
 use crate::{
-    agent::{Agent, Health, LAPSES_MAX, Membership, has},
+    agent::{Agent, Health, LAPSES_MAX, Membership, Rest, has},
     strategy::{self, Strategy},
 };
 
@@ -33,18 +36,22 @@ pub(super) struct Pool<'a> {
 }
 
 /// Places at an agent that the algorithm uses and that are not taken.
-fn room(agent: &Agent, strategy: &dyn Strategy) -> u32 {
-    let places = if strategy.fills_places() {
-        agent.places
-    } else {
-        0
-    };
+fn room(agent: &Agent, strategy: &dyn Strategy, fast_failures_max: u32) -> u32 {
+    let (slots, places) = agent.limits(strategy.fills_places(), fast_failures_max);
     let held = (agent.running.len() + agent.waiting.len()) as u32;
-    agent.slots.saturating_add(places).saturating_sub(held)
+    slots.saturating_add(places).saturating_sub(held)
 }
 
 fn standing(agent: &Agent, room: u32) -> Standing {
-    if agent.health != Health::Well {
+    if agent.health == Health::Failed {
+        Standing::Unhealthy
+    } else if let Some(rest) = agent.rests() {
+        match rest {
+            Rest::Draining => Standing::Draining,
+            Rest::Quarantined => Standing::Quarantined,
+            Rest::FailedFast => Standing::FailedFast,
+        }
+    } else if agent.health == Health::Suspected {
         Standing::Unhealthy
     } else if agent.lapses >= LAPSES_MAX {
         Standing::Unresponsive
@@ -64,6 +71,13 @@ fn line(agent: &Agent, standing: Standing, missing: Vec<String>) -> AgentLine {
         running: agent.running.len() as u32,
         waiting: agent.waiting.len() as u32,
         missing,
+        quarantine: agent
+            .quarantine
+            .iter()
+            .map(|(&cause, &until)| QuarantineLine { cause, until })
+            .collect(),
+        barred_until: (agent.barred_until != Timestamp::ZERO).then_some(agent.barred_until),
+        fast_failures: agent.fast_failures,
     }
 }
 
@@ -74,7 +88,8 @@ fn missing<'w>(agent: &Agent, required: &'w [String]) -> impl Iterator<Item = &'
 }
 
 impl Look<'_> {
-    pub(super) fn pool(&self, required: &[String]) -> Pool<'_> {
+    /// The agents, seen from a task that needs these capabilities and that those of `excluded` are not to get.
+    pub(super) fn pool(&self, required: &[String], excluded: &[u32]) -> Pool<'_> {
         let strategy = strategy::of(self.swarm.settings.algorithm);
         let mut counts = AgentCounts::default();
         let mut able = Vec::new();
@@ -97,13 +112,21 @@ impl Look<'_> {
                 others.push((lacks, agent));
                 continue;
             }
-            let room = room(agent, strategy);
-            let standing = standing(agent, room);
+            let room = room(agent, strategy, self.swarm.settings.fast_failures_max);
+            let standing = match standing(agent, room) {
+                // What else speaks against an agent says more: it may be over, and then this is left.
+                Standing::Free | Standing::Full if excluded.contains(&number) => Standing::Declined,
+                standing => standing,
+            };
             *match standing {
                 Standing::Free => &mut counts.free,
                 Standing::Full => &mut counts.full,
                 Standing::Unresponsive => &mut counts.unresponsive,
                 Standing::Unhealthy => &mut counts.unhealthy,
+                Standing::Draining => &mut counts.draining,
+                Standing::Quarantined => &mut counts.quarantined,
+                Standing::FailedFast => &mut counts.failed_fast,
+                Standing::Declined => &mut counts.declined,
                 Standing::MissingCapability => &mut counts.missing_capability,
             } += 1;
             able.push(Seen {

@@ -89,10 +89,7 @@ impl Look<'_> {
         };
         shown.timeout_at = task.run_timeout_at();
         shown.no_progress_at = task.progress_timeout_at(&self.swarm.settings);
-        shown.heard_at = shown.no_progress_at.map(|_| {
-            let more = task.more.as_ref();
-            more.map_or(held.at, |more| more.progressed_at.max(held.at))
-        });
+        shown.heard_at = shown.no_progress_at.map(|_| task.heard_at(held));
         let mut sentences = vec![format!(
             "It has run at agent {} for {}; this is attempt {} of {}.",
             agent.id,

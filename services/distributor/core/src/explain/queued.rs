@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
-use swarm_events::{AgentId, TaskId, Timestamp};
+use swarm_events::{AgentId, TaskId, Timestamp, agent::Cause};
 
 use super::{
     AgentCounts, Condition, Count, ITEMS_MAX, Look, QUEUES_MAX, Queued, Reason, Standing, What,
@@ -12,7 +12,7 @@ use super::{
     words::{capital, count, duration, list, number},
 };
 use crate::{
-    agent::{Agent, has},
+    agent::{Agent, Bar, has},
     check::of_class,
     plan::ready::look::Queue,
     task::Task,
@@ -31,7 +31,9 @@ struct Kin<'p, 'a> {
 impl Look<'_> {
     pub(super) fn queued(&self, at: u32, task: &Task) -> (Reason, Vec<String>) {
         let required = self.required(task);
-        let pool = self.pool(&required);
+        let plan = self.plan.swarms.get(self.swarm.number as usize);
+        let excluded = plan.map_or(&[][..], |plan| plan.excluded(task.class));
+        let pool = self.pool(&required, excluded);
         let rivals = self.rivals(at, task);
         let kinds: BTreeSet<u32> = pool
             .able
@@ -79,7 +81,15 @@ impl Look<'_> {
             ageing_wins_at,
             queue_timeout_at: task.queue_timeout_at(&self.swarm.settings),
         };
-        let sentences = self.sentences(&queued, &required);
+        let mut sentences = self.sentences(&queued, &required);
+        sentences.extend(task.declines().map(|declines| {
+            format!(
+                "It was declined {}, the last time with: {}. An agent that has declined it gets it again only if there is no \
+                 other that could.",
+                number(u64::from(declines.count), "time", "times"),
+                declines.reason
+            )
+        }));
         (Reason::Queued(Box::new(queued)), sentences)
     }
 
@@ -180,6 +190,9 @@ impl Look<'_> {
             });
         }
         conditions.extend(self.back(&enough(Standing::Unresponsive)));
+        let mut resting = enough(Standing::Quarantined);
+        resting.extend(enough(Standing::FailedFast));
+        conditions.extend(released(&resting));
         conditions
     }
 
@@ -212,11 +225,9 @@ impl Look<'_> {
     /// The first of these that is given work again by itself.
     fn back(&self, barred: &[&Seen<'_>]) -> Option<Condition> {
         let numbers: BTreeSet<u32> = barred.iter().map(|seen| seen.number).collect();
-        let &(at, _, number) = self
-            .state
-            .barred
-            .iter()
-            .find(|(_, swarm, agent)| *swarm == self.swarm.number && numbers.contains(agent))?;
+        let &(at, _, number, _) = self.state.barred.iter().find(|(_, swarm, agent, bar)| {
+            *bar == Bar::Lapses && *swarm == self.swarm.number && numbers.contains(agent)
+        })?;
         let agent_id = self.swarm.agents.get(number as usize)?.id;
         Some(Condition {
             sentence: format!(
@@ -362,11 +373,19 @@ fn waits_for(agents: &AgentCounts, required: &[String]) -> String {
         (agents.full, "full"),
         (agents.unhealthy, "suspected or failed"),
         (agents.unresponsive, "let assignments lapse"),
+        (agents.draining, "about to go"),
+        (agents.quarantined, "in quarantine"),
+        (agents.failed_fast, "barred for fast failures"),
+        (agents.declined, "declined it"),
     ]
     .into_iter()
     .filter(|(n, _)| *n > 0)
     .map(|(n, what)| match what {
-        "full" | "suspected or failed" => {
+        "full"
+        | "suspected or failed"
+        | "about to go"
+        | "in quarantine"
+        | "barred for fast failures" => {
             format!("{n} {} {what}", if n == 1 { "is" } else { "are" })
         }
         _ => format!("{n} {what}"),
@@ -380,6 +399,56 @@ fn waits_for(agents: &AgentCounts, required: &[String]) -> String {
         "a place at an agent{with}: of {able}, {}",
         list(&states, "and")
     )
+}
+
+/// The first of these that is given work again, as far as that is known.
+fn released(resting: &[&Seen<'_>]) -> Option<Condition> {
+    let over = |agent: &Agent| match agent.barred_until {
+        Timestamp::ZERO => agent.quarantine.values().copied().max_by_key(|until| {
+            // It is over with the last of its causes; one without an end is the last.
+            (until.is_none(), *until)
+        })?,
+        until => Some(until),
+    };
+    let times = resting.iter().map(|seen| (over(seen.agent), seen));
+    let (at, seen) = times.min_by_key(|(at, _)| (at.is_none(), *at))?;
+    let agent_id = seen.agent.id;
+    let why = match seen.standing {
+        Standing::FailedFast => format!(
+            "agent {agent_id}, which is barred because {} failed fast in a row, is given work again",
+            number(u64::from(seen.agent.fast_failures), "attempt", "attempts")
+        ),
+        _ => {
+            let causes: Vec<String> = seen
+                .agent
+                .quarantine
+                .keys()
+                .map(|c| cause(*c).to_owned())
+                .collect();
+            format!(
+                "agent {agent_id}, which is in quarantine for {}, is released",
+                list(&causes, "and")
+            )
+        }
+    };
+    let sentence = match at {
+        Some(at) => format!("{why}: at {at}, or when health says so"),
+        None => format!("{why}: when its figures are back below the limit"),
+    };
+    Some(Condition {
+        sentence,
+        what: What::Released { agent_id, at },
+    })
+}
+
+const fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::FastFailures => "fast failures",
+        Cause::ErrorRate => "its error rate",
+        Cause::Memory => "its memory",
+        Cause::Cpu => "its CPU",
+        Cause::Stuck => "a task without progress",
+    }
 }
 
 fn place(agents: &[&Seen<'_>], places: Count) -> Condition {

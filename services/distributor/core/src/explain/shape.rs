@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use swarm_events::{
     AgentId, GraphId, SwarmId, TaskId, Timestamp,
+    agent::Cause,
     configuration::Algorithm,
     task::{DependencyType, WithdrawReason},
 };
@@ -54,6 +55,10 @@ pub struct TaskFacts {
     pub max_attempts: u32,
     /// How often an idle agent has taken it over from a busy one.
     pub steals: u32,
+    /// How often an agent has given it back, in this generation.
+    pub declines: u32,
+    /// What the last of them said.
+    pub decline_reason: Option<String>,
     /// Error of its last attempt, or why it ended.
     pub error: Option<String>,
     /// Store time of its `submitted`.
@@ -200,6 +205,14 @@ pub struct AgentCounts {
     pub unhealthy: u32,
     /// Able, and let two assignments lapse and has written nothing since.
     pub unresponsive: u32,
+    /// Able, and about to go.
+    pub draining: u32,
+    /// Able, and in quarantine by health.
+    pub quarantined: u32,
+    /// Able, and barred because attempts failed fast, one after another, until health has judged.
+    pub failed_fast: u32,
+    /// Able, and has declined this task.
+    pub declined: u32,
     /// A required capability is missing.
     pub missing_capability: u32,
 }
@@ -213,10 +226,18 @@ pub enum Standing {
     Free,
     /// Every place that may be used is taken.
     Full,
+    /// It is barred because attempts failed fast, one after another, until health has judged.
+    FailedFast,
     /// It let two assignments lapse and has written nothing since.
     Unresponsive,
+    /// Health has it in quarantine.
+    Quarantined,
+    /// It has declined this task, and others may take it some time.
+    Declined,
     /// Suspected or failed.
     Unhealthy,
+    /// It is about to go.
+    Draining,
     /// A required capability is missing.
     MissingCapability,
 }
@@ -238,6 +259,22 @@ pub struct AgentLine {
     pub waiting: u32,
     /// Required capabilities that it lacks.
     pub missing: Vec<String>,
+    /// Why health has it in quarantine; empty if it is in none.
+    pub quarantine: Vec<QuarantineLine>,
+    /// Until when it is barred for fast failures at the most.
+    pub barred_until: Option<Timestamp>,
+    /// Attempts that failed fast, one after another since its last success.
+    pub fast_failures: u32,
+}
+
+/// A cause for which an agent is in quarantine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "AgentQuarantineLine")]
+pub struct QuarantineLine {
+    /// Why.
+    pub cause: Cause,
+    /// When it is over; absent: when the figures are back below the limit.
+    pub until: Option<Timestamp>,
 }
 
 /// What agents lack.
@@ -323,6 +360,13 @@ pub enum What {
         agent_id: AgentId,
         /// When, unless it writes anything before.
         at: Timestamp,
+    },
+    /// An agent with a place for it, which is in quarantine or barred for fast failures, is given work again.
+    Released {
+        /// The agent.
+        agent_id: AgentId,
+        /// When, at the latest that is known; absent: when its figures are back below the limit.
+        at: Option<Timestamp>,
     },
     /// A place comes free at the latest then, by a run limit.
     PlaceBy {

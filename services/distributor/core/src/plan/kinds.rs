@@ -7,7 +7,7 @@ use swarm_events::task::{CANDIDATES_MAX, PassedOver};
 use super::ready::SwarmPlan;
 use crate::{
     affinity,
-    agent::{Agent, Health, LAPSES_MAX, Membership},
+    agent::{Agent, Health, LAPSES_MAX, Membership, Rest, has},
     check::of_class,
     strategy::Load,
 };
@@ -29,7 +29,11 @@ pub(crate) enum Standing {
     /// Not a member.
     #[default]
     Out,
-    Unhealthy,
+    Failed,
+    Suspected,
+    Draining,
+    Quarantined,
+    FailedFast,
     Unresponsive,
     /// Without a place for another task.
     Full,
@@ -40,6 +44,13 @@ pub(crate) enum Standing {
     },
 }
 impl Standing {
+    /// Sooner or later it may be given something.
+    const fn is_live(self) -> bool {
+        !matches!(self, Self::Out | Self::Failed | Self::Draining)
+    }
+    const fn is_free(self) -> bool {
+        matches!(self, Self::Free { .. })
+    }
     const fn has_slot(self) -> bool {
         matches!(self, Self::Free { slot: true, .. })
     }
@@ -62,10 +73,7 @@ pub(crate) struct AgentPlan {
 #[derive(Debug, Default)]
 pub(crate) struct Kind {
     pub(crate) capabilities: Box<[Box<str>]>,
-    pub(crate) members: u32,
-    pub(crate) unhealthy: u32,
-    pub(crate) unresponsive: u32,
-    pub(crate) full: u32,
+    pub(crate) tally: Tally,
     pub(crate) free: BTreeSet<(AgentKey, u32)>,
     /// Those of `free` with a free slot, where `free` is not ordered by that.
     idle: BTreeSet<(AgentKey, u32)>,
@@ -73,6 +81,8 @@ pub(crate) struct Kind {
     pub(crate) classes: Vec<u32>,
     /// Those of them that keep their kinds ordered.
     pub(crate) indexed: Vec<u32>,
+    /// Those of them that exclude agents: few, since a task must be declined for it.
+    pub(crate) choosy: Vec<u32>,
 }
 
 impl SwarmPlan {
@@ -120,24 +130,28 @@ impl SwarmPlan {
         };
         let held = (agent.running.len() + agent.waiting.len()) as u32 + promised;
         let strategy = self.strategy();
-        let places = if strategy.fills_places() {
-            agent.places
-        } else {
-            0
-        };
-        let slot = held < agent.slots;
+        let (slots, places) = agent.limits(strategy.fills_places(), self.fast_failures_max);
+        let slot = held < slots;
         let standing = if agent.membership != Membership::Member {
             Standing::Out
-        } else if agent.health != Health::Well {
-            Standing::Unhealthy
+        } else if agent.health == Health::Failed {
+            Standing::Failed
+        } else if let Some(rest) = agent.rests() {
+            match rest {
+                Rest::Draining => Standing::Draining,
+                Rest::Quarantined => Standing::Quarantined,
+                Rest::FailedFast => Standing::FailedFast,
+            }
+        } else if agent.health == Health::Suspected {
+            Standing::Suspected
         } else if agent.lapses >= LAPSES_MAX {
             Standing::Unresponsive
-        } else if held >= agent.slots.saturating_add(places) {
+        } else if held >= slots.saturating_add(places) {
             Standing::Full
         } else {
             let load = Load {
                 held,
-                slots: agent.slots,
+                slots,
                 turn: agent.turn.max(turn),
             };
             let score = strategy.score(load);
@@ -148,7 +162,7 @@ impl SwarmPlan {
             }
         };
         let counted = match standing {
-            Standing::Full | Standing::Free { .. } => (held, agent.slots),
+            Standing::Full | Standing::Free { .. } => (held, slots),
             _ => (0, 0),
         };
         let before = std::mem::replace(&mut self.agent_or_new(at).counted, counted);
@@ -185,34 +199,19 @@ impl SwarmPlan {
             return;
         };
         let head = kind.free.first().copied();
-        match before {
-            Standing::Out => {}
-            Standing::Unhealthy => kind.unhealthy -= 1,
-            Standing::Unresponsive => kind.unresponsive -= 1,
-            Standing::Full => kind.full -= 1,
-            Standing::Free { key, .. } => {
-                kind.free.remove(&(key, at));
-                kind.idle.remove(&(key, at));
+        kind.tally.moved(before, standing);
+        if let Standing::Free { key, .. } = before {
+            kind.free.remove(&(key, at));
+            kind.idle.remove(&(key, at));
+        }
+        if let Standing::Free { key, slot } = standing {
+            kind.free.insert((key, at));
+            if slot && !ordered_by_slot {
+                kind.idle.insert((key, at));
             }
         }
-        match standing {
-            Standing::Out => {}
-            Standing::Unhealthy => kind.unhealthy += 1,
-            Standing::Unresponsive => kind.unresponsive += 1,
-            Standing::Full => kind.full += 1,
-            Standing::Free { key, slot } => {
-                kind.free.insert((key, at));
-                if slot && !ordered_by_slot {
-                    kind.idle.insert((key, at));
-                }
-            }
-        }
-        let (was, is) = (before != Standing::Out, standing != Standing::Out);
-        if was != is {
-            let step = |n: &mut u32| if is { *n += 1 } else { *n -= 1 };
-            step(&mut kind.members);
-            step(&mut self.members);
-        }
+        self.members -= u32::from(before != Standing::Out);
+        self.members += u32::from(standing != Standing::Out);
         let next = kind.free.first().copied();
         match (before.has_slot(), standing.has_slot()) {
             (false, true) => self.idle += 1,
@@ -222,6 +221,11 @@ impl SwarmPlan {
         self.show(number, before, standing, head, next);
         if head.is_none() && next.is_some() {
             self.unblock(number);
+        }
+        // For a class that excludes agents it matters which one has a place, and whether there are others at all.
+        let opened = !before.is_free() && standing.is_free();
+        if opened || before.is_live() != standing.is_live() {
+            self.unblock_choosy(number);
         }
     }
 
@@ -269,6 +273,49 @@ impl SwarmPlan {
         self.kinds[kind as usize].classes = classes;
     }
 
+    fn unblock_choosy(&mut self, kind: u32) {
+        if self.kinds[kind as usize].choosy.is_empty() {
+            return;
+        }
+        let classes = std::mem::take(&mut self.kinds[kind as usize].choosy);
+        for &class in &classes {
+            let waiting = &mut self.classes[class as usize];
+            if waiting.blocked {
+                waiting.blocked = false;
+                self.fix_heads(class);
+            }
+        }
+        self.kinds[kind as usize].choosy = classes;
+    }
+
+    /// The agents that are not to get tasks of a class: none, unless there are others who could have them some time.
+    pub(crate) fn excluded(&self, class: u32) -> &[u32] {
+        let Some(waiting) = self.classes.get(class as usize) else {
+            return &[];
+        };
+        if waiting.excluded.is_empty() {
+            return &[];
+        }
+        let live: u32 = if waiting.indexed {
+            waiting.tally.live
+        } else {
+            let kinds = waiting.kinds.iter();
+            kinds
+                .map(|&kind| self.kinds[kind as usize].tally.live)
+                .sum()
+        };
+        let text = waiting.words().unwrap_or_default();
+        let able = |at: &&u32| {
+            let agent = self.agents.get(**at as usize);
+            let kind = agent
+                .filter(|agent| agent.standing.is_live())
+                .and_then(|agent| self.kinds.get(agent.kind? as usize));
+            kind.is_some_and(|kind| of_class(text).all(|word| has(&kind.capabilities, word)))
+        };
+        let own = waiting.excluded.iter().filter(able).count() as u32;
+        if live > own { &waiting.excluded } else { &[] }
+    }
+
     /// What the surplus of a kind with `have` capabilities adds to its agents' scores for a class.
     pub(crate) fn fit(&self, class: u32, have: usize) -> i64 {
         let surplus = have.saturating_sub(self.classes[class as usize].needs);
@@ -279,6 +326,9 @@ impl SwarmPlan {
     pub(crate) fn link(&mut self, class: u32, kind: u32) {
         self.classes[class as usize].kinds.push(kind);
         self.kinds[kind as usize].classes.push(class);
+        if !self.classes[class as usize].excluded.is_empty() {
+            self.kinds[kind as usize].choosy.push(class);
+        }
         let waiting = &self.classes[class as usize];
         if waiting.indexed {
             self.index(class, kind);
@@ -295,7 +345,7 @@ impl SwarmPlan {
         let kind = &mut self.kinds[number as usize];
         kind.indexed.push(class);
         let waiting = &mut self.classes[class as usize];
-        waiting.tally.add(kind);
+        waiting.tally.add(&kind.tally);
         if let Some(&(key, _)) = kind.free.first() {
             waiting.best.insert((fitted(key, fit), number));
         }
@@ -304,16 +354,19 @@ impl SwarmPlan {
     /// The best agents for a class with a place, best first, at most [`CANDIDATES_MAX`].
     pub(crate) fn candidates(&self, class: u32) -> Vec<(AgentKey, u32)> {
         let waiting = &self.classes[class as usize];
+        let excluded = self.excluded(class);
         let mut found = Vec::with_capacity(CANDIDATES_MAX);
         let mut add = |number: u32| {
             let kind = &self.kinds[number as usize];
             let fit = self.fit(class, kind.capabilities.len());
-            let best = kind.free.iter().take(CANDIDATES_MAX);
+            let may = kind.free.iter().filter(|(_, at)| !excluded.contains(at));
+            let best = may.take(CANDIDATES_MAX);
             found.extend(best.map(|&(key, at)| (fitted(key, fit), at)));
         };
         if waiting.indexed {
-            // The best eight agents are among those of the eight kinds whose first agent is best.
-            let kinds = waiting.best.iter().take(CANDIDATES_MAX);
+            // The best eight agents are among those of the eight kinds whose first agent is best; each one that is excluded
+            // may stand before one kind more.
+            let kinds = waiting.best.iter().take(CANDIDATES_MAX + excluded.len());
             kinds.for_each(|&(_, kind)| add(kind));
         } else {
             waiting.kinds.iter().for_each(|&kind| add(kind));
@@ -334,9 +387,13 @@ impl SwarmPlan {
             let best = self.candidates(class).into_iter().next();
             return best.filter(|&((waits, ..), _)| waits == 0);
         }
+        let excluded = self.excluded(class);
         let kinds = self.classes[class as usize].kinds.iter();
         kinds
-            .filter_map(|&kind| self.kinds[kind as usize].idle.first().copied())
+            .filter_map(|&kind| {
+                let mut idle = self.kinds[kind as usize].idle.iter();
+                idle.find(|(_, at)| !excluded.contains(at)).copied()
+            })
             .min()
     }
 
@@ -346,33 +403,52 @@ impl SwarmPlan {
         let mut tally = waiting.tally;
         if !waiting.indexed {
             for &kind in &waiting.kinds {
-                tally.add(&self.kinds[kind as usize]);
+                tally.add(&self.kinds[kind as usize].tally);
             }
         }
+        let free = |at: &&u32| {
+            let agent = self.agents.get(**at as usize);
+            agent.is_some_and(|agent| agent.standing.is_free())
+        };
+        let declined = self.excluded(class).iter().filter(free).count() as u32;
         let all = [
             (PassedOver::Capability, self.members - tally.members),
             (PassedOver::Full, tally.full),
             (PassedOver::Unhealthy, tally.unhealthy),
             (PassedOver::Unresponsive, tally.unresponsive),
+            (PassedOver::Draining, tally.draining),
+            (PassedOver::Quarantined, tally.quarantined),
+            (PassedOver::FailedFast, tally.failed_fast),
+            (PassedOver::Declined, declined),
         ];
         all.into_iter().filter(|(_, count)| *count > 0).collect()
     }
 }
 
-/// How many agents of the kinds that can take a class stand where.
+/// How many agents of a kind, or of the kinds that can take a class, stand where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) members: u32,
-    pub(crate) full: u32,
-    pub(crate) unhealthy: u32,
-    pub(crate) unresponsive: u32,
+    /// Those who may be given something some time.
+    pub(crate) live: u32,
+    full: u32,
+    /// Suspected or failed.
+    unhealthy: u32,
+    unresponsive: u32,
+    draining: u32,
+    quarantined: u32,
+    failed_fast: u32,
 }
 impl Tally {
-    fn add(&mut self, kind: &Kind) {
-        self.members += kind.members;
-        self.full += kind.full;
-        self.unhealthy += kind.unhealthy;
-        self.unresponsive += kind.unresponsive;
+    fn add(&mut self, other: &Self) {
+        self.members += other.members;
+        self.live += other.live;
+        self.full += other.full;
+        self.unhealthy += other.unhealthy;
+        self.unresponsive += other.unresponsive;
+        self.draining += other.draining;
+        self.quarantined += other.quarantined;
+        self.failed_fast += other.failed_fast;
     }
     fn moved(&mut self, before: Standing, after: Standing) {
         if let Some(n) = self.of(before) {
@@ -383,11 +459,16 @@ impl Tally {
         }
         self.members -= u32::from(before != Standing::Out);
         self.members += u32::from(after != Standing::Out);
+        self.live -= u32::from(before.is_live());
+        self.live += u32::from(after.is_live());
     }
     const fn of(&mut self, standing: Standing) -> Option<&mut u32> {
         match standing {
             Standing::Out | Standing::Free { .. } => None,
-            Standing::Unhealthy => Some(&mut self.unhealthy),
+            Standing::Failed | Standing::Suspected => Some(&mut self.unhealthy),
+            Standing::Draining => Some(&mut self.draining),
+            Standing::Quarantined => Some(&mut self.quarantined),
+            Standing::FailedFast => Some(&mut self.failed_fast),
             Standing::Unresponsive => Some(&mut self.unresponsive),
             Standing::Full => Some(&mut self.full),
         }

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     affinity::{Key, key_of},
     agent::{Agent, Health, Membership, has},
-    check::of_class,
+    check::{excluded_of, of_class},
     plan::Entry,
     strategy::{self, Strategy},
     swarm::{Life, Settings, Swarm, rank},
@@ -46,6 +46,8 @@ pub(crate) struct Class {
     text: Option<Box<str>>,
     /// How many capabilities it needs.
     pub(crate) needs: usize,
+    /// Agents that have declined its tasks.
+    pub(super) excluded: Box<[u32]>,
     pub(crate) kinds: Vec<u32>,
     /// It has many kinds, and keeps those with a place ordered by their first agent, and the sums over all of them.
     pub(crate) indexed: bool,
@@ -76,6 +78,7 @@ pub(crate) struct SwarmPlan {
     pub(crate) steal_at: Timestamp,
     pub(crate) algorithm: Algorithm,
     pub(crate) priority_step_ms: u64,
+    pub(crate) fast_failures_max: u32,
     pub(super) elders: Elders,
     tasks: Vec<TaskPlan>,
     pub(crate) agents: Vec<AgentPlan>,
@@ -140,6 +143,7 @@ impl SwarmPlan {
             self.algorithm = settings.algorithm;
         }
         self.active = life == Life::Running;
+        self.fast_failures_max = settings.fast_failures_max;
         self.set_queue_limit_ms(settings.queue_timeout_ms);
         if self.priority_step_ms != settings.priority_step_ms {
             self.priority_step_ms = settings.priority_step_ms;
@@ -193,10 +197,12 @@ impl SwarmPlan {
             let kind = &mut self.kinds[kind as usize];
             kind.classes.retain(|c| *c != class);
             kind.indexed.retain(|c| *c != class);
+            kind.choosy.retain(|c| *c != class);
         }
         let fresh = &mut self.classes[class as usize];
         fresh.text = Some(text.into());
         fresh.needs = of_class(text).count();
+        fresh.excluded = excluded_of(text);
         fresh.kinds.clear();
         fresh.indexed = false;
         fresh.best.clear();
@@ -305,7 +311,9 @@ impl SwarmPlan {
         let fit = |agent: &&Agent| {
             agent.membership == Membership::Member
                 && agent.health != Health::Failed
+                && agent.rests().is_none()
                 && agent.has_all(of_class(needed))
+                && !self.excluded(task.class).contains(&at)
         };
         if swarm.agents.get(at as usize).filter(fit).is_none() {
             return Home::None;
@@ -398,7 +406,7 @@ impl SwarmPlan {
                 class
                     .kinds
                     .iter()
-                    .all(|&kind| self.kinds[kind as usize].members == 0)
+                    .all(|&kind| self.kinds[kind as usize].tally.members == 0)
             })
             .flat_map(|class| &class.queues)
             .map(|queue| queue.len() as u64)

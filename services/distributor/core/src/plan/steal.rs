@@ -46,6 +46,7 @@ pub(crate) fn waiting(swarm: &Swarm, task: &Task) -> Option<Waiting> {
         && swarm.life == Life::Running
         && steals < STEALS_MAX
         && agent.running.len() >= agent.slots as usize
+        && agent.rests().is_none()
         && agent.lost(held.incarnation).is_none();
     may.then(|| (task.class, swarm.settings.rank(task), task.submitted))
 }

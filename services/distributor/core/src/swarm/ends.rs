@@ -100,10 +100,8 @@ impl Swarm {
         {
             // Its agent's lists first: they are kept by moves between phases.
             self.set_phase(at, Phase::Ending, moment, trace);
-            if let Some(agent) = self.agents.get_mut(held.agent as usize)
-                && end.how == How::Completed
-            {
-                agent.completed += 1;
+            if end.how == How::Completed {
+                self.note_attempt(at, held.agent, true);
             }
             self.note_load(held.agent, trace);
         }

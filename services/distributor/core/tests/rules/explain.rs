@@ -64,6 +64,7 @@ fn kinds(queued: &Queued) -> Vec<&'static str> {
         What::Well { .. } => "well",
         What::Back { .. } => "back",
         What::PlaceBy { .. } => "place_by",
+        What::Released { .. } => "released",
     };
     queued.would_be_assigned_if.iter().map(kind).collect()
 }
