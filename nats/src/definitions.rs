@@ -224,6 +224,17 @@ pub fn tail_consumer(filters: &[String], from: u64) -> pull::Config {
     }
 }
 
+/// A tail that begins with the last message of each subject that matches, in sequence order, and goes on with all that is
+/// stored after it was made.
+pub fn last_first_consumer(filters: &[String]) -> pull::Config {
+    pull::Config {
+        deliver_policy: DeliverPolicy::LastPerSubject,
+        // The server looks for last messages by filter only.
+        filter_subjects: filters.to_vec(),
+        ..tail_consumer(filters, 1)
+    }
+}
+
 /// Whether `filters` leave nothing of [`EVENTS_STREAM`] out.
 fn covers_everything(filters: &[String]) -> bool {
     EVENTS_SUBJECTS

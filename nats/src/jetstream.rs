@@ -211,6 +211,23 @@ impl JetStreamLog {
         &self.inner.context
     }
 
+    /// As [`Log::tail`], but it begins with the last message of each subject that matches, in sequence order; then comes
+    /// [`Tailed::CaughtUp`], then everything that is stored from there on. After an interruption in between it may yield more
+    /// than the last message of a subject, in sequence order still.
+    pub fn tail_last_first(
+        &self,
+        filters: Vec<String>,
+    ) -> BoxStream<'static, Result<Tailed, LogError>> {
+        tail::tail(
+            self.inner.connection.clone(),
+            self.inner.context.clone(),
+            filters,
+            1,
+            true,
+        )
+        .boxed()
+    }
+
     /// Figures of this process's writer.
     pub fn stats(&self) -> LogStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -284,6 +301,7 @@ impl Log for JetStreamLog {
             self.inner.context.clone(),
             filters,
             from,
+            false,
         )
         .boxed()
     }

@@ -24,7 +24,7 @@ use crate::{
     connect::{Connection, ConnectionState},
     definitions::{
         EVENTS_STREAM, TAIL_BATCH, TAIL_BATCH_BYTES, TAIL_HEARTBEAT, TAIL_PULL_EXPIRES,
-        TAIL_SILENCE_MAX, tail_consumer,
+        TAIL_SILENCE_MAX, last_first_consumer, tail_consumer,
     },
 };
 
@@ -46,6 +46,8 @@ struct Tail {
     filters: Vec<String>,
     /// Next sequence to ask for.
     next: u64,
+    /// Begin with the last message of each subject.
+    last_first: bool,
     state: State,
 }
 
@@ -92,12 +94,14 @@ pub(super) fn tail(
     context: Context,
     filters: Vec<String>,
     from: u64,
+    last_first: bool,
 ) -> impl Stream<Item = Result<Tailed, LogError>> + Send {
     let tail = Tail {
         connection,
         context,
         filters,
         next: from.max(1),
+        last_first,
         state: State::New,
     };
     stream::unfold(tail, |mut tail| async move {
@@ -200,7 +204,12 @@ impl Tail {
             .subscribe(format!("{inbox}.*"))
             .await
             .map_err(|error| later(&error))?;
-        let config = tail_consumer(&self.filters, self.next);
+        // Once anything was read, everything from there on is: the last messages come in sequence order, so none is missed.
+        let config = if self.last_first && self.next == 1 {
+            last_first_consumer(&self.filters)
+        } else {
+            tail_consumer(&self.filters, self.next)
+        };
         let consumer: Consumer<_> = self
             .context
             .create_consumer_on_stream(config, EVENTS_STREAM)

@@ -1,0 +1,125 @@
+//! Claiming a request in the log, under a check that only the first claim passes.
+
+use std::time::Duration;
+
+use swarm_events::{
+    Body, Event, EventId, Input, Timestamp,
+    agent::{HostName, SpawnClaimed},
+    envelope::Source,
+    read,
+    subject::{AgentVerb, Subject},
+};
+use swarm_log::{AppendError, Fence, Log, Message};
+use uuid::Uuid;
+
+use crate::wishes::Key;
+
+/// Another write under the same check is in flight (clusters only): asked again after this.
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+/// First and longest pause after an answer that never came.
+const DOUBT_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// See [`DOUBT_PAUSE_MIN`].
+const DOUBT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What is known when nothing more is to be sent. Whose claim holds, the tail tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claimed {
+    /// Ours is stored.
+    Stored,
+    /// Somebody's claim of this request is stored, perhaps ours.
+    Taken,
+}
+
+/// An event of this host about an agent.
+pub(crate) fn message(
+    host: &HostName,
+    id: EventId,
+    key: Key,
+    verb: AgentVerb,
+    body: impl Into<Body>,
+) -> Result<Message, serde_json::Error> {
+    let subject = Subject::Agent(key.place, verb, key.agent);
+    let event = Event::new(
+        id,
+        Source::Host(host.instance),
+        Timestamp::from(chrono::Utc::now()),
+        &subject,
+        key.agent.0,
+        body,
+    );
+    Ok(Message {
+        subject: subject.to_string(),
+        payload: event.to_json()?.into(),
+        // For retries: the server knows a repeat by it.
+        message_id: Some(id.to_string()),
+        fence: None,
+    })
+}
+
+/// Publishes the claim until its outcome is known. `last_claim` is the sequence of the last claim met on the subject.
+///
+/// A message whose acknowledgement is lost is sent again as it is: stored once, it fails its own check the second time.
+pub(crate) async fn claim(
+    log: &impl Log,
+    host: &HostName,
+    key: Key,
+    spawn: u64,
+    last_claim: u64,
+) -> Result<Claimed, serde_json::Error> {
+    let claim = SpawnClaimed {
+        spawn,
+        host: host.clone(),
+    };
+    let id = EventId(Uuid::now_v7());
+    let mut message = message(host, id, key, AgentVerb::SpawnClaimed, claim)?;
+    let subject = message.subject.clone();
+    let mut sequence = last_claim;
+    let mut pause = DOUBT_PAUSE_MIN;
+    loop {
+        message.fence = Some(Fence {
+            subject: subject.as_str().into(),
+            sequence,
+        });
+        let outcome = log.append(vec![message.clone()]).await.pop();
+        match outcome {
+            Some(Ok(_)) => return Ok(Claimed::Stored),
+            Some(Err(AppendError::FenceBusy { .. })) => {
+                tokio::time::sleep(BUSY_PAUSE).await;
+                continue;
+            }
+            Some(Err(AppendError::Fenced { .. })) => {}
+            Some(Err(error)) => {
+                tracing::warn!(%error, agent = %key.agent, spawn, "a claim is in doubt")
+            }
+            None => {}
+        }
+        // What is there is the truth, whatever the answer was.
+        match log.last_of(&subject).await {
+            Ok(Some(last)) => {
+                if claims(&last, spawn) {
+                    return Ok(Claimed::Taken);
+                }
+                if last.sequence != sequence {
+                    sequence = last.sequence;
+                    continue;
+                }
+            }
+            Ok(None) if sequence != 0 => {
+                sequence = 0;
+                continue;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "the last claim cannot be read yet"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(DOUBT_PAUSE_MAX);
+    }
+}
+
+/// Whether a stored message claims the request `spawn` or a newer one.
+fn claims(message: &swarm_log::StoredMessage, spawn: u64) -> bool {
+    let time = Timestamp::from_micros(message.time_micros);
+    let read = read::read(message.sequence, time, &message.subject, &message.payload);
+    matches!(read, Input::Event(recorded)
+        if matches!(&recorded.event.body, Body::AgentSpawnClaimed(claim) if claim.spawn >= spawn))
+}
