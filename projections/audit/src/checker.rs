@@ -1,18 +1,24 @@
 //! The promises, checked over the log by a reader that shares no code with the cores.
 
+mod agent;
 mod answers;
 mod cause;
 mod chosen;
 mod claims;
+mod declines;
 mod members;
 mod notes;
 mod outcomes;
+mod processes;
+mod quarantine;
 mod report;
+mod scaling;
 mod submissions;
 mod swarm;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod wishes;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,7 +26,7 @@ use std::{
 };
 
 use swarm_events::{
-    Body, Input, OrgId, Place, Recorded, Service, Subject, SwarmId, TaskId, Timestamp,
+    Body, Input, InstanceId, OrgId, Place, Recorded, Service, Subject, SwarmId, TaskId, Timestamp,
     decider::{REMEMBERED_MAX, REMEMBERED_MS, Remembered},
     read::{Writer, writer},
     subject::{CommandVerb, ControlVerb, PARTITIONS},
@@ -36,6 +42,7 @@ use crate::{Invariant, Violation, waits::Waits};
 use answers::Answers;
 use cause::{Cause, News};
 use claims::Admitted;
+use processes::Times;
 use swarm::Swarm;
 
 /// Most ended tasks that are forgotten at one message, as the distributor does it.
@@ -89,6 +96,9 @@ pub struct Checker {
     commands_seen: BTreeMap<Key, Remembered>,
     answers: Answers,
     waits: Option<Box<Waits>>,
+    times: Times,
+    /// Hosts that started a process and are not known to be lost.
+    hosts: BTreeSet<InstanceId>,
     counts: Counts,
     first: u64,
     last: (u64, Timestamp),
@@ -131,6 +141,7 @@ impl Checker {
         }
         let sequence = input.sequence();
         self.last = (sequence, self.last.1.max(input.time()));
+        self.times.note(sequence, input.time());
         self.notes.inside = reported;
         if self.notes.inside {
             self.counts.messages += 1;
@@ -225,6 +236,7 @@ impl Checker {
             }
             (Subject::Control(service, _, _), Body::Observed(seen)) => {
                 owners[*service as usize].observed(recorded, seen, &mut self.notes);
+                self.sighted(recorded.sequence, seen);
                 return false;
             }
             (Subject::Control(..), _) => return false,
@@ -328,7 +340,10 @@ impl Checker {
             return;
         }
         self.notes.checked(Invariant::CommandsAnsweredOnce);
-        if let Some(wrong) = self.answers.met(cause, &recorded.event.body) {
+        if let Some(wrong) = self
+            .answers
+            .met(cause, recorded.event.about, &recorded.event.body)
+        {
             self.notes
                 .broken(Invariant::CommandsAnsweredOnce, recorded.sequence, || {
                     format!("command {cause} {wrong}")

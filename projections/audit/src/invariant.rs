@@ -56,6 +56,12 @@ invariants! {
         "Nothing is assigned to an incarnation that was, at the decision's causeseq, no healthy member.";
     AssignedToTheAble = "assigned-to-the-able", Log, "tasks: assign",
         "An agent that is given a task had all capabilities that it requires.";
+    NothingToTheLeaving = "nothing-to-the-leaving", Log, "agents: draining",
+        "Nothing is assigned to an agent that, at the decision's causeseq, had been told to go.";
+    NothingToTheQuarantined = "nothing-to-the-quarantined", Log, "agents: quarantine",
+        "Nothing is assigned to an agent that, at the decision's causeseq, was in quarantine.";
+    DeclinesKept = "declines-kept", Log, "tasks: declined",
+        "What an agent declined costs no attempt, and does not go back to it while another could take it.";
     PriorityOrder = "priority-order", Log, "tasks: priority",
         "No queued task that the agent could take, and that nothing was under way on, comes before the one that it is given.";
     AlgorithmInForce = "algorithm-in-force", Log, "tasks: algorithms",
@@ -96,10 +102,38 @@ invariants! {
         "Every command is answered by an event that names it (judged of a log that has come to rest).";
     CommandsAnsweredOnce = "commands-answered-once", Log, "deciding: open marks",
         "A command is refused or carried out, once, however often it was sent.";
+    SpawnsRise = "spawns-rise", Log, "agent host",
+        "Each request for a process of an agent is numbered one above the last.";
+    OneProcessWanted = "one-process-wanted", Log, "agent host",
+        "No process is asked for while the one before is asked for, or in the hands of a host that is not lost.";
+    OnlyTheWantedStart = "only-the-wanted-start", Log, "agent host",
+        "A process is asked for only of an agent that was added, and was not told to go, given up or ended by its policy.";
+    LaunchedByTheClaimant = "launched-by-the-claimant", Log, "agent host",
+        "A process is started only by the host whose claim on its request was met first while it held.";
+    RestartsByPolicy = "restarts-by-policy", Log, "agent host",
+        "A process that ended is asked for again as its policy says: not before its wait is over, nor beyond the limit of crashes.";
+    WantedAgentsRun = "wanted-agents-run", Log, "agent host",
+        "An agent that is wanted has a process that joined, if a host takes it (judged of a log that has come to rest).";
+    RemovalsHaveCauses = "removals-have-causes", Log, "health",
+        "An incarnation is taken out for a verdict on it, by order, past its grace, or with its swarm.";
+    ExitsJudged = "exits-judged", Log, "health",
+        "A verdict by the end of a process rests on its host's report, and nobody waits for a silence once that is there.";
+    GraceKept = "grace-kept", Log, "agents: draining",
+        "An agent that was told to go is gone when its grace is over (judged of a log that has come to rest).";
+    QuarantinesHaveFigures = "quarantines-have-figures", Log, "agents: quarantine",
+        "A quarantine rests on a figure that the log holds, at or above the limit that was in force.";
+    QuarantinesEnd = "quarantines-end", Log, "agents: quarantine",
+        "A quarantine until a time ends then, and not before.";
+    ScalesAddUp = "scales-add-up", Log, "agents: scaling",
+        "A scaling adds or takes out as many agents as it says, within the swarm's limits.";
+    MinAgentsKept = "min-agents-kept", Log, "agents: scaling",
+        "Agents are added while there are fewer than the least number, and not beyond it.";
     CutOffsWellFormed = "cut-offs-well-formed", Log, "deciding: partitions and replicas",
         "An observation that a replica was cut off begins before it ends, is not from the future, and does not go back.";
     FoldsAgree = "folds-agree", Folds, "deciding: order",
         "Owner, standby, snapshot plus tail and cold fold have the same state at every sequence.";
+    NoProcessLeftBehind = "no-process-left-behind", Folds, "agent host",
+        "Once nothing goes wrong any more, no process runs of an older request, nor one that nobody wants.";
     OwnershipSettles = "ownership-settles", Folds, "deciding: partitions and replicas",
         "Once nothing goes wrong any more, no partition changes its owner.";
     ReadModelEqualsFold = "read-model-equals-fold", Tables, "read models",

@@ -8,10 +8,15 @@ use uuid::Uuid;
 /// Answered commands that are kept: a second answer follows soon, or not at all.
 const KEPT_MAX: usize = 10_000;
 
+/// Events of which one is enough that are kept of a command: an order for many agents is one event, only the end of a swarm
+/// takes one for each.
+const ONCE_KEPT_MAX: usize = 16;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Refused,
-    Retried,
+    /// By an event of which one is enough.
+    Once,
     /// In whatever else it takes: some commands need several events.
     CarriedOut,
 }
@@ -19,33 +24,53 @@ enum Answer {
 /// What was answered lately.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    by_command: BTreeMap<Uuid, Answer>,
+    by_command: BTreeMap<Uuid, (Answer, Vec<(&'static str, Uuid)>)>,
     order: VecDeque<Uuid>,
 }
 
 impl Answers {
-    /// A valid decision names `command` as its cause. Answers with what is wrong about that.
-    pub(super) fn met(&mut self, command: Uuid, body: &Body) -> Option<&'static str> {
+    /// A valid decision on `about` names `command` as its cause. Answers with what is wrong about that.
+    pub(super) fn met(&mut self, command: Uuid, about: Uuid, body: &Body) -> Option<&'static str> {
         let answer = match body {
             Body::TaskRefused(_) | Body::SwarmRefused(_) | Body::OrgRefused(_) => Answer::Refused,
-            Body::TaskRetried(_) => Answer::Retried,
+            Body::TaskRetried(_)
+            | Body::SwarmUpdated(_)
+            | Body::SwarmScaled(_)
+            | Body::AgentAdded(_)
+            | Body::AgentUpdated(_)
+            | Body::AgentStopping(_)
+            | Body::AgentRemoved(_)
+            | Body::AgentSpawnRequested(_) => Answer::Once,
             _ => Answer::CarriedOut,
         };
-        match (self.by_command.insert(command, answer), answer) {
-            (None, _) => {
-                self.order.push_back(command);
-                if self.order.len() > KEPT_MAX
-                    && let Some(oldest) = self.order.pop_front()
-                {
-                    self.by_command.remove(&oldest);
+        let Some((first, once)) = self.by_command.get_mut(&command) else {
+            let once = (answer == Answer::Once).then(|| (body.type_name(), about));
+            let once = once.into_iter().collect();
+            self.by_command.insert(command, (answer, once));
+            self.order.push_back(command);
+            if self.order.len() > KEPT_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.by_command.remove(&oldest);
+            }
+            return None;
+        };
+        match (*first, answer) {
+            (Answer::Refused, Answer::Refused) => Some("is refused twice"),
+            (Answer::Refused, _) => Some("is carried out after it was refused"),
+            (_, Answer::Refused) => Some("is refused after it was carried out"),
+            (_, Answer::Once) => {
+                let what = (body.type_name(), about);
+                if once.contains(&what) {
+                    return Some("is carried out twice");
+                }
+                // A swarm's end names one command in the events of all its agents: the first ones are enough.
+                if once.len() < ONCE_KEPT_MAX {
+                    once.push(what);
                 }
                 None
             }
-            (Some(Answer::Refused), Answer::Refused) => Some("is refused twice"),
-            (Some(Answer::Refused), _) => Some("is carried out after it was refused"),
-            (Some(_), Answer::Refused) => Some("is refused after it was carried out"),
-            (Some(Answer::Retried), Answer::Retried) => Some("is carried out twice"),
-            (Some(_), _) => None,
+            _ => None,
         }
     }
 }
@@ -87,8 +112,8 @@ mod tests {
     fn a_command_has_one_answer() {
         let second = |first: Body, then: Body| {
             let mut answers = Answers::default();
-            assert_eq!(answers.met(Uuid::nil(), &first), None);
-            answers.met(Uuid::nil(), &then)
+            assert_eq!(answers.met(Uuid::nil(), Uuid::nil(), &first), None);
+            answers.met(Uuid::nil(), Uuid::nil(), &then)
         };
         assert_eq!(second(refused(), refused()), Some("is refused twice"));
         assert_eq!(
@@ -111,13 +136,16 @@ mod tests {
     fn memory_is_bounded() {
         let mut answers = Answers::default();
         for number in 0..=KEPT_MAX as u128 {
-            answers.met(Uuid::from_u128(number), &refused());
+            answers.met(Uuid::from_u128(number), Uuid::nil(), &refused());
         }
         assert_eq!(answers.by_command.len(), KEPT_MAX);
-        assert_eq!(answers.met(Uuid::from_u128(0), &refused()), None);
+        assert_eq!(
+            answers.met(Uuid::from_u128(0), Uuid::nil(), &refused()),
+            None
+        );
         assert!(
             answers
-                .met(Uuid::from_u128(KEPT_MAX as u128), &refused())
+                .met(Uuid::from_u128(KEPT_MAX as u128), Uuid::nil(), &refused())
                 .is_some()
         );
     }

@@ -86,7 +86,8 @@ pub(super) enum Standing {
 pub(super) enum News {
     Now(Timestamp),
     Rules(usize, Rules),
-    Joined {
+    /// An agent joined, or can do something else.
+    Described {
         swarm: usize,
         agent: AgentId,
         incarnation: u64,
@@ -417,7 +418,7 @@ impl Cause {
         match news {
             News::Now(now) => self.now = now,
             News::Rules(swarm, rules) => self.swarms.entry(swarm).or_default().rules = rules,
-            News::Joined {
+            News::Described {
                 swarm,
                 agent,
                 incarnation,
@@ -427,10 +428,10 @@ impl Cause {
             } => {
                 let view = self.swarms.entry(swarm).or_default();
                 let post = view.agents.entry(agent).or_default();
+                post.lapsed &= post.incarnation == incarnation;
                 post.incarnation = incarnation;
                 (post.slots, post.places) = (slots, places);
                 post.capabilities = capabilities;
-                post.lapsed = false;
                 view.by_turn.insert((post.turn(), agent));
             }
             News::Lapsed(swarm, agent, lapsed) => {

@@ -6,6 +6,7 @@ use swarm_events::{Service, TaskId, Timestamp};
 
 use super::{
     Checker, Owner, Tally,
+    processes::{LATE_MS, Lack, Unfulfilled},
     swarm::{self, Task},
 };
 use crate::{Gap, Invariant};
@@ -174,6 +175,8 @@ impl Checker {
             });
         }
         self.nothing_waits_too_long(last);
+        self.quarantines_are_over(last);
+        self.wishes_are_fulfilled(last);
         for item in &open.graphs {
             self.notes
                 .broken(Invariant::GraphsDecided, item.sequence, || {
@@ -187,6 +190,34 @@ impl Checker {
                 });
         }
         self.violations.append(&mut self.notes.violations);
+    }
+
+    /// At rest nothing is wanted that somebody could have done.
+    fn wishes_are_fulfilled(&mut self, last: u64) {
+        let late = self.last.1.minus_millis(LATE_MS);
+        for unfulfilled in self.unfulfilled().collect::<Vec<_>>() {
+            self.notes.checked(unfulfilled.invariant);
+            if let Lack::Open(since) = unfulfilled.lack
+                && since < late
+            {
+                let what = format!("{} since {since}", unfulfilled.what);
+                self.notes.broken(unfulfilled.invariant, last, || what);
+            }
+        }
+    }
+
+    fn unfulfilled(&self) -> impl Iterator<Item = Unfulfilled> {
+        let (now, hosts) = (self.last.1, !self.hosts.is_empty());
+        let swarms = self.swarms.iter();
+        swarms.flat_map(move |swarm| swarm.unfulfilled(now, hosts))
+    }
+
+    /// What agents are wanted to be and are not yet, in words.
+    pub fn wishes(&self) -> Vec<String> {
+        self.unfulfilled()
+            .filter(|unfulfilled| unfulfilled.lack != Lack::Hopeless)
+            .map(|unfulfilled| unfulfilled.what)
+            .collect()
     }
 
     /// Whether everything that was begun is finished.

@@ -1,6 +1,9 @@
 //! Submissions, graphs and refusals: how tasks come to be.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use swarm_events::{
     Place, Recorded, TaskId, Timestamp,
@@ -59,6 +62,10 @@ fn task(swarm: &mut Swarm, recorded: &Recorded, submitted: &Submitted, state: St
         assigned_at: Timestamp::ZERO,
         heard_at: Timestamp::ZERO,
         steals: 0,
+        declines: BTreeSet::new(),
+        declined_attempt: 0,
+        declined_times: 0,
+        attempt: 0,
         stolen: false,
         ending: false,
         graph: None,

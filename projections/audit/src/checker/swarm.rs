@@ -6,17 +6,21 @@ use std::{
 };
 
 use swarm_events::{
-    AgentId, TaskId, Timestamp, agent::Joined, decider::Remembered, ids::EventId,
+    AgentId, TaskId, Timestamp,
+    configuration::{Configuration, HealthPolicy},
+    decider::Remembered,
+    ids::EventId,
     task::DependencyType,
 };
 use uuid::Uuid;
 
-use super::cause::{Facts, Standing};
+pub(super) use super::agent::Agent;
+use super::{
+    agent::Told,
+    cause::{Facts, Standing},
+    wishes::Wish,
+};
 
-/// Turns of an agent's life that are kept to judge a decision at its cause: a decision is stored within seconds of it.
-const TURNS_KEPT_MAX: usize = 32;
-/// Withdrawn assignments of an agent that are remembered: far more than one can hold.
-const WITHDRAWN_KEPT_MAX: usize = 4_096;
 /// From so many requirements on, those that no task has any more are let go now and then.
 const CLASSES_KEPT_MIN: usize = 1_024;
 /// Completions of a swarm that are kept to tell the count at a decision's cause.
@@ -115,6 +119,13 @@ pub(super) struct Task {
     /// How often it was taken over in this generation, and whether that was the last that happened to it.
     pub(super) steals: u8,
     pub(super) stolen: bool,
+    /// Agents that declined it in this generation, and the number of the attempt that the last one declined, 0 if that is
+    /// not what happened to it last.
+    pub(super) declines: BTreeSet<AgentId>,
+    pub(super) declined_attempt: u32,
+    pub(super) declined_times: usize,
+    /// The number of its last attempt, by its last assignment.
+    pub(super) attempt: u32,
     /// It was taken away to end.
     pub(super) ending: bool,
     /// The graph that it came with.
@@ -191,136 +202,16 @@ pub(super) struct Graph {
     pub(super) certain: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Turn {
-    sequence: u64,
-    incarnation: u64,
-    living: bool,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Agent {
-    pub(super) incarnation: u64,
-    pub(super) places: usize,
-    pub(super) capabilities: Box<[String]>,
-    pub(super) slots: usize,
-    member: bool,
-    suspected: bool,
-    failed: bool,
-    pub(super) holds: BTreeSet<u64>,
-    pub(super) withdrawn: BTreeSet<u64>,
-    turns: VecDeque<Turn>,
-    forgot_turns: bool,
-}
-
-impl Agent {
-    pub(super) const fn living(&self) -> bool {
-        self.member && !self.suspected && !self.failed
-    }
-    pub(super) fn free(&self) -> bool {
-        self.living() && self.holds.len() < self.places
-    }
-    fn turn(&mut self, sequence: u64) {
-        if self.turns.len() == TURNS_KEPT_MAX {
-            self.turns.pop_front();
-            self.forgot_turns = true;
-        }
-        self.turns.push_back(Turn {
-            sequence,
-            incarnation: self.incarnation,
-            living: self.living(),
-        });
-    }
-
-    pub(super) fn joined(&mut self, joined: &Joined, sequence: u64) -> Result<(), &'static str> {
-        if joined.incarnation <= self.incarnation {
-            return Err("old-incarnation");
-        }
-        self.incarnation = joined.incarnation;
-        self.slots = joined.profile.slots as usize;
-        self.places = (joined.profile.slots.saturating_add(joined.profile.waiting)) as usize;
-        let mut capabilities = joined.profile.capabilities.clone();
-        capabilities.sort_unstable();
-        self.capabilities = capabilities.into();
-        (self.member, self.suspected, self.failed) = (true, false, false);
-        self.turn(sequence);
-        Ok(())
-    }
-
-    fn judged(&self, incarnation: u64) -> Result<(), &'static str> {
-        if incarnation != self.incarnation {
-            return Err("other-incarnation");
-        }
-        if self.member {
-            Ok(())
-        } else {
-            Err("not-a-member")
-        }
-    }
-    pub(super) fn gone(&mut self, incarnation: u64, sequence: u64) -> Result<(), &'static str> {
-        self.judged(incarnation)?;
-        self.member = false;
-        self.turn(sequence);
-        Ok(())
-    }
-    pub(super) fn suspect(
-        &mut self,
-        incarnation: u64,
-        suspected: bool,
-        sequence: u64,
-    ) -> Result<(), &'static str> {
-        self.judged(incarnation)?;
-        if self.failed {
-            // To work again it must join anew.
-            return Err("failed");
-        }
-        self.suspected = suspected;
-        self.turn(sequence);
-        Ok(())
-    }
-    pub(super) fn fail(&mut self, incarnation: u64, sequence: u64) -> Result<(), &'static str> {
-        self.judged(incarnation)?;
-        self.failed = true;
-        self.turn(sequence);
-        Ok(())
-    }
-
-    /// What is wrong with giving work to `incarnation` for someone who had met everything up to `cause`.
-    pub(super) fn unfit(&self, incarnation: u64, cause: u64) -> Option<String> {
-        match self.turns.iter().rev().find(|t| t.sequence <= cause) {
-            None if self.forgot_turns => None,
-            None => Some("had not joined".to_owned()),
-            Some(turn) if turn.incarnation != incarnation => {
-                Some(format!("was incarnation {}", turn.incarnation))
-            }
-            Some(turn) if !turn.living => {
-                Some(format!("was no healthy member since {}", turn.sequence))
-            }
-            Some(_) => None,
-        }
-    }
-
-    /// Whether it was surely a healthy member, and whether it was none, for someone who had met everything up to `cause`.
-    pub(super) fn living_at(&self, cause: u64) -> Option<bool> {
-        let turn = self.turns.iter().rev().find(|t| t.sequence <= cause);
-        turn.map(|turn| turn.living)
-    }
-
-    pub(super) fn withdraw(&mut self, assignment: u64) {
-        self.holds.remove(&assignment);
-        if self.withdrawn.len() == WITHDRAWN_KEPT_MAX {
-            self.withdrawn.pop_first();
-        }
-        self.withdrawn.insert(assignment);
-    }
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Swarm {
     /// Its partition.
     pub(super) home: usize,
     pub(super) stopping: bool,
+    stopping_at: u64,
     pub(super) deleted: bool,
+    pub(super) settings: Told<Settings>,
+    /// When its settings, or how many agents it has, changed last.
+    pub(super) changed: Timestamp,
     pub(super) tasks: BTreeMap<TaskId, Task>,
     /// Submissions under an id that a staged task has: which of the two exists shows later.
     pub(super) rivals: BTreeMap<TaskId, Task>,
@@ -333,13 +224,47 @@ pub(super) struct Swarm {
     /// Requirements, each held once.
     classes: BTreeSet<Arc<[String]>>,
     pub(super) agents: BTreeMap<AgentId, Agent>,
+    /// Agents as they are wanted, those that were started by hand among them.
+    pub(super) wishes: BTreeMap<AgentId, Wish>,
     /// Who waits for a task, for as long as that has not ended.
     pub(super) dependents: BTreeMap<TaskId, BTreeSet<TaskId>>,
     completed: u64,
     completions: VecDeque<u64>,
 }
 
+/// Settings that decisions on agents go by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) min_agents: u32,
+    pub(super) max_agents: u32,
+    pub(super) health: HealthPolicy,
+}
+impl From<&Configuration> for Settings {
+    fn from(c: &Configuration) -> Self {
+        Self {
+            min_agents: c.min_agents,
+            max_agents: c.max_agents,
+            health: c.health,
+        }
+    }
+}
+
 impl Swarm {
+    /// It is to end, from here on.
+    pub(super) fn stop(&mut self, sequence: u64) {
+        self.stopping = true;
+        if self.stopping_at == 0 {
+            self.stopping_at = sequence;
+        }
+    }
+    /// Whether that had been met at `cause`.
+    pub(super) const fn stopping_by(&self, cause: u64) -> bool {
+        self.stopping_at != 0 && self.stopping_at <= cause
+    }
+    pub(super) fn stopping(&self) -> bool {
+        self.stopping || self.deleted
+    }
+
     /// A swarm of that partition.
     pub(super) fn of(home: usize) -> Self {
         Self {

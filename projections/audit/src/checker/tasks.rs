@@ -61,6 +61,12 @@ impl Checker {
                 self.set(number, id, State::Between, recorded.sequence);
                 return Ok(());
             }
+            Body::TaskDeclined(e) => {
+                let state = self.state(number, id)?;
+                let agent = by_agent(agent)?;
+                self.heard(number, agent, e.incarnation, recorded);
+                return self.declined(number, agent, id, state, recorded, e);
+            }
             _ => {}
         }
         // A decision on it: whatever was doubtful about its existence is so no more.
@@ -127,7 +133,7 @@ impl Checker {
         }
     }
 
-    fn set(&mut self, number: usize, id: TaskId, state: State, sequence: u64) {
+    pub(super) fn set(&mut self, number: usize, id: TaskId, state: State, sequence: u64) {
         if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
             task.state = state;
         }
@@ -149,7 +155,7 @@ impl Checker {
         home.cause.tell(sequence, News::Task(number, id, standing));
     }
 
-    fn release(&mut self, number: usize, state: State) {
+    pub(super) fn release(&mut self, number: usize, state: State) {
         if let Some(held) = state.held()
             && let Some(agent) = self.swarms[number].agents.get_mut(&held.agent)
         {
@@ -267,10 +273,15 @@ impl Checker {
                     )
                 });
         }
+        self.rests(number, agent_id, id, recorded, assigned.incarnation);
         let Some(agent) = self.swarms[number].agents.get_mut(&agent_id) else {
             return Err("unknown-agent");
         };
         agent.holds.insert(sequence);
+        self.given_back_before(number, agent_id, id, recorded, assigned);
+        let Some(agent) = self.swarms[number].agents.get_mut(&agent_id) else {
+            return Err("unknown-agent");
+        };
         // Given to one that has gone or come back since: taken away again, and counted by nobody.
         if !judged && agent.living() && agent.incarnation == assigned.incarnation {
             self.notes.checked(Invariant::SlotsKept);
@@ -299,7 +310,7 @@ impl Checker {
     }
 
     /// Whether this assignment stands and this is its agent's present incarnation.
-    fn stands(
+    pub(super) fn stands(
         &self,
         number: usize,
         agent: AgentId,
@@ -509,6 +520,8 @@ impl Checker {
                     task.generation = retried.generation;
                     task.turned = recorded.sequence;
                     (task.steals, task.stolen) = (0, false);
+                    task.declines.clear();
+                    task.declined_times = 0;
                     (task.ending, task.dead_letter) = (false, false);
                 }
                 self.swarms[number].link(id);

@@ -1,0 +1,153 @@
+//! What is promised of tasks that are given back, and of agents that are to get nothing.
+
+use swarm_events::{
+    AgentId, Recorded, TaskId, Timestamp,
+    task::{Assigned, Declined},
+};
+
+use super::{Checker, swarm::State};
+use crate::Invariant;
+
+type Outcome = Result<(), &'static str>;
+
+/// So often a task may be declined in a generation; then it fails.
+const DECLINES_MAX: usize = 8;
+
+impl Checker {
+    /// An agent gives a task back, before or after its start: it keeps its place in the queue.
+    pub(super) fn declined(
+        &mut self,
+        number: usize,
+        agent: AgentId,
+        id: TaskId,
+        state: State,
+        recorded: &Recorded,
+        declined: &Declined,
+    ) -> Outcome {
+        self.stands(
+            number,
+            agent,
+            state,
+            declined.assignment,
+            declined.incarnation,
+        )?;
+        self.release(number, state);
+        let home = self.swarms[number].home;
+        let now = self.homes[home].now;
+        let Some(task) = self.swarms[number].tasks.get_mut(&id) else {
+            return Err("unknown-task");
+        };
+        task.declines.insert(agent);
+        task.declined_attempt = task.attempt;
+        task.declined_times += 1;
+        if matches!(state, State::Running(..)) {
+            task.requeued_at = now;
+        }
+        let next = if task.declined_times >= DECLINES_MAX {
+            State::Between
+        } else {
+            State::Waiting
+        };
+        self.set(number, id, next, recorded.sequence);
+        Ok(())
+    }
+
+    /// Judges whether an agent may be given anything at all.
+    pub(super) fn rests(
+        &mut self,
+        number: usize,
+        agent: AgentId,
+        id: TaskId,
+        recorded: &Recorded,
+        incarnation: u64,
+    ) {
+        let cause = recorded.event.decided.map_or(0, |d| d.cause_sequence);
+        let found = self.swarms[number].agents.get(&agent);
+        let Some(seen) = found
+            .and_then(|agent| agent.seen_at(cause))
+            .filter(|seen| seen.incarnation == incarnation)
+        else {
+            return;
+        };
+        let since = seen.quarantined_since;
+        for (invariant, wrong, what) in [
+            (
+                Invariant::NothingToTheLeaving,
+                seen.draining,
+                "had been told to go",
+            ),
+            (
+                Invariant::NothingToTheQuarantined,
+                since != Timestamp::ZERO,
+                "was in quarantine",
+            ),
+        ] {
+            self.notes.checked(invariant);
+            if wrong {
+                self.notes.broken(invariant, recorded.sequence, || {
+                    format!("{id} is given to agent {agent}, which {what} at {cause}")
+                });
+            }
+        }
+    }
+
+    /// Judges an assignment of a task that was declined before.
+    pub(super) fn given_back_before(
+        &mut self,
+        number: usize,
+        agent: AgentId,
+        id: TaskId,
+        recorded: &Recorded,
+        assigned: &Assigned,
+    ) {
+        let cause = recorded.event.decided.map_or(0, |d| d.cause_sequence);
+        let swarm = &self.swarms[number];
+        let Some(task) = swarm.tasks.get(&id).filter(|t| !t.declines.is_empty()) else {
+            self.note_attempt(number, id, assigned.attempt);
+            return;
+        };
+        self.notes.checked(Invariant::DeclinesKept);
+        let required = &task.facts.required;
+        let (before, now) = (task.declined_attempt, assigned.attempt);
+        let wrong = if before != 0 && before != now {
+            Some(format!(
+                "attempt {before} was declined, and this is attempt {now}"
+            ))
+        } else if task.declines.contains(&agent) {
+            let home = &self.homes[swarm.home];
+            let view = home.cause.swarm(number).filter(|_| home.judging);
+            view.and_then(|view| {
+                let other = swarm.agents.iter().find(|(other, found)| {
+                    !task.declines.contains(other)
+                        && found.seen_at(cause).is_some_and(|seen| {
+                            seen.living
+                                && !seen.draining
+                                && seen.quarantined_since == Timestamp::ZERO
+                        })
+                        && view.agents.get(other).is_some_and(|post| {
+                            !post.lapsed
+                                && post.incarnation == found.incarnation
+                                && post.can(required)
+                        })
+                });
+                other
+                    .map(|(other, _)| format!("agent {other} has not declined it, and can take it"))
+            })
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
+            self.notes
+                .broken(Invariant::DeclinesKept, recorded.sequence, || {
+                    format!("{id} goes to agent {agent}: {wrong}")
+                });
+        }
+        self.note_attempt(number, id, now);
+    }
+
+    fn note_attempt(&mut self, number: usize, id: TaskId, attempt: u32) {
+        if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
+            (task.attempt, task.declined_attempt) = (attempt, 0);
+        }
+    }
+}
