@@ -4,17 +4,33 @@ use swarm_events::{
     AgentId, Body, Event, Input, Place, Recorded, Subject,
     control::{Observed, Sighting},
     decider::{Admission, Verdict},
+    planted::{self, Bug},
     subject::Service,
     swarm::SAMPLE_AGENTS_MAX,
 };
 
-use crate::{Agent, Health, Liveness, Mark, Swarm, Thresholds, Wanted};
+use crate::{
+    Agent, Health, Liveness, Mark, Swarm, Wanted,
+    swarm::{Key, SwarmKey},
+};
 
 /// Name of the precondition that failed.
-type Void = &'static str;
+pub(crate) type Void = &'static str;
+
+/// What an input touched: what the owner looks at again.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    /// New observations, by sequence.
+    pub(crate) opened: Vec<u64>,
+    pub(crate) agents: Vec<Key>,
+    /// Swarms of which every agent is to be looked at.
+    pub(crate) swarms: Vec<SwarmKey>,
+    /// Swarms of which those are to be looked at that were spared for the others' sake.
+    pub(crate) others: Vec<SwarmKey>,
+}
 
 impl Health {
-    pub(crate) fn fold(&mut self, input: &Input, opened: &mut Vec<u64>) -> Verdict {
+    pub(crate) fn fold(&mut self, input: &Input, touched: &mut Touched) -> Verdict {
         match self.head.admit(Service::Health, input) {
             Admission::Void(why) => return Verdict::Void(why),
             Admission::Claimed => {
@@ -33,41 +49,43 @@ impl Health {
             // The coordinator says what is unreadable about swarms and agents.
             return Verdict::Ignored;
         };
-        self.event(recorded, opened).unwrap_or_else(|why| {
+        self.event(recorded, touched).unwrap_or_else(|why| {
             self.head.voids += 1;
             Verdict::Void(why)
         })
     }
 
-    fn event(&mut self, recorded: &Recorded, opened: &mut Vec<u64>) -> Result<Verdict, Void> {
+    fn event(&mut self, recorded: &Recorded, touched: &mut Touched) -> Result<Verdict, Void> {
         if recorded.subject.partition() != self.head.partition {
             return Ok(Verdict::Ignored);
         }
         match recorded.subject {
-            Subject::Swarm(place, _) => self.swarm_event(place, recorded),
-            Subject::Agent(place, _, agent) => self.agent_event(place, agent, recorded),
+            Subject::Swarm(place, _) => self.swarm_event(place, recorded, touched),
+            Subject::Agent(place, _, agent) => self
+                .process_event(place, agent, recorded, touched)
+                .or_else(|| self.quarantine_event(place, agent, recorded, touched))
+                .unwrap_or_else(|| self.agent_event(place, agent, recorded, touched)),
             Subject::Control(Service::Health, ..) => match &recorded.event.body {
-                Body::Observed(observed) => self.observed(recorded, observed, opened),
+                Body::Observed(observed) => self.observed(recorded, observed, touched),
                 _ => Ok(Verdict::Ignored),
             },
             _ => Ok(Verdict::Ignored),
         }
     }
 
-    fn swarm_event(&mut self, place: Place, recorded: &Recorded) -> Result<Verdict, Void> {
+    fn swarm_event(
+        &mut self,
+        place: Place,
+        recorded: &Recorded,
+        touched: &mut Touched,
+    ) -> Result<Verdict, Void> {
         let key = (place.org, place.swarm);
         if let Body::SwarmCreated(created) = &recorded.event.body {
             if self.swarms.contains_key(&key) {
                 return Err("swarm-exists");
             }
-            let swarm = Swarm {
-                place,
-                thresholds: Thresholds::of(&created.configuration),
-                stopping: false,
-                deleted: false,
-                agents: std::collections::BTreeMap::new(),
-            };
-            self.swarms.insert(key, swarm);
+            self.swarms
+                .insert(key, Swarm::new(place, &created.configuration));
             return Ok(Verdict::Applied);
         }
         if matches!(recorded.event.body, Body::SwarmRefused(_)) {
@@ -79,13 +97,15 @@ impl Health {
                 if swarm.stopping {
                     return Err("swarm-stopping");
                 }
-                swarm.thresholds = Thresholds::of(&updated.configuration);
+                swarm.configure(&updated.configuration);
+                touched.swarms.push(key);
             }
             Body::SwarmStopping(_) => {
                 if swarm.stopping {
                     return Err("swarm-stopping");
                 }
                 swarm.stopping = true;
+                touched.swarms.push(key);
             }
             Body::SwarmDeleted(_) => {
                 if !swarm.stopping {
@@ -95,13 +115,17 @@ impl Health {
                     return Err("swarm-deleted");
                 }
                 swarm.deleted = true;
+                self.drop_claims(place);
+                touched.swarms.push(key);
             }
-            Body::SwarmSampled(_) => {
-                return if self.close_cause(&recorded.event) {
-                    Ok(Verdict::Applied)
-                } else {
-                    Err("already-answered")
-                };
+            Body::SwarmMeasured(measured) => {
+                return self.measured(place, recorded, measured, touched);
+            }
+            Body::SwarmSampled(sampled) => {
+                if !self.close_cause(&recorded.event) {
+                    return Err("already-answered");
+                }
+                self.sampled(place, sampled, recorded.event.id.0, touched);
             }
             _ => return Ok(Verdict::Ignored),
         }
@@ -113,11 +137,13 @@ impl Health {
         place: Place,
         agent: AgentId,
         recorded: &Recorded,
+        touched: &mut Touched,
     ) -> Result<Verdict, Void> {
         let swarm = self
             .swarms
             .get_mut(&(place.org, place.swarm))
             .ok_or("unknown-swarm")?;
+        touched.agents.push((place.org, place.swarm, agent));
         let settled = match &recorded.event.body {
             Body::AgentJoined(joined) => {
                 if swarm.stopping {
@@ -127,14 +153,14 @@ impl Health {
                 if joined.incarnation != last.map_or(0, |a| a.incarnation) + 1 {
                     return Err("other-incarnation");
                 }
-                let new = Agent {
-                    incarnation: joined.incarnation,
-                    instance: joined.instance,
-                    member: true,
-                    liveness: Liveness::Alive,
-                    open: None,
-                };
-                swarm.agents.insert(agent, new).and_then(|old| old.open)
+                let window_ms = swarm.policy.error_window_ms;
+                let cause = recorded.event.decided.map_or(0, |d| d.cause_sequence);
+                let found = swarm
+                    .agents
+                    .entry(agent)
+                    .or_insert_with(|| Agent::new(window_ms));
+                swarm.total.take_out(&found.window);
+                found.begin(joined, recorded.sequence, cause, window_ms)
             }
             Body::AgentLeft(left) => end(swarm, agent, left.incarnation)?,
             Body::AgentRemoved(removed) => end(swarm, agent, removed.incarnation)?,
@@ -186,7 +212,7 @@ impl Health {
         &mut self,
         recorded: &Recorded,
         observed: &Observed,
-        opened: &mut Vec<u64>,
+        touched: &mut Touched,
     ) -> Result<Verdict, Void> {
         let (org, swarm, wanted, replaces) = match observed {
             Observed::Liveness {
@@ -237,9 +263,8 @@ impl Health {
                 }
                 (*org_id, *swarm_id, Some(Wanted::Sampled(known)), None)
             }
-            Observed::CutOff { .. } | Observed::HostGone { .. } | Observed::Stranger { .. } => {
-                return Ok(Verdict::Ignored);
-            }
+            Observed::HostGone { .. } => return self.host_gone(recorded, observed, touched),
+            Observed::CutOff { .. } | Observed::Stranger { .. } => return Ok(Verdict::Ignored),
         };
         // The newest observation of an agent is what counts.
         if let Some(sequence) = replaces {
@@ -257,7 +282,7 @@ impl Health {
             };
             self.open_ids.insert(id, recorded.sequence);
             self.marks.insert(recorded.sequence, mark);
-            opened.push(recorded.sequence);
+            touched.opened.push(recorded.sequence);
         }
         Ok(Verdict::Applied)
     }
@@ -285,7 +310,8 @@ impl Health {
         }
     }
 
-    /// Drops the observation on which `decide` failed: the shell observes anew what still holds.
+    /// Drops the observation on which `decide` failed: the shell observes anew what still holds. What the state demands is
+    /// found by rules that cannot fail.
     fn set_aside(&mut self, input: u64) {
         let last = self.marks.range(..=input).next_back();
         if let Some(sequence) = last.map(|(sequence, _)| *sequence) {
@@ -304,9 +330,13 @@ pub(crate) const fn verdict_on(now: Liveness, sighting: Sighting) -> Option<Live
     }
 }
 
-fn current(swarm: &mut Swarm, agent: AgentId, incarnation: u64) -> Result<&mut Agent, Void> {
+pub(crate) fn current(
+    swarm: &mut Swarm,
+    agent: AgentId,
+    incarnation: u64,
+) -> Result<&mut Agent, Void> {
     let found = swarm.agents.get_mut(&agent).ok_or("unknown-agent")?;
-    if found.incarnation != incarnation {
+    if found.incarnation != incarnation && !planted::is(Bug::OldIncarnationFailed) {
         return Err("other-incarnation");
     }
     if !found.member {
@@ -318,5 +348,6 @@ fn current(swarm: &mut Swarm, agent: AgentId, incarnation: u64) -> Result<&mut A
 fn end(swarm: &mut Swarm, agent: AgentId, incarnation: u64) -> Result<Option<u64>, Void> {
     let found = current(swarm, agent, incarnation)?;
     found.member = false;
+    found.quarantine.clear();
     Ok(found.open.take())
 }

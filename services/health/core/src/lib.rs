@@ -1,21 +1,33 @@
-//! Health's core: who is alive, as far as the log and what health's shell observed tell.
+//! Health's core: who is alive and fit to work, as far as the log and what health's shell observed tell.
 //!
-//! It alone writes `agent.suspected`, `agent.recovered`, `agent.failed` and `swarm.sampled`. Silence is not in the log, so
-//! it enters as an observation by the shell; the core judges it by the incarnation that was seen, and each verdict carries
-//! the observation's figures as its evidence.
+//! It alone writes `agent.suspected`, `agent.recovered`, `agent.failed`, `agent.host_failed`, `agent.quarantined`,
+//! `agent.released` and `swarm.sampled`. Silence is not in the log, so it enters as an observation by the shell; the core
+//! judges it by the incarnation that was seen, and each verdict carries the observation's figures as its evidence. Everything
+//! else follows from the log alone: ends of processes, the distributor's figures, health's own samples. What they demand is a
+//! function of the state, so that a new owner finds what is undone without any mark.
+//!
+//! Gateways and projections fold it too: [`Agent::rate`], [`Agent::quarantine`], [`Agent::load`], [`Agent::usage`] and
+//! [`Agent::process`], [`Swarm::type_rates`], [`Swarm::capability_rates`] and [`Swarm::thresholds`] are for whoever shows a
+//! swarm's health. Time is the log's: [`Decider::head`] of the state has it.
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
 
+mod agent;
 mod decide;
+mod figures;
 mod fold;
 mod plan;
+mod process;
+mod rules;
+mod swarm;
 mod thresholds;
+mod window;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use swarm_events::{
-    AgentId, Input, InstanceId, OrgId, Partition, Place, Problem, SwarmId, Timestamp,
+    AgentId, Input, InstanceId, OrgId, Partition, Problem, SwarmId, Timestamp,
     agent::Evidence,
     control::Sighting,
     decider::{Decider, Decision, Head, Verdict},
@@ -25,55 +37,13 @@ use swarm_events::{
 };
 use uuid::Uuid;
 
+use crate::{fold::Touched, swarm::Key};
+
+pub use agent::{Agent, Liveness, Phase, Process, Quarantine, Usage};
 pub use plan::Plan;
-pub use thresholds::{DISCONNECT_GRACE_MS, FAIL_AFTER_TENTHS, SUSPECT_AFTER_TENTHS, Thresholds};
-
-/// Whether an agent's process is held to be alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Liveness {
-    /// It is.
-    Alive,
-    /// It has been silent for a while.
-    Suspected,
-    /// It is held to be dead.
-    Failed,
-}
-
-/// A swarm that is watched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Swarm {
-    /// Partition, organization, id.
-    pub place: Place,
-    /// Its limits.
-    pub thresholds: Thresholds,
-    /// It is being terminated or has been.
-    pub stopping: bool,
-    /// Deleted: nothing is watched any more.
-    pub deleted: bool,
-    /// Agents, those that have gone too (their incarnation goes on when they come back).
-    pub agents: BTreeMap<AgentId, Agent>,
-}
-
-/// An agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Agent {
-    /// Current (or last) incarnation.
-    pub incarnation: u64,
-    /// Its process.
-    pub instance: InstanceId,
-    /// It belongs to the swarm.
-    pub member: bool,
-    /// Liveness.
-    pub liveness: Liveness,
-    /// Sequence of the observation that is not answered yet.
-    open: Option<u64>,
-}
-impl Agent {
-    /// It is watched: a member that is not held to be dead.
-    pub fn is_watched(&self) -> bool {
-        self.member && self.liveness != Liveness::Failed
-    }
-}
+pub use swarm::Swarm;
+pub use thresholds::{DISCONNECT_GRACE_MS, Thresholds};
+pub use window::{BUCKETS, Rate};
 
 /// An observation that is not answered yet; its key is its sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +64,8 @@ enum Wanted {
 pub struct Health {
     head: Head,
     swarms: BTreeMap<(OrgId, SwarmId), Swarm>,
+    /// Hosts with claims.
+    hosts: BTreeMap<InstanceId, swarm::Host>,
     marks: BTreeMap<u64, Mark>,
     open_ids: BTreeMap<Uuid, u64>,
 }
@@ -107,22 +79,29 @@ impl Health {
     pub fn swarms(&self) -> impl Iterator<Item = &Swarm> {
         self.swarms.values()
     }
-    /// Observations that are not answered yet.
+    /// Observations that are not answered yet, those of hosts whose claims are not all void yet among them.
     pub fn open_marks(&self) -> usize {
-        self.marks.len()
+        let gone = self.hosts.values().filter(|host| host.gone.is_some());
+        self.marks.len() + gone.count()
+    }
+    fn agents(&self) -> impl Iterator<Item = Key> {
+        self.swarms.iter().flat_map(|(&(org, swarm), found)| {
+            found.agents.keys().map(move |agent| (org, swarm, *agent))
+        })
     }
 }
 
 impl Decider for Health {
     const SERVICE: Service = Service::Health;
-    const VERSION: u32 = 1;
-    const FORMAT: u32 = 1;
+    const VERSION: u32 = 2;
+    const FORMAT: u32 = 2;
     type Plan = Plan;
 
     fn new(partition: Partition) -> Self {
         Self {
             head: Head::new(partition),
             swarms: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             marks: BTreeMap::new(),
             open_ids: BTreeMap::new(),
         }
@@ -133,36 +112,53 @@ impl Decider for Health {
     }
 
     fn evolve(&mut self, input: &Input, plan: Option<&mut Plan>) -> Verdict {
-        let mut opened = Vec::new();
-        let verdict = self.fold(input, &mut opened);
-        if let Some(plan) = plan {
-            plan.due.extend(opened);
-            if let Input::Event(recorded) = input
-                && matches!(recorded.event.source, Source::Service(Service::Health, _))
-                && let Some(cause) = recorded.event.causation
+        let mut touched = Touched::default();
+        let verdict = self.fold(input, &mut touched);
+        let Some(plan) = plan else {
+            return verdict;
+        };
+        plan.due.extend(touched.opened);
+        plan.agents.extend(touched.agents);
+        for key in touched.swarms {
+            let agents = self.swarms.get(&key).into_iter();
+            let agents = agents.flat_map(|swarm| swarm.agents.keys());
+            plan.agents
+                .extend(agents.map(|agent| (key.0, key.1, *agent)));
+        }
+        for (org, swarm) in touched.others {
+            let first = (org, swarm, AgentId(Uuid::nil()));
+            let spared = plan.spared.range(first..);
+            let spared = spared.take_while(|key| (key.0, key.1) == (org, swarm));
+            plan.agents.extend(spared);
+        }
+        if let Input::Event(recorded) = input
+            && matches!(recorded.event.source, Source::Service(Service::Health, _))
+        {
+            if let Some(cause) = recorded.event.causation
                 && let Some(mark) = plan.under_way.remove(&cause)
                 && self.marks.contains_key(&mark)
             {
                 plan.due.insert(mark);
+            }
+            let own = self.head.epoch(Service::Health).epoch;
+            if recorded.event.decided.is_some_and(|d| d.epoch == own) {
+                plan.met(recorded);
             }
         }
         verdict
     }
 
     fn plan(&self) -> Plan {
-        Plan {
-            due: self.marks.keys().copied().collect(),
-            under_way: BTreeMap::new(),
-        }
+        Plan::new(self.marks.keys().copied(), self.agents())
     }
 
     fn decide(&self, plan: &mut Plan, limit: usize, out: &mut Vec<Decision>) {
         self.answer(plan, limit, out);
     }
 
-    /// Nothing falls due by itself: time passes in the shell, which observes.
-    fn next_deadline(&self, _plan: &Plan) -> Option<Timestamp> {
-        None
+    /// The end of a quarantine, or when a window of error rates shows something else. Silence is the shell's to observe.
+    fn next_deadline(&self, plan: &Plan) -> Option<Timestamp> {
+        plan.next_timer()
     }
 
     /// Nothing: `evolve` itself drops what a claim rejects, so that every reader of the log does it.

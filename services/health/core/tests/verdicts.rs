@@ -1,178 +1,20 @@
 //! Rules of the verdicts, and random histories in which every fold must agree, the coordinator's too.
 
+mod support;
+
 use proptest::prelude::*;
-use sha2::{Digest, Sha256};
+use support::{Scene, agent, evidence, instance, place};
 use swarm_coordinator_core::{self as coordinator, Coordinator};
 use swarm_events::{
-    AgentId, Body, InstanceId, Json, OrgId, Place, Subject, SwarmId, Timestamp,
-    agent::{Evidence, Joined, Left, LivenessRule, Profile, Removed},
+    Body, Subject,
+    agent::{Left, Removed},
     configuration::Configuration,
-    control::{Observed, Sighting},
+    control::Sighting,
     decider::{Decider, Verdict},
-    subject::{AgentVerb, ControlVerb, Service, SwarmVerb},
-    swarm::{AgentSample, Created, Deleted, SAMPLE_AGENTS_MAX, Stopping, Updated},
-    testing::World,
+    subject::{AgentVerb, SwarmVerb},
+    swarm::{Deleted, SAMPLE_AGENTS_MAX, Stopping, Updated},
 };
 use swarm_health_core::{Health, Liveness};
-use uuid::Uuid;
-
-fn place() -> Place {
-    Place::new(OrgId(Uuid::from_u128(1)), SwarmId(Uuid::from_u128(2)))
-}
-fn agent(n: u128) -> AgentId {
-    AgentId(Uuid::from_u128(0xa0_0000 + n))
-}
-fn instance(n: u128) -> InstanceId {
-    InstanceId(Uuid::from_u128(0x10_0000 + n))
-}
-fn evidence() -> Evidence {
-    Evidence {
-        rule: LivenessRule::Silence,
-        last_heartbeat_at: None,
-        age_ms: 2_600,
-        limit_ms: 2_500,
-    }
-}
-
-struct Scene {
-    world: World<Health>,
-    epoch: u64,
-    ordinal: u64,
-}
-impl Scene {
-    fn new() -> Self {
-        let mut world = World::<Health>::new(place().partition);
-        let epoch = world.claim_of(Service::Coordinator);
-        Self {
-            world,
-            epoch,
-            ordinal: 0,
-        }
-    }
-    fn with_a_member() -> Self {
-        let mut scene = Self::new();
-        scene.create();
-        scene.join(1, 1, 1);
-        scene
-    }
-    fn coordinator(&mut self, subject: Subject, about: Uuid, body: impl Into<Body>) -> Verdict {
-        self.ordinal += 1;
-        let (epoch, ordinal) = (self.epoch, self.ordinal);
-        self.world
-            .other(Service::Coordinator, subject, about, body, epoch, ordinal)
-    }
-    fn swarm(&mut self, verb: SwarmVerb, body: impl Into<Body>) -> Verdict {
-        self.coordinator(Subject::Swarm(place(), verb), place().swarm.0, body)
-    }
-    fn create(&mut self) -> Verdict {
-        let created = Created {
-            name: "s".into(),
-            description: None,
-            topology: Default::default(),
-            configuration: Configuration::default(),
-            partition: place().partition.number(),
-            created_by: None,
-        };
-        self.swarm(SwarmVerb::Created, created)
-    }
-    fn join(&mut self, n: u128, incarnation: u64, process: u128) -> Verdict {
-        let joined = Joined {
-            incarnation,
-            instance: instance(process),
-            profile: Profile {
-                agent_type: "exec".into(),
-                agent_name: format!("a{n}"),
-                capabilities: Vec::new(),
-                slots: 1,
-                waiting: 0,
-                metadata: Json::object(),
-            },
-        };
-        let subject = Subject::Agent(place(), AgentVerb::Joined, agent(n));
-        self.coordinator(subject, agent(n).0, joined)
-    }
-    fn observe(&mut self, n: u128, incarnation: u64, sighting: Sighting) -> Verdict {
-        let observed = Observed::Liveness {
-            org_id: place().org,
-            swarm_id: place().swarm,
-            agent_id: agent(n),
-            incarnation,
-            sighting,
-            evidence: evidence(),
-        };
-        self.world
-            .control(Service::Health, ControlVerb::Observed, observed);
-        *self.world.verdicts.last().expect("stored")
-    }
-    fn liveness(&self, n: u128) -> Liveness {
-        let swarm = self.world.state.swarm(place().org, place().swarm);
-        swarm.expect("there").agents[&agent(n)].liveness
-    }
-    fn sample(&mut self, agents: impl Iterator<Item = (AgentId, InstanceId)>) -> Verdict {
-        let sample = |instance| AgentSample {
-            instance,
-            status: "idle".into(),
-            last_heartbeat_at: Timestamp::ZERO,
-            cpu_centipercent: 1,
-            memory_kib: 2,
-            active_connections: 3,
-            queue_depth: 0,
-            current_tasks: Vec::new(),
-        };
-        let observed = Observed::Samples {
-            org_id: place().org,
-            swarm_id: place().swarm,
-            agents: agents
-                .map(|(id, instance)| (id, sample(instance)))
-                .collect(),
-        };
-        self.world
-            .control(Service::Health, ControlVerb::Observed, observed);
-        *self.world.verdicts.last().expect("stored")
-    }
-}
-
-/// [`Decider::FORMAT`], and the SHA-256 of the state below in postcard.
-const GOLDEN: (u32, &str) = (
-    1,
-    "715a7a3d35cc28d7edc5682a3e1fed7cf83ea22a8eccfe9c295f25ecf9fa2ac6",
-);
-
-#[test]
-fn a_changed_layout_needs_a_higher_format() {
-    // Something in every field: agents in each state, answered and open observations of each kind.
-    let mut scene = Scene::with_a_member();
-    for n in 2..=5 {
-        scene.join(n, 1, n);
-    }
-    for (n, sighting) in [
-        (2, Sighting::Silent),
-        (3, Sighting::Silent),
-        (3, Sighting::Gone),
-    ] {
-        scene.observe(n, 1, sighting);
-        scene.world.settle();
-    }
-    scene.sample([(agent(1), instance(1)), (agent(2), instance(2))].into_iter());
-    scene.world.settle();
-    scene.observe(2, 1, Sighting::Heard);
-    scene.observe(4, 1, Sighting::Silent);
-    scene.sample(std::iter::once((agent(5), instance(5))));
-    assert_eq!(scene.liveness(2), Liveness::Suspected);
-    assert_eq!(scene.liveness(3), Liveness::Failed);
-    assert_eq!(scene.world.state.open_marks(), 3);
-    let bytes = postcard::to_stdvec(&scene.world.state).expect("encoded");
-    let hash: String = Sha256::digest(&bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    assert_eq!(
-        (Health::FORMAT, hash.as_str()),
-        GOLDEN,
-        "if the layout of the state has changed, raise Health::FORMAT, so that snapshots of the old layout are passed over; \
-         if only what this world leads to has changed, leave it; then set GOLDEN to what is on the left"
-    );
-}
 
 #[test]
 fn silence_is_suspicion_and_a_heartbeat_lifts_it() {

@@ -1,0 +1,196 @@
+//! The processes that hosts run: requests, claims and ends, with the same validity as in the coordinator's fold.
+
+use swarm_events::{
+    AgentId, Body, InstanceId, Place, Recorded,
+    agent::HostName,
+    control::Observed,
+    decider::Verdict,
+    planted::{self, Bug},
+};
+
+use crate::{
+    Health,
+    agent::{Agent, Phase, Process},
+    fold::{Touched, Void},
+    swarm::{Gone, Host, Key},
+};
+
+impl Health {
+    /// Applies an event about an agent's process; `None` if it is about something else.
+    pub(crate) fn process_event(
+        &mut self,
+        place: Place,
+        agent: AgentId,
+        recorded: &Recorded,
+        touched: &mut Touched,
+    ) -> Option<Result<Verdict, Void>> {
+        let key = (place.org, place.swarm, agent);
+        let outcome = match &recorded.event.body {
+            Body::AgentSpawnRequested(e) => self.requested(key, e.spawn),
+            Body::AgentSpawnClaimed(e) => self.claimed(key, e.spawn, &e.host),
+            Body::AgentLaunched(e) => self.launched(key, e.spawn, &e.host),
+            Body::AgentExited(e) => self.exited(key, e.spawn, &e.host, recorded),
+            Body::AgentHostFailed(e) => self.host_failed(key, e.spawn, &e.host),
+            _ => return None,
+        };
+        if outcome.is_ok() {
+            touched.agents.push(key);
+        }
+        Some(outcome.map(|()| Verdict::Applied))
+    }
+
+    fn requested(&mut self, key: Key, spawn: u64) -> Result<(), Void> {
+        let swarm = self
+            .swarms
+            .get_mut(&(key.0, key.1))
+            .ok_or("unknown-swarm")?;
+        if swarm.stopping {
+            return Err("swarm-stopping");
+        }
+        let window_ms = swarm.policy.error_window_ms;
+        let found = swarm
+            .agents
+            .entry(key.2)
+            .or_insert_with(|| Agent::new(window_ms));
+        if spawn != found.process.spawn + 1 {
+            return Err("other-spawn");
+        }
+        let before = std::mem::replace(
+            &mut found.process,
+            Process {
+                spawn,
+                phase: Phase::Open,
+            },
+        );
+        self.drop_claim(key, &before);
+        Ok(())
+    }
+
+    fn claimed(&mut self, key: Key, spawn: u64, host: &HostName) -> Result<(), Void> {
+        let process = self.process(key, spawn)?;
+        if process.phase != Phase::Open {
+            return Err("already-claimed");
+        }
+        process.phase = Phase::Claimed(host.clone());
+        let claims = self.hosts.entry(host.instance).or_insert_with(|| Host {
+            agents: std::collections::BTreeSet::new(),
+            gone: None,
+        });
+        claims.agents.insert(key);
+        Ok(())
+    }
+
+    fn launched(&mut self, key: Key, spawn: u64, host: &HostName) -> Result<(), Void> {
+        let process = self.process(key, spawn)?;
+        match &process.phase {
+            Phase::Claimed(by) if by.instance == host.instance => {
+                process.phase = Phase::Running(host.clone());
+                Ok(())
+            }
+            Phase::Running(by) if by.instance == host.instance => Err("nothing-new"),
+            _ => Err("not-claimed"),
+        }
+    }
+
+    fn exited(
+        &mut self,
+        key: Key,
+        spawn: u64,
+        host: &HostName,
+        recorded: &Recorded,
+    ) -> Result<(), Void> {
+        let process = self.process(key, spawn)?;
+        if !process.is_held_by(host.instance) {
+            return Err("not-claimed");
+        }
+        let exited = Phase::Exited {
+            event: recorded.event.id.0,
+            sequence: recorded.sequence,
+        };
+        let phase = std::mem::replace(&mut process.phase, exited);
+        self.drop_claim(key, &Process { spawn, phase });
+        Ok(())
+    }
+
+    fn host_failed(&mut self, key: Key, spawn: u64, host: &HostName) -> Result<(), Void> {
+        let process = self.process(key, spawn)?;
+        if !process.is_held_by(host.instance) {
+            return Err("not-claimed");
+        }
+        let phase = std::mem::replace(&mut process.phase, Phase::HostLost);
+        self.drop_claim(key, &Process { spawn, phase });
+        Ok(())
+    }
+
+    /// The process of the current request.
+    fn process(&mut self, key: Key, spawn: u64) -> Result<&mut Process, Void> {
+        let swarm = self
+            .swarms
+            .get_mut(&(key.0, key.1))
+            .ok_or("unknown-swarm")?;
+        let found = swarm.agents.get_mut(&key.2).ok_or("unknown-agent")?;
+        let process = &mut found.process;
+        let is_current = process.spawn == spawn && spawn != 0;
+        if !is_current && !planted::is(Bug::OldSpawnExitCounts) {
+            return Err("other-spawn");
+        }
+        Ok(process)
+    }
+
+    fn drop_claim(&mut self, key: Key, process: &Process) {
+        let Some(by) = process.host().map(|host| host.instance) else {
+            return;
+        };
+        if let Some(host) = self.hosts.get_mut(&by) {
+            host.agents.remove(&key);
+            // Without a claim there is nothing more to say of it.
+            if host.agents.is_empty() {
+                self.hosts.remove(&by);
+            }
+        }
+    }
+
+    /// Ends all claims on the processes of a swarm that is no more.
+    pub(crate) fn drop_claims(&mut self, place: Place) {
+        for host in self.hosts.values_mut() {
+            host.agents
+                .retain(|key| (key.0, key.1) != (place.org, place.swarm));
+        }
+        self.hosts.retain(|_, host| !host.agents.is_empty());
+    }
+
+    /// A host was seen to be gone: its claims are void, one after another.
+    pub(crate) fn host_gone(
+        &mut self,
+        recorded: &Recorded,
+        observed: &Observed,
+        touched: &mut Touched,
+    ) -> Result<Verdict, Void> {
+        let Observed::HostGone { host, evidence } = observed else {
+            return Ok(Verdict::Ignored);
+        };
+        let found = self.hosts.get_mut(host).ok_or("no-claims")?;
+        if found.gone.is_some() {
+            return Err("nothing-new");
+        }
+        found.gone = Some(Gone {
+            event: recorded.event.id.0,
+            evidence: evidence.clone(),
+        });
+        touched.agents.extend(found.agents.iter().copied());
+        Ok(Verdict::Applied)
+    }
+
+    /// The host that was seen to be gone and still has a claim on the process.
+    pub(crate) fn gone_host_of(&self, agent: &Agent) -> Option<(&Gone, HostName)> {
+        let host = agent.process.host()?;
+        let gone = self.hosts.get(&host.instance)?.gone.as_ref()?;
+        Some((gone, host.clone()))
+    }
+}
+
+impl Process {
+    fn is_held_by(&self, instance: InstanceId) -> bool {
+        self.host().is_some_and(|host| host.instance == instance)
+    }
+}
