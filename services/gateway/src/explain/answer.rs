@@ -163,7 +163,9 @@ fn named(
                     What::Place { agent_ids, .. } | What::Well { agent_ids, .. } => {
                         agents.extend(agent_ids);
                     }
-                    What::Back { agent_id, .. } | What::PlaceBy { agent_id, .. } => {
+                    What::Back { agent_id, .. }
+                    | What::PlaceBy { agent_id, .. }
+                    | What::Released { agent_id, .. } => {
                         agents.insert(*agent_id);
                     }
                     What::Agents { .. } | What::Priority { .. } => {}
