@@ -72,6 +72,8 @@ pub struct Agent {
     pub(crate) lost: Option<u64>,
     /// It is to be told to go, and why.
     pub(crate) dismissed: Option<Dismissed>,
+    /// The host of its live incarnation said that its process ended.
+    pub(crate) process_ended: bool,
     /// Id and sequence of the event that changed it last: what the answer to its state names as its cause.
     pub(crate) changed: (Uuid, u64),
     /// Deciding on it failed: nothing is decided until something changes it.
@@ -82,8 +84,8 @@ pub struct Agent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Dismissed {
     pub(crate) reason: String,
-    /// At once, and not after its grace.
-    pub(crate) at_once: bool,
+    /// Its policy does not start it again: its process is stopped at once, and an order may start it anew.
+    pub(crate) by_policy: bool,
 }
 
 impl Agent {

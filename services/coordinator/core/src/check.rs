@@ -132,8 +132,14 @@ pub(crate) fn profile(profile: &Profile) -> Result<(), Problem> {
     metadata(&profile.metadata)
 }
 
-fn range(field: &str, value: u32, low: u32, high: u32) -> Result<(), Problem> {
-    if (low..=high).contains(&value) {
+/// A number from `low` to `high`.
+pub(crate) fn range<T: PartialOrd + std::fmt::Display>(
+    field: &str,
+    value: T,
+    low: T,
+    high: T,
+) -> Result<(), Problem> {
+    if low <= value && value <= high {
         return Ok(());
     }
     Err(Problem::new(

@@ -1,8 +1,11 @@
 //! The answers to open marks. Each names its mark's id as its cause.
 
+mod agents;
 mod end;
 mod join;
 mod org;
+mod process;
+mod scale;
 mod swarm;
 
 use swarm_events::{
@@ -17,11 +20,11 @@ use swarm_events::{
 use crate::{
     Coordinator, Plan,
     mark::{Mark, OrgOrder, Refusal, SwarmOrder, Wanted},
-    plan::{Joining, Mode, Scope, Scopes},
+    plan::{Joining, Mode, Scope, Scopes, agent_scopes, swarm_scope},
     unreadable::clipped,
 };
 
-pub use end::{STOP_WAIT_IDLE_MS, STOP_WAIT_MS_MAX};
+pub use end::{STOP_WAIT_IDLE_MS, STOP_WAIT_MS_MAX, STOP_WAIT_PROCESSES_MS};
 
 /// What to do about a mark now.
 pub(crate) enum Answer {
@@ -38,9 +41,21 @@ impl Coordinator {
         // A mark that must wait keeps its place: nothing behind it may take what it wants.
         let mut waiting = Scopes::default();
         let mut room = limit;
+        self.fill_up(plan, &mut waiting, &mut room, out);
+        self.answer_marks(plan, &mut waiting, &mut room, out);
+        self.reconcile(plan, &mut waiting, &mut room, out);
+    }
+
+    fn answer_marks(
+        &self,
+        plan: &mut Plan,
+        waiting: &mut Scopes,
+        room: &mut usize,
+        out: &mut Vec<Decision>,
+    ) {
         let due: Vec<u64> = plan.due.iter().copied().collect();
         for sequence in due {
-            if room == 0 {
+            if *room == 0 {
                 return;
             }
             let Some(mark) = self.marks.get(&sequence) else {
@@ -52,7 +67,7 @@ impl Coordinator {
                 waiting.hold(&scopes);
                 continue;
             }
-            let (mut decisions, joining) = match self.about(sequence, mark, plan, room) {
+            let (mut decisions, joining) = match self.about(sequence, mark, plan, *room) {
                 Answer::Wait => {
                     // A swarm's end waits for others; they must not wait for it.
                     if !matches!(mark.wanted, Wanted::Stopping(..)) {
@@ -64,13 +79,12 @@ impl Coordinator {
                 Answer::Join(decision, joining) => (vec![*decision], Some(joining)),
             };
             let joins = match (&mark.wanted, joining) {
-                (Wanted::Swarm(place, order), Some(joining)) => match &**order {
-                    SwarmOrder::Join(agent, _) => Some(((place.org, place.swarm, *agent), joining)),
-                    _ => None,
-                },
+                (Wanted::Swarm(place, order), Some(joining)) => order
+                    .agent()
+                    .map(|agent| ((place.org, place.swarm, agent), joining)),
                 _ => None,
             };
-            room -= decisions.len().min(room);
+            *room -= decisions.len().min(*room);
             plan.start(sequence, mark.id, decisions.len(), scopes, joins);
             for decision in &mut decisions {
                 decision.causation = Some(mark.id);
@@ -80,16 +94,19 @@ impl Coordinator {
         }
     }
 
-    /// When a mark that waits for time falls due.
+    /// When a mark or an agent that waits for time falls due.
     pub(crate) fn deadline(&self, plan: &Plan) -> Option<Timestamp> {
-        plan.due
-            .iter()
-            .filter_map(|sequence| match &self.marks.get(sequence)?.wanted {
-                Wanted::Refusal(refusal) => Some(refusal.due),
-                Wanted::Stopping(org, swarm) => self.swarm(*org, *swarm)?.end_due(),
-                _ => None,
-            })
-            .min()
+        let marks =
+            plan.due
+                .iter()
+                .filter_map(|sequence| match &self.marks.get(sequence)?.wanted {
+                    Wanted::Refusal(refusal) => Some(refusal.due),
+                    Wanted::Stopping(org, swarm) => {
+                        self.swarm(*org, *swarm)?.end_wait(self.head.now)
+                    }
+                    _ => None,
+                });
+        marks.chain(plan.next_agent(self.head.now)).min()
     }
 
     fn about(&self, sequence: u64, mark: &Mark, plan: &Plan, room: usize) -> Answer {
@@ -117,6 +134,14 @@ impl Coordinator {
                 SwarmOrder::Join(agent, order) => self.join(*place, *agent, order, plan),
                 SwarmOrder::Leave(agent, order) => self.leave(*place, *agent, order),
                 SwarmOrder::RemoveAgent(agent, order) => self.remove(*place, *agent, order),
+                SwarmOrder::AddAgent(agent, order, content) => {
+                    self.add(*place, *agent, order, *content, plan)
+                }
+                SwarmOrder::RestartAgent(agent, order) => self.restart(*place, *agent, order, plan),
+                SwarmOrder::UpdateAgent(agent, order) => {
+                    self.update_agent(*place, *agent, order, plan)
+                }
+                SwarmOrder::Scale(order) => self.scale(*place, order, mark.id),
             },
         };
         outcome.unwrap_or_else(|problem| {
@@ -191,30 +216,26 @@ fn scopes(wanted: &Wanted) -> Vec<(Scope, Mode)> {
     match wanted {
         Wanted::Refusal(_) => Vec::new(),
         Wanted::Org(org, _) => vec![(Scope::Org(*org), Mode::Alone)],
-        Wanted::Stopping(org, swarm) => vec![(Scope::Swarm(*org, *swarm), Mode::Alone)],
-        Wanted::Lost(org, swarm, agent, _) => member_scopes(*org, *swarm, *agent),
+        Wanted::Stopping(org, swarm) => swarm_scope((*org, *swarm)).to_vec(),
+        Wanted::Lost(org, swarm, agent, _) => agent_scopes((*org, *swarm, *agent)).to_vec(),
         Wanted::Swarm(place, order) => match &**order {
             SwarmOrder::Create(..) | SwarmOrder::Update(_) => vec![
                 (Scope::Names(place.org), Mode::Alone),
                 (Scope::Swarm(place.org, place.swarm), Mode::Alone),
             ],
-            SwarmOrder::Delete => vec![(Scope::Swarm(place.org, place.swarm), Mode::Alone)],
+            SwarmOrder::Delete | SwarmOrder::Scale(_) => {
+                swarm_scope((place.org, place.swarm)).to_vec()
+            }
             SwarmOrder::Join(agent, _)
             | SwarmOrder::Leave(agent, _)
-            | SwarmOrder::RemoveAgent(agent, _) => member_scopes(place.org, place.swarm, *agent),
+            | SwarmOrder::RemoveAgent(agent, _)
+            | SwarmOrder::AddAgent(agent, ..)
+            | SwarmOrder::RestartAgent(agent, _)
+            | SwarmOrder::UpdateAgent(agent, _) => {
+                agent_scopes((place.org, place.swarm, *agent)).to_vec()
+            }
         },
     }
-}
-
-fn member_scopes(
-    org: OrgId,
-    swarm: swarm_events::SwarmId,
-    agent: swarm_events::AgentId,
-) -> Vec<(Scope, Mode)> {
-    vec![
-        (Scope::Swarm(org, swarm), Mode::Shared),
-        (Scope::Agent(org, swarm, agent), Mode::Alone),
-    ]
 }
 
 /// What answering a command comes to: decisions, or why it is refused.

@@ -1,9 +1,7 @@
 //! The fold: what each input does to the state.
 
-use sha2::{Digest, Sha256};
 use swarm_events::{
     AgentId, Body, Event, Input, OrgId, Place, Problem, Recorded, Subject, SwarmId,
-    command::Create,
     decider::{Admission, Verdict},
     envelope::Source,
     planted::{self, Bug},
@@ -15,6 +13,9 @@ use uuid::Uuid;
 use crate::{
     Coordinator, OpenTasks, Stopping, Swarm, Touched,
     mark::{Mark, OrgOrder, Refusal, SwarmOrder, Wanted},
+    membership::{Change, Met},
+    order::{Order, order},
+    tally::Tally,
     unreadable::clipped,
 };
 
@@ -162,8 +163,9 @@ impl Coordinator {
                     measured: None,
                     agents: std::collections::BTreeMap::new(),
                     names: std::collections::BTreeMap::new(),
-                    live: 0,
-                    doubted: 0,
+                    tally: Tally::default(),
+                    template: None,
+                    made: 0,
                 };
                 self.names
                     .insert((place.org, created.name.clone()), place.swarm);
@@ -211,11 +213,22 @@ impl Coordinator {
                 }
                 swarm.deleted_at = Some(at);
                 swarm.updated_at = at;
+                let gone = swarm.dismiss_all(Met::new(recorded, self.head.now));
+                touched
+                    .agents
+                    .extend(gone.iter().map(|agent| (place.org, place.swarm, *agent)));
                 let name = swarm.name.clone();
                 self.forget_name(place, name);
                 self.close(stopping.sequence);
                 touched.swarms.insert(key);
                 return Ok(Verdict::Applied);
+            }
+            Body::SwarmScaled(scaled) => {
+                let swarm = self.swarms.get_mut(&key).ok_or("unknown-swarm")?;
+                let changed = swarm.scale(scaled, Met::new(recorded, self.head.now))?;
+                touched
+                    .agents
+                    .extend(changed.iter().map(|agent| (place.org, place.swarm, *agent)));
             }
             Body::SwarmMeasured(measured) => {
                 let swarm = self.swarms.get_mut(&key).ok_or("unknown-swarm")?;
@@ -252,8 +265,17 @@ impl Coordinator {
         opened: &mut Vec<u64>,
     ) -> Result<Verdict, Void> {
         let key = (place.org, place.swarm);
+        let origin = self
+            .mark_of_cause(&recorded.event)
+            .and_then(|(_, mark)| match &mark.wanted {
+                Wanted::Swarm(_, order) => order.origin(),
+                _ => None,
+            });
         let swarm = self.swarms.get_mut(&key).ok_or("unknown-swarm")?;
-        let (verdict, settled) = swarm.evolve_agent(agent, recorded)?;
+        let change = swarm.evolve_agent(agent, recorded, origin, self.head.now)?;
+        let Change::Made(settled) = change else {
+            return Ok(Verdict::Ignored);
+        };
         swarm.reached |= swarm.live_agents() >= swarm.agents_needed();
         touched.swarms.insert(key);
         touched.agents.insert((place.org, place.swarm, agent));
@@ -277,7 +299,7 @@ impl Coordinator {
         if !stays {
             self.close_cause(&recorded.event);
         }
-        Ok(verdict)
+        Ok(Verdict::Applied)
     }
 
     fn command(
@@ -391,6 +413,9 @@ impl Coordinator {
     /// A command is refused for it, anything else is dropped.
     fn set_aside(&mut self, input: u64, problem: &Problem) {
         let now = self.head.now;
+        if self.set_agents_aside(input) {
+            return;
+        }
         let Some((&sequence, mark)) = self.marks.range_mut(..=input).next_back() else {
             return;
         };
@@ -424,73 +449,25 @@ impl Coordinator {
     }
 }
 
+impl Coordinator {
+    /// Sets the agents aside that an input changed last: nothing is decided on them until something changes them.
+    fn set_agents_aside(&mut self, input: u64) -> bool {
+        if self.marks.contains_key(&input) {
+            return false;
+        }
+        let agents = self.swarms.values_mut().flat_map(|s| s.agents.values_mut());
+        let mut any = false;
+        for agent in agents.filter(|agent| agent.changed.1 == input) {
+            agent.set_aside = true;
+            any = true;
+        }
+        any
+    }
+}
+
 /// Whether the coordinator decided it.
 pub(crate) fn is_own(event: &Event) -> bool {
     event.decided.is_some() && matches!(event.source, Source::Service(Service::Coordinator, _))
-}
-
-enum Order {
-    Swarm(SwarmOrder),
-    Org(OrgOrder),
-}
-
-fn order(body: &Body, about: Uuid) -> Option<Order> {
-    let agent = AgentId(about);
-    Some(match body {
-        Body::Create(c) => Order::Swarm(SwarmOrder::Create(c.clone(), content_of(c))),
-        Body::Update(c) => Order::Swarm(SwarmOrder::Update(c.clone())),
-        Body::Delete(_) => Order::Swarm(SwarmOrder::Delete),
-        Body::Join(c) => Order::Swarm(SwarmOrder::Join(agent, c.clone())),
-        Body::Leave(c) => Order::Swarm(SwarmOrder::Leave(agent, c.clone())),
-        Body::RemoveAgent(c) => Order::Swarm(SwarmOrder::RemoveAgent(agent, c.clone())),
-        Body::CreateOrg(c) => Order::Org(OrgOrder::CreateOrg(c.clone())),
-        Body::CreateKey(c) => Order::Org(OrgOrder::CreateKey(c.clone())),
-        Body::RevokeKey(c) => Order::Org(OrgOrder::RevokeKey(c.clone())),
-        Body::UpdateOrg(c) => Order::Org(OrgOrder::UpdateOrg(c.clone())),
-        _ => return None,
-    })
-}
-
-impl SwarmOrder {
-    pub(crate) const fn verb(&self) -> CommandVerb {
-        match self {
-            Self::Create(..) => CommandVerb::Create,
-            Self::Update(_) => CommandVerb::Update,
-            Self::Delete => CommandVerb::Delete,
-            Self::Join(..) => CommandVerb::Join,
-            Self::Leave(..) => CommandVerb::Leave,
-            Self::RemoveAgent(..) => CommandVerb::RemoveAgent,
-        }
-    }
-}
-impl OrgOrder {
-    pub(crate) const fn verb(&self) -> CommandVerb {
-        match self {
-            Self::CreateOrg(_) => CommandVerb::CreateOrg,
-            Self::CreateKey(_) => CommandVerb::CreateKey,
-            Self::RevokeKey(_) => CommandVerb::RevokeKey,
-            Self::UpdateOrg(_) => CommandVerb::UpdateOrg,
-        }
-    }
-}
-
-/// First 16 bytes of the SHA-256 of a create command's fields: two commands with the same id and content are the same.
-pub(crate) fn content_of(create: &Create) -> u128 {
-    let mut hash = Sha256::new();
-    let topology = create.topology.unwrap_or_default() as u8;
-    let description = create.description.as_deref().unwrap_or_default();
-    for part in [
-        create.name.as_bytes(),
-        description.as_bytes(),
-        create.configuration.as_str().as_bytes(),
-        &[topology, u8::from(create.description.is_some())],
-    ] {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    let mut first = [0u8; 16];
-    first.copy_from_slice(&hash.finalize()[..16]);
-    u128::from_be_bytes(first)
 }
 
 /// A swarm's key in the state.

@@ -13,9 +13,14 @@ mod fold;
 mod managed;
 mod mark;
 mod membership;
+mod order;
 mod organization;
 mod plan;
+mod process;
+mod scale;
+mod spec;
 mod swarm;
+mod tally;
 mod touched;
 mod unreadable;
 
@@ -23,18 +28,22 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use swarm_events::{
-    Input, OrgId, Partition, Problem, SwarmId, Timestamp,
+    Body, Input, OrgId, Partition, Problem, Recorded, Subject, SwarmId, Timestamp,
     decider::{Decider, Decision, Head, Remembered, Verdict},
-    subject::Service,
+    subject::{AgentVerb, Service},
 };
 use uuid::Uuid;
 
 pub use agent::{Agent, Liveness, Membership};
 pub use check::{METADATA_BYTES_MAX, SCALING_POLICY_BYTES_MAX};
-pub use decide::{STOP_WAIT_IDLE_MS, STOP_WAIT_MS_MAX};
+pub use decide::{STOP_WAIT_IDLE_MS, STOP_WAIT_MS_MAX, STOP_WAIT_PROCESSES_MS};
 pub use managed::{Draining, LastExit, Lifecycle, Managed, Phase, Quarantine};
 pub use organization::{ApiKey, KeyHolder, Organization, Organizations, User};
 pub use plan::Plan;
+pub use spec::{
+    CPU_PERCENT_MAX, CRASH_LIMIT_MAX, MEMORY_KIB_MAX, MEMORY_KIB_MIN, PROCESSES_MAX,
+    RESTART_MS_MIN, URL_BYTES_MAX, WORKING_DIR_BYTES_MAX,
+};
 pub use swarm::{OpenTasks, Stopping, Swarm, SwarmStatus};
 pub use touched::Touched;
 pub use unreadable::{PROBLEM_BYTES_MAX, SOURCES_MAX, SUM_MS};
@@ -129,23 +138,28 @@ impl Decider for Coordinator {
 
     fn evolve(&mut self, input: &Input, plan: Option<&mut Plan>) -> Verdict {
         let mut opened = Vec::new();
-        let verdict = self.fold(input, &mut Touched::default(), &mut opened);
+        let mut touched = Touched::default();
+        let verdict = self.fold(input, &mut touched, &mut opened);
         if let Some(plan) = plan {
             plan.due.extend(opened);
-            if let Input::Event(recorded) = input
-                && fold::is_own(&recorded.event)
-                && let Some(cause) = recorded.event.causation
-                && let Some(mark) = plan.met(cause)
-                && self.marks.contains_key(&mark)
-            {
-                plan.due.insert(mark);
+            if let Input::Event(recorded) = input {
+                if let Some(mark) = own_cause(recorded).and_then(|cause| plan.met(cause))
+                    && self.marks.contains_key(&mark)
+                {
+                    plan.due.insert(mark);
+                }
+                self.keep_up(plan, recorded, &touched);
             }
         }
         verdict
     }
 
     fn plan(&self) -> Plan {
-        Plan::due(self.marks.keys().copied())
+        let mut plan = Plan::due(self.marks.keys().copied());
+        for (key, swarm) in &self.swarms {
+            self.schedule_swarm(&mut plan, *key, swarm);
+        }
+        plan
     }
 
     fn decide(&self, plan: &mut Plan, limit: usize, out: &mut Vec<Decision>) {
@@ -158,4 +172,70 @@ impl Decider for Coordinator {
 
     /// Nothing: `evolve` itself sets aside what a claim rejects, so that gateways and projections do it too.
     fn reject(&mut self, _sequence: u64, _problem: &Problem) {}
+}
+
+/// What a decision of the coordinator names as its cause.
+fn own_cause(recorded: &Recorded) -> Option<Uuid> {
+    let event = &recorded.event;
+    event.causation.filter(|_| fold::is_own(event))
+}
+
+impl Coordinator {
+    /// Keeps the plan in step with what an event changed about agents.
+    fn keep_up(&self, plan: &mut Plan, recorded: &Recorded, touched: &Touched) {
+        if let (Some(cause), Subject::Agent(place, verb, agent)) =
+            (own_cause(recorded), recorded.subject)
+        {
+            let swarm = (place.org, place.swarm);
+            let key = (place.org, place.swarm, agent);
+            if plan.agent_met(key, cause) {
+                self.schedule(plan, key);
+            }
+            if verb == AgentVerb::Added && cause.is_nil() && plan.short_met(swarm) {
+                self.look_for_shortage(plan, swarm);
+            }
+        }
+        for key in &touched.agents {
+            self.schedule(plan, *key);
+        }
+        for key in &touched.swarms {
+            self.look_for_shortage(plan, *key);
+        }
+        let settings = matches!(
+            recorded.event.body,
+            Body::SwarmUpdated(_) | Body::SwarmStopping(_) | Body::SwarmDeleted(_)
+        );
+        if let Some(place) = recorded.subject.place().filter(|_| settings)
+            && let Some(swarm) = self.swarm(place.org, place.swarm)
+        {
+            self.schedule_swarm(plan, (place.org, place.swarm), swarm);
+        }
+    }
+
+    fn schedule(&self, plan: &mut Plan, key: plan::AgentKey) {
+        let due = self.swarm(key.0, key.1).and_then(|swarm| {
+            let agent = swarm.agents.get(&key.2)?;
+            swarm.want(agent).map(|(due, _)| due)
+        });
+        plan.schedule(key, due);
+    }
+
+    fn schedule_swarm(&self, plan: &mut Plan, key: fold::Key, swarm: &Swarm) {
+        for (id, agent) in &swarm.agents {
+            let due = swarm.want(agent).map(|(due, _)| due);
+            plan.schedule((key.0, key.1, *id), due);
+        }
+        self.look_for_shortage(plan, key);
+    }
+
+    fn look_for_shortage(&self, plan: &mut Plan, key: fold::Key) {
+        let short = self
+            .swarm(key.0, key.1)
+            .is_some_and(|swarm| swarm.missing() > 0);
+        if short {
+            plan.short.insert(key);
+        } else {
+            plan.short.remove(&key);
+        }
+    }
 }

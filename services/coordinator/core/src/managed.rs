@@ -7,6 +7,7 @@ use swarm_events::{
         AgentSpec, Exit, Figures, HostName, LimitedBy, Restart, RestartPolicy, SpawnReason,
         StopThen,
     },
+    planted::{self, Bug},
 };
 
 /// An agent that was added: its settings are known before any process of it runs. With an adapter, hosts start its
@@ -161,20 +162,25 @@ impl Managed {
     pub const fn is_given_up(&self) -> bool {
         matches!(self.phase, Phase::GivenUp)
     }
-    /// The next crash less would be one too many.
-    pub(crate) const fn is_crash_looping(&self) -> bool {
+    /// It has crashed as often in a row as it may.
+    pub(crate) fn is_crash_looping(&self) -> bool {
         let limit = self.spec.restart.crash_limit;
-        limit > 0 && self.crashes >= limit
+        limit > 0 && self.crashes >= limit && !planted::is(Bug::CrashLoopForever)
+    }
+    /// It ended by its policy, and too soon for another to be tried in its place.
+    pub(crate) fn ended_too_soon(&self) -> bool {
+        let last = self.last_exit.as_ref();
+        self.ended && last.is_some_and(|last| last.uptime_ms < self.spec.restart.stable_ms)
     }
     /// Notes an end that its policy judges: `crashed` if it came too soon. Answers whether it is started again.
-    pub(crate) fn ended(&mut self, crashed: bool, succeeded: bool, now: Timestamp) -> bool {
+    pub(crate) fn judge_end(&mut self, crashed: bool, succeeded: bool, now: Timestamp) -> bool {
         self.restart_due = None;
         let again = match self.spec.restart.restart {
             Restart::Always => true,
             Restart::OnFailure => !succeeded,
             Restart::Never => false,
         };
-        if !again {
+        if !again && !planted::is(Bug::PolicyIgnored) {
             self.wanted = false;
             self.ended = true;
             return false;
@@ -182,7 +188,8 @@ impl Managed {
         if crashed {
             self.crashes = self.crashes.saturating_add(1);
             let wait = backoff_ms(&self.spec.restart, self.crashes);
-            self.restart_due = Some(now.plus_millis(wait));
+            self.restart_due =
+                Some(now.plus_millis(wait)).filter(|_| !planted::is(Bug::BackoffSkipped));
         } else {
             self.crashes = 0;
         }

@@ -5,7 +5,8 @@ use swarm_events::{
     AgentId, OrgId, Place, Problem, SwarmId, Timestamp,
     agent::Evidence,
     command::{
-        Create, CreateKey, CreateOrg, Join, Leave, RemoveAgent, RevokeKey, Update, UpdateOrg,
+        AddAgent, Create, CreateKey, CreateOrg, Join, Leave, RemoveAgent, RestartAgent, RevokeKey,
+        Scale, Update, UpdateAgent, UpdateOrg,
     },
 };
 use uuid::Uuid;
@@ -43,6 +44,11 @@ pub(crate) enum SwarmOrder {
     Join(AgentId, Join),
     Leave(AgentId, Leave),
     RemoveAgent(AgentId, RemoveAgent),
+    /// With the hash of its spec.
+    AddAgent(AgentId, AddAgent, u128),
+    RestartAgent(AgentId, RestartAgent),
+    UpdateAgent(AgentId, UpdateAgent),
+    Scale(Scale),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,8 @@
-//! What only the owner knows: which marks are due, and what it has decided and not met yet.
+//! What only the owner knows: which marks, agents and swarms are due, and what it has decided and not met yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use swarm_events::{AgentId, OrgId, SwarmId};
+use swarm_events::{AgentId, OrgId, SwarmId, Timestamp};
 use uuid::Uuid;
 
 /// The owner's overlay.
@@ -16,7 +16,22 @@ pub struct Plan {
     held: Scopes,
     /// Joins under way.
     joining: BTreeMap<(OrgId, SwarmId), BTreeMap<AgentId, Joining>>,
+    /// When something is to be done about an agent by itself, if nothing is under way on that.
+    agents: BTreeMap<AgentKey, Timestamp>,
+    /// The same by time.
+    by_time: BTreeSet<(Timestamp, AgentKey)>,
+    /// Agents with such a decision under way, by the id that it names as its cause.
+    agents_under_way: BTreeMap<AgentKey, Uuid>,
+    /// Swarms that lack agents.
+    pub(crate) short: BTreeSet<SwarmKey>,
+    /// Swarms to which agents are being added for that, and how many.
+    short_under_way: BTreeMap<SwarmKey, usize>,
 }
+
+/// A swarm.
+pub(crate) type SwarmKey = (OrgId, SwarmId);
+/// An agent.
+pub(crate) type AgentKey = (OrgId, SwarmId, AgentId);
 
 #[derive(Debug)]
 struct UnderWay {
@@ -26,7 +41,7 @@ struct UnderWay {
     joins: Option<(OrgId, SwarmId, AgentId)>,
 }
 
-/// A join that is promised.
+/// A place that is promised: somebody joins, is added, or gets another name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Joining {
     pub(crate) name: String,
@@ -155,4 +170,75 @@ impl Plan {
     pub(crate) fn is_under_way(&self, cause: Uuid) -> bool {
         self.under_way.contains_key(&cause)
     }
+
+    /// Notes when something is to be done about an agent by itself. While a decision on that is under way, nothing is.
+    pub(crate) fn schedule(&mut self, key: AgentKey, due: Option<Timestamp>) {
+        if let Some(old) = self.agents.remove(&key) {
+            self.by_time.remove(&(old, key));
+        }
+        if self.agents_under_way.contains_key(&key) {
+            return;
+        }
+        if let Some(due) = due {
+            self.agents.insert(key, due);
+            self.by_time.insert((due, key));
+        }
+    }
+    /// Agents about which something is due, in the order in which it fell due.
+    pub(crate) fn due_agents(&self, now: Timestamp) -> Vec<AgentKey> {
+        let due = self.by_time.iter().take_while(|(due, _)| *due <= now);
+        due.map(|(_, key)| *key).collect()
+    }
+    /// When the next of them is due after `now`.
+    pub(crate) fn next_agent(&self, now: Timestamp) -> Option<Timestamp> {
+        // What is due already hangs on what is under way, not on time.
+        let mut later = self.by_time.iter().map(|(due, _)| *due);
+        later.find(|due| *due > now)
+    }
+    /// Notes a decision on an agent as under way.
+    pub(crate) fn start_agent(&mut self, key: AgentKey, cause: Uuid) {
+        self.schedule(key, None);
+        self.agents_under_way.insert(key, cause);
+        self.held.hold(&agent_scopes(key));
+    }
+    /// Notes that a decision about an agent was met; answers whether it was the one under way.
+    pub(crate) fn agent_met(&mut self, key: AgentKey, cause: Uuid) -> bool {
+        if self.agents_under_way.get(&key) != Some(&cause) {
+            return false;
+        }
+        self.agents_under_way.remove(&key);
+        self.held.release(&agent_scopes(key));
+        true
+    }
+    /// Notes additions to a swarm that lacks agents as under way.
+    pub(crate) fn start_short(&mut self, key: SwarmKey, decisions: usize) {
+        self.short_under_way.insert(key, decisions);
+        self.held.hold(&swarm_scope(key));
+    }
+    /// Notes that one of them was met; answers whether it was the last one.
+    pub(crate) fn short_met(&mut self, key: SwarmKey) -> bool {
+        let Some(left) = self.short_under_way.get_mut(&key) else {
+            return false;
+        };
+        *left -= 1;
+        if *left > 0 {
+            return false;
+        }
+        self.short_under_way.remove(&key);
+        self.held.release(&swarm_scope(key));
+        true
+    }
+}
+
+/// What a decision on an agent holds.
+pub(crate) fn agent_scopes((org, swarm, agent): AgentKey) -> [(Scope, Mode); 2] {
+    [
+        (Scope::Swarm(org, swarm), Mode::Shared),
+        (Scope::Agent(org, swarm, agent), Mode::Alone),
+    ]
+}
+
+/// What a decision on a whole swarm holds.
+pub(crate) const fn swarm_scope((org, swarm): SwarmKey) -> [(Scope, Mode); 1] {
+    [(Scope::Swarm(org, swarm), Mode::Alone)]
 }

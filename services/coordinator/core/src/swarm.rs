@@ -9,7 +9,7 @@ use swarm_events::{
 };
 use uuid::Uuid;
 
-use crate::Agent;
+use crate::{Agent, tally::Tally};
 
 /// A swarm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,12 +46,14 @@ pub struct Swarm {
     pub measured: Option<OpenTasks>,
     /// Agents, those that have gone too.
     pub agents: BTreeMap<AgentId, Agent>,
-    /// Names of the live ones.
+    /// Names of those that are live or wanted.
     pub(crate) names: BTreeMap<String, AgentId>,
-    /// How many are live.
-    pub(crate) live: usize,
-    /// How many of the live ones are suspected or failed.
-    pub(crate) doubted: usize,
+    /// Sums over the agents.
+    pub(crate) tally: Tally,
+    /// The agent with an adapter that was added last: new ones are made like it.
+    pub(crate) template: Option<AgentId>,
+    /// How many agents the coordinator has added by itself: their ids derive from it.
+    pub(crate) made: u64,
 }
 
 /// A termination under way.
@@ -84,9 +86,9 @@ pub enum SwarmStatus {
     Inactive,
     /// It has not had the agents that it needs yet.
     Starting,
-    /// It has the agents that it needs, all of them healthy.
+    /// It has the agents that it needs, and nothing speaks against any of them.
     Active,
-    /// It has had the agents that it needs, and now lacks some or doubts one.
+    /// It has had the agents that it needs, and now lacks some, or one is suspected, failed, quarantined or crash-looping.
     Degraded,
     /// It is being terminated.
     Stopping,
@@ -116,11 +118,15 @@ impl Swarm {
     }
     /// Agents that belong to it.
     pub fn live_agents(&self) -> usize {
-        self.live
+        self.tally.live
     }
     /// Agents that belong to it, with nothing against their being alive.
     pub fn healthy_agents(&self) -> usize {
-        self.live.saturating_sub(self.doubted)
+        self.tally.live.saturating_sub(self.tally.doubted)
+    }
+    /// Agents that count against `max_agents`: live or wanted.
+    pub fn places_taken(&self) -> usize {
+        self.tally.places
     }
     /// Live agents that it needs to be active.
     pub fn agents_needed(&self) -> usize {
@@ -141,8 +147,7 @@ impl Swarm {
                 SwarmStatus::Starting
             };
         }
-        let healthy = self.healthy_agents();
-        if healthy >= self.agents_needed() && healthy == self.live_agents() {
+        if self.healthy_agents() >= self.agents_needed() && self.tally.troubled == 0 {
             SwarmStatus::Active
         } else {
             SwarmStatus::Degraded

@@ -1,0 +1,120 @@
+//! What commands ask for, as marks hold it.
+
+use sha2::{Digest, Sha256};
+use swarm_events::{AgentId, Body, agent::AgentSpec, command::Create, subject::CommandVerb};
+use uuid::Uuid;
+
+use crate::{
+    mark::{OrgOrder, SwarmOrder},
+    membership::Origin,
+};
+
+/// What a command asks for.
+pub(crate) enum Order {
+    Swarm(SwarmOrder),
+    Org(OrgOrder),
+}
+
+/// The order that a command carries; `None` if it is none of the coordinator's.
+pub(crate) fn order(body: &Body, about: Uuid) -> Option<Order> {
+    let agent = AgentId(about);
+    Some(match body {
+        Body::Create(c) => Order::Swarm(SwarmOrder::Create(c.clone(), content_of(c))),
+        Body::Update(c) => Order::Swarm(SwarmOrder::Update(c.clone())),
+        Body::Delete(_) => Order::Swarm(SwarmOrder::Delete),
+        Body::Join(c) => Order::Swarm(SwarmOrder::Join(agent, c.clone())),
+        Body::Leave(c) => Order::Swarm(SwarmOrder::Leave(agent, c.clone())),
+        Body::RemoveAgent(c) => Order::Swarm(SwarmOrder::RemoveAgent(agent, c.clone())),
+        Body::AddAgent(c) => {
+            let content = content_of_spec(&c.spec);
+            Order::Swarm(SwarmOrder::AddAgent(agent, c.clone(), content))
+        }
+        Body::RestartAgent(c) => Order::Swarm(SwarmOrder::RestartAgent(agent, c.clone())),
+        Body::UpdateAgent(c) => Order::Swarm(SwarmOrder::UpdateAgent(agent, c.clone())),
+        Body::Scale(c) => Order::Swarm(SwarmOrder::Scale(c.clone())),
+        Body::CreateOrg(c) => Order::Org(OrgOrder::CreateOrg(c.clone())),
+        Body::CreateKey(c) => Order::Org(OrgOrder::CreateKey(c.clone())),
+        Body::RevokeKey(c) => Order::Org(OrgOrder::RevokeKey(c.clone())),
+        Body::UpdateOrg(c) => Order::Org(OrgOrder::UpdateOrg(c.clone())),
+        _ => return None,
+    })
+}
+
+impl SwarmOrder {
+    pub(crate) const fn verb(&self) -> CommandVerb {
+        match self {
+            Self::Create(..) => CommandVerb::Create,
+            Self::Update(_) => CommandVerb::Update,
+            Self::Delete => CommandVerb::Delete,
+            Self::Join(..) => CommandVerb::Join,
+            Self::Leave(..) => CommandVerb::Leave,
+            Self::RemoveAgent(..) => CommandVerb::RemoveAgent,
+            Self::AddAgent(..) => CommandVerb::AddAgent,
+            Self::RestartAgent(..) => CommandVerb::RestartAgent,
+            Self::UpdateAgent(..) => CommandVerb::UpdateAgent,
+            Self::Scale(_) => CommandVerb::Scale,
+        }
+    }
+    /// The agent that it is about.
+    pub(crate) const fn agent(&self) -> Option<AgentId> {
+        match self {
+            Self::Join(agent, _)
+            | Self::Leave(agent, _)
+            | Self::RemoveAgent(agent, _)
+            | Self::AddAgent(agent, ..)
+            | Self::RestartAgent(agent, _)
+            | Self::UpdateAgent(agent, _) => Some(*agent),
+            Self::Create(..) | Self::Update(_) | Self::Delete | Self::Scale(_) => None,
+        }
+    }
+    /// What tells a repeat of an order to add an agent from another.
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        match self {
+            Self::AddAgent(_, order, content) => Some(Origin {
+                body_sha256: order.body_sha256.clone(),
+                content: *content,
+            }),
+            _ => None,
+        }
+    }
+}
+impl OrgOrder {
+    pub(crate) const fn verb(&self) -> CommandVerb {
+        match self {
+            Self::CreateOrg(_) => CommandVerb::CreateOrg,
+            Self::CreateKey(_) => CommandVerb::CreateKey,
+            Self::RevokeKey(_) => CommandVerb::RevokeKey,
+            Self::UpdateOrg(_) => CommandVerb::UpdateOrg,
+        }
+    }
+}
+
+/// First 16 bytes of the SHA-256 of a create command's fields: two commands with the same id and content are the same.
+pub(crate) fn content_of(create: &Create) -> u128 {
+    let mut hash = Sha256::new();
+    let topology = create.topology.unwrap_or_default() as u8;
+    let description = create.description.as_deref().unwrap_or_default();
+    for part in [
+        create.name.as_bytes(),
+        description.as_bytes(),
+        create.configuration.as_str().as_bytes(),
+        &[topology, u8::from(create.description.is_some())],
+    ] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    first_half(hash)
+}
+
+/// The same of a spec.
+fn content_of_spec(spec: &AgentSpec) -> u128 {
+    // Maps are ordered, so that the text follows from the values alone.
+    let text = serde_json::to_vec(spec).unwrap_or_default();
+    first_half(Sha256::new_with_prefix(text))
+}
+
+fn first_half(hash: Sha256) -> u128 {
+    let mut first = [0u8; 16];
+    first.copy_from_slice(&hash.finalize()[..16]);
+    u128::from_be_bytes(first)
+}
