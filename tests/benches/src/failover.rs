@@ -8,7 +8,7 @@ mod members;
 mod probes;
 mod script;
 mod shares;
-mod spread;
+pub mod spread;
 mod takeover;
 mod watch;
 
@@ -22,6 +22,7 @@ use crate::{
 };
 
 use self::watch::Verdict;
+pub use self::watch::now_micros;
 pub use self::{
     availability::{Options as AvailabilityOptions, run as availability},
     shares::{Options as SharesOptions, run as shares},

@@ -1,5 +1,6 @@
 //! `./dev bench NAME`: what Swarm does in a second, and what it takes for that. Nothing here is part of a product.
 
+mod agents;
 mod core;
 mod distribution;
 mod failover;
@@ -23,6 +24,12 @@ struct Cli {
 enum Bench {
     /// Tasks per second and time to assignment, end to end, beside a bare JetStream pipeline on the same servers
     Pipeline(pipeline::Options),
+    /// Time from the kill or hang of an agent, or the kill of a host, to the start of its work elsewhere; false alarms at full CPU
+    Failover(agents::FailoverOptions),
+    /// What the heartbeats of thousands of agents cost
+    Heartbeats(agents::HeartbeatsOptions),
+    /// Several agents against one: throughput, utilization, completion despite faults; a hundred agent processes
+    Speedup(agents::SpeedupOptions),
     /// Time without decisions when the replica that decides is killed, stopped or told to go
     Takeover(failover::TakeoverOptions),
     /// Share of probes that are answered in time while everything is broken by a fixed script
@@ -40,6 +47,9 @@ enum Bench {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().bench {
         Bench::Pipeline(options) => pipeline::run(&options),
+        Bench::Failover(options) => agents::failover(&options),
+        Bench::Heartbeats(options) => agents::heartbeats(&options),
+        Bench::Speedup(options) => agents::speedup(&options),
         Bench::Takeover(options) => failover::takeover(&options),
         Bench::Availability(options) => failover::availability(&options),
         Bench::Replicas(options) => failover::shares(&options),
