@@ -37,7 +37,7 @@ pub(crate) struct Assignment {
 pub(crate) struct End {
     pub(crate) at: Timestamp,
     pub(crate) outcome: &'static str,
-    /// In words; counts only for what has started.
+    /// In words; counts only for what has started or was declined.
     pub(crate) error: Option<String>,
     /// Of a failed one.
     pub(crate) retryable: Option<bool>,
@@ -106,7 +106,8 @@ impl Batch {
                 continue;
             };
             let rows = &mut self.new_attempts;
-            both!(rows, error.filter(|_| started_at.is_some()));
+            let own = started_at.is_some() || outcome == Some(DECLINED);
+            both!(rows, error.filter(|_| own));
             rows.generation.push(int4(new.generation));
             rows.attempt.push(int4(new.attempt));
             rows.agent_id.push(new.agent.0);
@@ -136,6 +137,9 @@ const fn affinity(outcome: AffinityOutcome) -> &'static str {
         AffinityOutcome::New => "new",
     }
 }
+
+/// Its agent gave it back: it is no attempt, started or not.
+pub(crate) const DECLINED: &str = "declined";
 
 /// `withdrawn:<reason>`
 pub(crate) const fn withdrawn(reason: WithdrawReason) -> &'static str {

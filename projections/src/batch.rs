@@ -3,25 +3,23 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use swarm_coordinator_core::{Agent, Liveness};
 use swarm_distributor_core::TaskView;
 use swarm_events::{
-    AgentId, Json, OrgId, Place, SwarmId, Timestamp,
+    Json, OrgId, Place, SwarmId, Timestamp,
     org::Role,
-    swarm::AgentSample,
     task::{Carried, DependencyType},
 };
 use uuid::Uuid;
 
 use crate::{
-    changes::{AgentChange, Changes, FiguresChange, TaskChange},
+    changes::{Changes, FiguresChange, OutcomeChange, OutcomeKey, TaskChange},
     columns::{array_literal, uuid_array},
     event_row::Events,
     fold::Fold,
     jsonb::{clipped, storable, text},
     tables::{
-        Agents, AttemptChanges, Dependencies, Discards, Figures, Keys, NewAttempts, NewTasks, Orgs,
-        Samples, Swarms, TaskChanges, Time, Users,
+        AgentLoads, Agents, AttemptChanges, Dependencies, Discards, Figures, Keys, NewAttempts,
+        NewTasks, Orgs, Outcomes, Samples, Swarms, TaskChanges, Time, Users,
     },
 };
 
@@ -45,8 +43,10 @@ pub(crate) struct Batch {
     pub(crate) new_attempts: NewAttempts,
     pub(crate) attempt_changes: AttemptChanges,
     pub(crate) figures: Figures,
+    pub(crate) outcomes: Outcomes,
     pub(crate) dependencies: Dependencies,
     pub(crate) agents: Agents,
+    pub(crate) agent_loads: AgentLoads,
     pub(crate) samples: Samples,
     pub(crate) swarms: Swarms,
     pub(crate) orgs: Orgs,
@@ -89,8 +89,11 @@ impl Batch {
         for ((org, swarm), figures) in changes.figures {
             batch.figures(org, swarm, &figures);
         }
+        for (key, outcomes) in changes.outcomes {
+            batch.outcomes(key, &outcomes);
+        }
         for ((org, swarm, id), change) in changes.agents {
-            batch.agent(fold, (org, swarm, id), change);
+            batch.agent(fold, (org, swarm, id), &change);
         }
         for ((org, id), sequence) in changes.swarms {
             if let Some(swarm) = fold.swarm(org, id) {
@@ -261,84 +264,16 @@ impl Batch {
         rows.last_seq.push(int8(change.sequence));
     }
 
-    fn agent(
-        &mut self,
-        fold: &Fold,
-        (org, swarm, id): (OrgId, SwarmId, AgentId),
-        change: AgentChange,
-    ) {
-        // Only a member of a swarm has a row: what the distributor knows of others is nothing.
-        let Some((found, in_swarm)) = fold
-            .swarm(org, swarm)
-            .and_then(|in_swarm| Some((in_swarm.agents.get(&id)?, in_swarm)))
-        else {
-            return;
-        };
-        let work = fold
-            .distributor(in_swarm.place.partition)
-            .agent(in_swarm.place, id);
-        let (running, completed, failed) = work.as_ref().map_or((&[][..], 0, 0), |work| {
-            (&work.running[..], work.completed, work.failed)
-        });
-        let rows = &mut self.agents;
-        rows.id.push(id.0);
+    fn outcomes(&mut self, (org, swarm, dimension, name): OutcomeKey, change: &OutcomeChange) {
+        let rows = &mut self.outcomes;
         rows.organization_id.push(org.0);
         rows.swarm_id.push(swarm.0);
-        rows.agent_type.push(clipped(
-            &found.profile.agent_type,
-            swarm_events::agent::TYPE_CHARS_MAX,
-        ));
-        rows.agent_name.push(clipped(
-            &found.profile.agent_name,
-            swarm_events::agent::NAME_CHARS_MAX,
-        ));
-        rows.capabilities
-            .push(array_literal(&found.profile.capabilities));
-        // The only role there is until topologies elect others.
-        rows.role.push("worker");
-        rows.status.push(agent_status(found, !running.is_empty()));
-        rows.current_task_id.push(
-            running
-                .first()
-                .filter(|_| found.is_live())
-                .map(|task| task.0),
-        );
-        rows.tasks_completed
-            .push(i32::try_from(completed).unwrap_or(i32::MAX));
-        rows.tasks_failed
-            .push(i32::try_from(failed).unwrap_or(i32::MAX));
-        rows.resource_usage.push("{}");
-        rows.metadata.push(stored(&found.profile.metadata));
-        rows.started_at.push(Some(time(found.joined_at)));
-        rows.stopped_at.push(found.left_at.map(time));
-        rows.created_at.push(time(found.created_at));
-        rows.incarnation.push(int8(found.incarnation));
-        rows.instance_id.push(found.instance.0);
-        rows.slots.push(int4(found.profile.slots));
-        rows.waiting_limit.push(int4(found.profile.waiting));
-        rows.running.push(count(running.len()));
-        rows.queue_depth
-            .push(work.as_ref().map_or(0, |work| count(work.waiting.len())));
-        rows.waiting_since
-            .push(work.as_ref().and_then(|work| work.waiting_since).map(time));
-        rows.stop_reason.push(
-            found
-                .left_reason
-                .as_deref()
-                .map(|reason| text(reason).into_owned()),
-        );
-        rows.created_seq
-            .push(int8(change.created.unwrap_or(found.joined_seq)));
+        rows.dimension.push(dimension);
+        rows.name.push(name);
+        rows.completed.push(int8(change.outcomes.completed));
+        rows.failed.push(int8(change.outcomes.failed));
+        rows.measured_at.push(time(change.at));
         rows.last_seq.push(int8(change.sequence));
-        if let Some(sample) = change.sample {
-            let rows = &mut self.samples;
-            rows.id.push(id.0);
-            rows.organization_id.push(org.0);
-            rows.swarm_id.push(swarm.0);
-            rows.last_heartbeat_at
-                .push(sample.last_heartbeat_at.to_chrono());
-            rows.resource_usage.push(resource_usage(&sample));
-        }
     }
 
     fn swarm(&mut self, swarm: &swarm_coordinator_core::Swarm, sequence: u64) {
@@ -363,6 +298,10 @@ impl Batch {
         rows.status.push(swarm.status().as_str());
         rows.agent_count
             .push(i32::try_from(swarm.live_agents()).unwrap_or(i32::MAX));
+        let wanted = swarm.agents.values();
+        let wanted = wanted.filter(|agent| agent.holds_place() && !agent.is_leaving());
+        rows.desired_agents
+            .push(i32::try_from(wanted.count()).unwrap_or(i32::MAX));
         rows.partition
             .push(i16::from(swarm.place.partition.number()));
         rows.created_by.push(swarm.created_by.map(|user| user.0));
@@ -400,29 +339,6 @@ impl Batch {
     }
 }
 
-fn agent_status(agent: &Agent, busy: bool) -> &'static str {
-    match (agent.is_live(), agent.liveness) {
-        (false, _) => "stopped",
-        (true, Liveness::Suspected | Liveness::Failed) => "unhealthy",
-        (true, Liveness::Alive) if busy => "busy",
-        (true, Liveness::Alive) => "idle",
-    }
-}
-
-/// `{cpu_percent, memory_mb, active_connections}`: two digits behind the point, without floats.
-fn resource_usage(sample: &AgentSample) -> String {
-    let memory = u128::from(sample.memory_kib) * 100 / 1024;
-    format!(
-        r#"{{"cpu_percent":{}.{:02},"memory_mb":{}.{:02},"active_connections":{},"queue_depth":{}}}"#,
-        sample.cpu_centipercent / 100,
-        sample.cpu_centipercent % 100,
-        memory / 100,
-        memory % 100,
-        sample.active_connections,
-        sample.queue_depth,
-    )
-}
-
 const fn role(role: Role) -> &'static str {
     match role {
         Role::User => "user",
@@ -440,8 +356,13 @@ fn word<T: serde::Serialize>(value: &T) -> String {
         .and_then(|value| value.as_str().map(str::to_owned))
         .unwrap_or_default()
 }
-fn stored(json: &Json) -> String {
+pub(crate) fn stored(json: &Json) -> String {
     storable(json.as_str()).into_owned()
+}
+/// A value as it is stored. None of those that come here can fail to be JSON.
+pub(crate) fn json<T: serde::Serialize>(value: &T) -> String {
+    let json = serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned());
+    storable(&json).into_owned()
 }
 /// Out of chrono's range is out of PostgreSQL's too; no server stores such a time.
 pub(crate) fn time(time: Timestamp) -> Time {
@@ -452,33 +373,4 @@ pub(crate) fn int4(value: u32) -> i32 {
 }
 pub(crate) fn int8(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn count(number: usize) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resources_are_shown_with_two_digits() {
-        let sample = AgentSample {
-            instance: swarm_events::InstanceId(Uuid::nil()),
-            status: "busy".to_owned(),
-            last_heartbeat_at: Timestamp::ZERO,
-            cpu_centipercent: 10_305,
-            memory_kib: 1_536,
-            active_connections: 3,
-            queue_depth: 0,
-            current_tasks: Vec::new(),
-        };
-        let shown: serde_json::Value =
-            serde_json::from_str(&resource_usage(&sample)).expect("is JSON");
-        assert_eq!(
-            shown,
-            serde_json::json!({"cpu_percent": 103.05, "memory_mb": 1.5, "active_connections": 3, "queue_depth": 0})
-        );
-    }
 }

@@ -7,14 +7,15 @@ use swarm_coordinator_core::Touched as Members;
 use swarm_distributor_core::{TaskView, Touched as Tasks};
 use swarm_events::{
     AgentId, Body, Input, Json, KeyId, OrgId, Place, Recorded, SwarmId, TaskId, Timestamp, UserId,
-    swarm::{AgentSample, Measured},
+    swarm::{AgentSample, Measured, Outcomes},
     task::{Carried, Submitted},
 };
 use swarm_log::StoredMessage;
 
 use crate::{
-    attempts::{AttemptChange, End, withdrawn},
+    attempts::{AttemptChange, DECLINED, End, withdrawn},
     event_row::Events,
+    jsonb::text,
 };
 
 /// A batch under collection.
@@ -34,6 +35,7 @@ pub(crate) struct Changes {
     pub(crate) agents: BTreeMap<(OrgId, SwarmId, AgentId), AgentChange>,
     pub(crate) swarms: BTreeMap<(OrgId, SwarmId), u64>,
     pub(crate) figures: BTreeMap<(OrgId, SwarmId), FiguresChange>,
+    pub(crate) outcomes: BTreeMap<OutcomeKey, OutcomeChange>,
     pub(crate) orgs: BTreeMap<OrgId, u64>,
     pub(crate) users: BTreeMap<(OrgId, UserId), u64>,
     pub(crate) keys: BTreeMap<(OrgId, KeyId), u64>,
@@ -74,6 +76,17 @@ pub(crate) struct FiguresChange {
     pub(crate) sequence: u64,
 }
 
+/// Organization, swarm, dimension (`task_type` or `capability`) and name, as it is stored.
+pub(crate) type OutcomeKey = (OrgId, SwarmId, &'static str, String);
+
+/// A row of `swarm_outcomes` to be written.
+pub(crate) struct OutcomeChange {
+    pub(crate) outcomes: Outcomes,
+    /// When they were stored.
+    pub(crate) at: Timestamp,
+    pub(crate) sequence: u64,
+}
+
 /// Columns that never change and stand in the submission alone.
 pub(crate) struct Static {
     pub(crate) payload: Json,
@@ -103,6 +116,8 @@ impl From<&Submitted> for Static {
 pub(crate) struct AgentChange {
     /// Sequence of the last event that touched it.
     pub(crate) sequence: u64,
+    /// More than its tasks changed.
+    pub(crate) member: bool,
     /// Set if the row is new.
     pub(crate) created: Option<u64>,
     /// The last sample.
@@ -155,7 +170,8 @@ impl Changes {
         self.swarms
             .extend(members.swarms.iter().map(|key| (*key, sequence)));
         for key in &members.agents {
-            self.agents.entry(*key).or_default().sequence = sequence;
+            let change = self.agents.entry(*key).or_default();
+            (change.sequence, change.member) = (sequence, true);
         }
         for (place, agent) in &tasks.agents {
             self.agents
@@ -179,11 +195,12 @@ impl Changes {
         let about = recorded.event.about;
         match &recorded.event.body {
             Body::AgentJoined(joined) if joined.incarnation == 1 => {
-                if let Some(change) = self
-                    .agents
-                    .get_mut(&(place.org, place.swarm, AgentId(about)))
-                {
-                    change.created = Some(recorded.sequence);
+                self.created(place, AgentId(about), recorded.sequence);
+            }
+            Body::AgentAdded(_) => self.created(place, AgentId(about), recorded.sequence),
+            Body::SwarmScaled(scaled) => {
+                for agent in &scaled.add {
+                    self.created(place, *agent, recorded.sequence);
                 }
             }
             Body::TaskAssigned(assigned) => {
@@ -230,8 +247,48 @@ impl Changes {
                     sequence: recorded.sequence,
                 };
                 self.figures.insert((place.org, place.swarm), change);
+                self.outcomes(place, "task_type", &measured.types, recorded);
+                self.outcomes(place, "capability", &measured.capabilities, recorded);
+            }
+            Body::TaskDeclined(declined) => {
+                let change = self.task(place, about, recorded.sequence);
+                change.progress = Some(Progress::default());
+                change.attempt(declined.assignment).end = Some(End {
+                    at: now,
+                    outcome: DECLINED,
+                    error: Some(declined.reason.clone()),
+                    retryable: None,
+                });
             }
             _ => {}
+        }
+    }
+
+    /// The first event that names an agent makes its row.
+    fn created(&mut self, place: Place, agent: AgentId, sequence: u64) {
+        let key = (place.org, place.swarm, agent);
+        if let Some(change) = self.agents.get_mut(&key) {
+            change.created.get_or_insert(sequence);
+        }
+    }
+
+    /// By name those whose figures moved.
+    fn outcomes(
+        &mut self,
+        place: Place,
+        dimension: &'static str,
+        figures: &BTreeMap<String, Outcomes>,
+        recorded: &Recorded,
+    ) {
+        for (name, outcomes) in figures {
+            let change = OutcomeChange {
+                outcomes: *outcomes,
+                at: recorded.time,
+                sequence: recorded.sequence,
+            };
+            let name = text(name).into_owned();
+            self.outcomes
+                .insert((place.org, place.swarm, dimension, name), change);
         }
     }
 

@@ -7,6 +7,7 @@
 //! - [`verify`] holds the tables against the log.
 //! - [`progress`] tells a reader how far the tables have come, so that it can wait for a sequence that it wrote.
 
+mod agents;
 mod attempts;
 mod batch;
 mod changes;

@@ -36,7 +36,7 @@ impl fmt::Display for TimeTables {
 }
 
 /// Every table of the read models: what a rebuild drops.
-pub const TABLES: [&str; 10] = [
+pub const TABLES: [&str; 11] = [
     "organizations",
     "users",
     "api_keys",
@@ -46,6 +46,7 @@ pub const TABLES: [&str; 10] = [
     "task_dependencies",
     "task_attempts",
     "swarm_figures",
+    "swarm_outcomes",
     "swarm_events",
 ];
 

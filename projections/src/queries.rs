@@ -13,8 +13,8 @@ use swarm_events::{AgentId, OrgId, SwarmId};
 
 pub use cursor::{Cursor, Page, PageRequest};
 pub use rows::{
-    AgentRow, AttemptRow, Children, DependencyRow, EventRow, FiguresRow, Jsonb, OrganizationRow,
-    SwarmRow, TaskRow,
+    AgentRow, AttemptRow, Children, DependencyRow, ErrorRateRow, EventRow, FiguresRow, Jsonb,
+    OrganizationRow, SwarmRow, TaskRow,
 };
 pub use submitted::{SubmittedRow, submitted};
 pub use tasks::{
@@ -140,7 +140,7 @@ pub async fn swarm(
     Ok(query.bind(org.0).bind(swarm.0).fetch_optional(pool).await?)
 }
 
-/// A page of a swarm's agents, stopped ones too.
+/// A page of a swarm's agents, in the order in which they were made; those that never joined and stopped ones too.
 ///
 /// # Errors
 /// See [`QueryError`].
@@ -151,7 +151,7 @@ pub async fn agents(
     status: Option<&str>,
     page: &PageRequest,
 ) -> Result<Page<AgentRow>, QueryError> {
-    let (limit, after) = page.checked(cursor::AGENTS)?;
+    let (limit, after, last) = page.checked_pair(cursor::AGENTS)?;
     let mut query =
         QueryBuilder::<Postgres>::new("SELECT * FROM swarm_agents WHERE organization_id = ");
     query
@@ -159,19 +159,22 @@ pub async fn agents(
         .push(" AND swarm_id = ")
         .push_bind(swarm.0);
     query
-        .push(" AND created_seq >= 0 AND created_seq > ")
-        .push_bind(after);
+        .push(" AND created_seq >= 0 AND (created_seq, id) > (")
+        .push_bind(after)
+        .push(", ")
+        .push_bind(last)
+        .push(")");
     if let Some(status) = status {
         query.push(" AND status = ").push_bind(status);
     }
     query
-        .push(" ORDER BY created_seq LIMIT ")
+        .push(" ORDER BY created_seq, id LIMIT ")
         .push_bind(limit + 1);
-    Ok(Page::of(
+    Ok(Page::of_pairs(
         query.build_query_as().fetch_all(pool).await?,
         limit,
         cursor::AGENTS,
-        |row: &AgentRow| row.created_seq,
+        |row: &AgentRow| (row.created_seq, row.id),
     ))
 }
 
@@ -208,6 +211,29 @@ pub async fn figures(
     let query =
         sqlx::query_as("SELECT * FROM swarm_figures WHERE organization_id = $1 AND swarm_id = $2");
     Ok(query.bind(org.0).bind(swarm.0).fetch_optional(pool).await?)
+}
+
+/// Error rates over the swarm's life by task type, by required capability and by agent type, those with any attempts; the
+/// highest first.
+///
+/// # Errors
+/// PostgreSQL does not answer.
+pub async fn error_rates(
+    pool: &PgPool,
+    org: OrgId,
+    swarm: SwarmId,
+) -> Result<Vec<ErrorRateRow>, QueryError> {
+    let query = sqlx::query_as(
+        "SELECT jsonb_build_object(dimension, name) AS dimensions, \
+         round(failed::numeric / (completed + failed), 4)::float8 AS metric_value, \
+         completed + failed AS sample_count, completed, failed FROM ( \
+         SELECT dimension, name, completed, failed FROM swarm_outcomes \
+         WHERE organization_id = $1 AND swarm_id = $2 UNION ALL \
+         SELECT 'agent_type', agent_type, sum(tasks_completed)::bigint, sum(tasks_failed)::bigint FROM swarm_agents \
+         WHERE organization_id = $1 AND swarm_id = $2 GROUP BY agent_type) o \
+         WHERE completed + failed > 0 ORDER BY 2 DESC, dimension, name",
+    );
+    Ok(query.bind(org.0).bind(swarm.0).fetch_all(pool).await?)
 }
 
 /// A page of a swarm's events, in the order of the log.

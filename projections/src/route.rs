@@ -71,9 +71,16 @@ pub(crate) const fn judge(subject: &Subject) -> Service {
     match subject {
         Subject::Task(..) | Subject::Swarm(_, SwarmVerb::Measured) => Service::Distributor,
         Subject::Swarm(_, SwarmVerb::Sampled)
-        | Subject::Agent(_, AgentVerb::Suspected | AgentVerb::Recovered | AgentVerb::Failed, _) => {
-            Service::Health
-        }
+        | Subject::Agent(
+            _,
+            AgentVerb::Suspected
+            | AgentVerb::Recovered
+            | AgentVerb::Failed
+            | AgentVerb::Quarantined
+            | AgentVerb::Released
+            | AgentVerb::HostFailed,
+            _,
+        ) => Service::Health,
         Subject::Swarm(..) | Subject::Agent(..) | Subject::Org(..) | Subject::OrgCommand(..) => {
             Service::Coordinator
         }

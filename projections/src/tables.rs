@@ -80,13 +80,27 @@ columns! {
     Agents {
         id: Uuid => "uuid", organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid", agent_type: String => "text",
         agent_name: String => "text", capabilities: String => "text[]", role: &'static str => "text",
-        status: &'static str => "text", current_task_id: Option<Uuid> => "uuid", tasks_completed: i32 => "integer",
-        tasks_failed: i32 => "integer", resource_usage: &'static str => "jsonb", metadata: String => "jsonb",
-        started_at: Option<Time> => "timestamptz", stopped_at: Option<Time> => "timestamptz", created_at: Time => "timestamptz",
-        incarnation: i64 => "bigint", instance_id: Uuid => "uuid", slots: i32 => "integer",
-        waiting_limit: i32 => "integer", running: i32 => "integer", queue_depth: i32 => "integer",
-        waiting_since: Option<Time> => "timestamptz",
-        stop_reason: Option<String> => "text", created_seq: i64 => "bigint", last_seq: i64 => "bigint",
+        status: &'static str => "text", status_reason: Option<String> => "text", current_task_id: Option<Uuid> => "uuid",
+        tasks_completed: i32 => "integer", tasks_failed: i32 => "integer", resource_usage: &'static str => "jsonb",
+        metadata: String => "jsonb", started_at: Option<Time> => "timestamptz", stopped_at: Option<Time> => "timestamptz",
+        created_at: Time => "timestamptz", incarnation: i64 => "bigint", instance_id: Option<Uuid> => "uuid",
+        slots: i32 => "integer", waiting_limit: i32 => "integer", running: i32 => "integer", queue_depth: i32 => "integer",
+        waiting_since: Option<Time> => "timestamptz", stop_reason: Option<String> => "text",
+        adapter: Option<&'static str> => "text", spec: Option<String> => "jsonb", restart_policy: Option<String> => "jsonb",
+        spawn: Option<i64> => "bigint", host: Option<String> => "jsonb", pid: Option<i64> => "bigint",
+        limited_by: Option<&'static str> => "text", unlimited: String => "text[]", restarts: i64 => "bigint",
+        crashes: i32 => "integer", restart_due: Option<Time> => "timestamptz", last_exit: Option<String> => "jsonb",
+        draining: Option<String> => "jsonb", quarantine: String => "jsonb",
+        quarantined_since: Option<Time> => "timestamptz", created_seq: i64 => "bigint", last_seq: i64 => "bigint",
+    }
+}
+columns! {
+    /// What its tasks move of a row of `swarm_agents`.
+    AgentLoads {
+        id: Uuid => "uuid", organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid", status: &'static str => "text",
+        current_task_id: Option<Uuid> => "uuid", tasks_completed: i32 => "integer", tasks_failed: i32 => "integer",
+        running: i32 => "integer", queue_depth: i32 => "integer", waiting_since: Option<Time> => "timestamptz",
+        last_seq: i64 => "bigint",
     }
 }
 columns! {
@@ -101,7 +115,8 @@ columns! {
     Swarms {
         id: Uuid => "uuid", organization_id: Uuid => "uuid", name: String => "text", description: Option<String> => "text",
         topology: String => "text", topology_configuration: &'static str => "jsonb", configuration: String => "jsonb",
-        status: &'static str => "text", agent_count: i32 => "integer", partition: i16 => "smallint",
+        status: &'static str => "text", agent_count: i32 => "integer",
+        desired_agents: i32 => "integer", partition: i16 => "smallint",
         created_by: Option<Uuid> => "uuid", created_at: Time => "timestamptz", updated_at: Time => "timestamptz",
         deleted_at: Option<Time> => "timestamptz", created_seq: i64 => "bigint", last_seq: i64 => "bigint",
     }
@@ -136,5 +151,12 @@ columns! {
         cancelled: i64 => "bigint", oldest_wait_ms: i64 => "bigint", unmet: i64 => "bigint", affinity_hits: i64 => "bigint",
         affinity_misses: i64 => "bigint", steals: i64 => "bigint", retries: i64 => "bigint", measured_at: Time => "timestamptz",
         last_seq: i64 => "bigint",
+    }
+}
+columns! {
+    /// Rows of `swarm_outcomes`.
+    Outcomes {
+        organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid", dimension: &'static str => "text", name: String => "text",
+        completed: i64 => "bigint", failed: i64 => "bigint", measured_at: Time => "timestamptz", last_seq: i64 => "bigint",
     }
 }

@@ -14,8 +14,8 @@ use crate::{
     progress::CHANNEL,
     session::{Session, partition_of_day},
     tables::{
-        Agents, AttemptChanges, Dependencies, Discards, Figures, Keys, NewAttempts, NewTasks, Orgs,
-        Samples, Swarms, TaskChanges, Users,
+        AgentLoads, Agents, AttemptChanges, Dependencies, Discards, Figures, Keys, NewAttempts,
+        NewTasks, Orgs, Outcomes, Samples, Swarms, TaskChanges, Users,
     },
 };
 
@@ -72,8 +72,8 @@ static DISCARDS: LazyLock<String> =
     LazyLock::new(|| update("swarm_tasks", Discards::COLUMNS, IN_SWARM, &[]));
 static NEW_ATTEMPTS: LazyLock<String> =
     LazyLock::new(|| insert("task_attempts", NewAttempts::COLUMNS));
-/// What is new is added: nothing of an assignment changes twice. What never started has no error: the task's would be that
-/// of an attempt before.
+/// What is new is added: nothing of an assignment changes twice. What never started has no error, since the task's would be
+/// that of an attempt before; one that was declined has its own.
 static ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
     let key = ["organization_id", "swarm_id", "task_id", "assignment"];
     let rules = [
@@ -82,7 +82,8 @@ static ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
         ("outcome", "COALESCE(u.outcome, t.outcome)"),
         (
             "error",
-            "CASE WHEN COALESCE(u.started_at, t.started_at) IS NOT NULL THEN COALESCE(u.error, t.error) END",
+            "CASE WHEN COALESCE(u.started_at, t.started_at) IS NOT NULL OR u.outcome = 'declined' \
+             THEN COALESCE(u.error, t.error) ELSE t.error END",
         ),
         ("retryable", "COALESCE(u.retryable, t.retryable)"),
     ];
@@ -108,6 +109,12 @@ static AGENTS: LazyLock<String> = LazyLock::new(|| {
         IN_SWARM,
         &["resource_usage", "created_seq"],
     )
+});
+static AGENT_LOADS: LazyLock<String> =
+    LazyLock::new(|| update("swarm_agents", AgentLoads::COLUMNS, IN_SWARM, &[]));
+static OUTCOMES: LazyLock<String> = LazyLock::new(|| {
+    let key = ["organization_id", "swarm_id", "dimension", "name"];
+    upsert("swarm_outcomes", Outcomes::COLUMNS, &key, &[])
 });
 static SAMPLES: LazyLock<String> =
     LazyLock::new(|| update("swarm_agents", Samples::COLUMNS, IN_SWARM, &[]));
@@ -167,6 +174,10 @@ pub(crate) async fn put_rows(to: &mut PgTransaction<'_>, batch: &Batch) -> Resul
     rows(to, &KEYS, batch.keys.len(), |q| batch.keys.bind(q)).await?;
     rows(to, &SWARMS, batch.swarms.len(), |q| batch.swarms.bind(q)).await?;
     rows(to, &AGENTS, batch.agents.len(), |q| batch.agents.bind(q)).await?;
+    rows(to, &AGENT_LOADS, batch.agent_loads.len(), |q| {
+        batch.agent_loads.bind(q)
+    })
+    .await?;
     rows(to, &SAMPLES, batch.samples.len(), |q| batch.samples.bind(q)).await?;
     rows(to, &NEW_TASKS, batch.new_tasks.len(), |q| {
         batch.new_tasks.bind(q)
@@ -189,7 +200,11 @@ pub(crate) async fn put_rows(to: &mut PgTransaction<'_>, batch: &Batch) -> Resul
         batch.attempt_changes.bind(q)
     })
     .await?;
-    rows(to, &FIGURES, batch.figures.len(), |q| batch.figures.bind(q)).await
+    rows(to, &FIGURES, batch.figures.len(), |q| batch.figures.bind(q)).await?;
+    rows(to, &OUTCOMES, batch.outcomes.len(), |q| {
+        batch.outcomes.bind(q)
+    })
+    .await
 }
 
 async fn rows<'q>(

@@ -1,5 +1,7 @@
 //! What stands in the rows, on a real PostgreSQL and for a log written by hand.
 
+#[path = "rows/agents.rs"]
+mod agents;
 #[path = "rows/attempts.rs"]
 mod attempts;
 mod support;
@@ -28,7 +30,7 @@ async fn the_rows_say_what_the_log_says() {
     let swarms = queries::swarms(&pool, s.org, &SwarmFilter::default(), &page)
         .await
         .expect("swarms");
-    assert_eq!(swarms.items.len(), 1);
+    assert_eq!(swarms.items.len(), 2, "with that of the managed agents");
     let swarm = &swarms.items[0];
     assert_eq!(
         (
@@ -55,10 +57,10 @@ async fn the_rows_say_what_the_log_says() {
             .iter()
             .map(|s| s.status.as_str())
             .collect::<Vec<_>>(),
-        ["degraded", "inactive"]
+        ["degraded", "degraded", "inactive"]
     );
     assert_eq!(
-        swarms.items[1].description.as_deref(),
+        swarms.items[2].description.as_deref(),
         Some("of the \u{FFFD} test")
     );
 

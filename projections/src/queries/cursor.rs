@@ -2,6 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::{PAGE_DEFAULT, PAGE_MAX, QueryError};
 
@@ -16,19 +17,30 @@ pub(super) const EVENTS: u8 = b'e';
 pub struct Cursor {
     list: u8,
     sequence: i64,
+    /// Tells apart what one event made; nil in lists in which each row has an event of its own.
+    id: Uuid,
 }
 impl Cursor {
     fn text(self) -> String {
-        let mut bytes = [self.list; 9];
-        bytes[1..].copy_from_slice(&self.sequence.to_be_bytes());
+        let mut bytes = vec![self.list];
+        bytes.extend(self.sequence.to_be_bytes());
+        if !self.id.is_nil() {
+            bytes.extend(self.id.as_bytes());
+        }
         URL_SAFE_NO_PAD.encode(bytes)
     }
     fn parse(text: &str) -> Option<Self> {
-        let bytes: [u8; 9] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
-        let (list, sequence) = (bytes[0], bytes[1..].try_into().ok()?);
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (list, rest) = bytes.split_first()?;
+        let (sequence, id) = rest.split_first_chunk()?;
+        let id = match id {
+            [] => Uuid::nil(),
+            id => Uuid::from_slice(id).ok()?,
+        };
         Some(Self {
-            list,
-            sequence: i64::from_be_bytes(sequence),
+            list: *list,
+            sequence: i64::from_be_bytes(*sequence),
+            id,
         })
     }
 }
@@ -44,18 +56,23 @@ pub struct PageRequest {
 impl PageRequest {
     /// Limit and last sequence of the page before.
     pub(super) fn checked(&self, list: u8) -> Result<(i64, i64), QueryError> {
+        let (limit, sequence, _) = self.checked_pair(list)?;
+        Ok((limit, sequence))
+    }
+    /// Limit, and sequence and id of the last row of the page before.
+    pub(super) fn checked_pair(&self, list: u8) -> Result<(i64, i64, Uuid), QueryError> {
         let limit = self.limit.unwrap_or(PAGE_DEFAULT);
         if limit == 0 || limit > PAGE_MAX {
             return Err(QueryError::Limit(limit));
         }
-        let after = match &self.cursor {
-            None => -1,
+        let (sequence, id) = match &self.cursor {
+            None => (-1, Uuid::nil()),
             Some(text) => match Cursor::parse(text) {
-                Some(cursor) if cursor.list == list => cursor.sequence,
+                Some(cursor) if cursor.list == list => (cursor.sequence, cursor.id),
                 _ => return Err(QueryError::Cursor),
             },
         };
-        Ok((i64::from(limit), after))
+        Ok((i64::from(limit), sequence, id))
     }
 }
 
@@ -69,17 +86,23 @@ pub struct Page<T> {
 }
 impl<T> Page<T> {
     /// `rows` is one longer than `limit` if there is more.
-    pub(super) fn of(mut rows: Vec<T>, limit: i64, list: u8, place: impl Fn(&T) -> i64) -> Self {
+    pub(super) fn of(rows: Vec<T>, limit: i64, list: u8, place: impl Fn(&T) -> i64) -> Self {
+        Self::of_pairs(rows, limit, list, |row| (place(row), Uuid::nil()))
+    }
+    /// The same for a list in the order of a sequence and an id.
+    pub(super) fn of_pairs(
+        mut rows: Vec<T>,
+        limit: i64,
+        list: u8,
+        place: impl Fn(&T) -> (i64, Uuid),
+    ) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > limit;
         rows.truncate(limit);
         let last = rows.last().filter(|_| more);
         let next_cursor = last.map(|row| {
-            Cursor {
-                list,
-                sequence: place(row),
-            }
-            .text()
+            let (sequence, id) = place(row);
+            Cursor { list, sequence, id }.text()
         });
         Self {
             items: rows,
@@ -118,6 +141,17 @@ mod tests {
     }
 
     #[test]
+    fn a_cursor_tells_rows_of_one_event_apart() {
+        let (first, second) = (Uuid::from_u128(7), Uuid::from_u128(8));
+        let page = Page::of_pairs(vec![first, second], 1, AGENTS, |id| (3, *id));
+        let next = page.next_cursor.as_deref();
+        assert!(matches!(
+            request(None, next).checked_pair(AGENTS),
+            Ok((100, 3, id)) if id == first
+        ));
+    }
+
+    #[test]
     fn a_cursor_leads_on_in_its_own_list_only() {
         let page = Page::of(vec![3, 5, 9], 2, TASKS, |row| *row);
         assert_eq!(page.items, [3, 5]);
@@ -127,7 +161,9 @@ mod tests {
             request(Some(2), next).checked(AGENTS),
             Err(QueryError::Cursor)
         ));
-        for wrong in ["", "x", "AAAA", "not base64!"] {
+        // Behind the sequence is an id or nothing.
+        let long = format!("{}AAAA", next.unwrap_or_default());
+        for wrong in ["", "x", "AAAA", "not base64!", &long] {
             assert!(
                 matches!(
                     request(None, Some(wrong)).checked(TASKS),

@@ -48,6 +48,8 @@ pub struct SwarmRow {
     pub leader_agent_id: Option<Uuid>,
     /// Live agents.
     pub agent_count: i32,
+    /// Agents that belong to it or are to, without those that are to go: what scaling counts from.
+    pub desired_agents: i32,
     /// Partition, 0 to 63.
     pub partition: i16,
     /// Whose key created it.
@@ -82,8 +84,10 @@ pub struct AgentRow {
     pub capabilities: Vec<String>,
     /// `leader`, `coordinator` or `worker`.
     pub role: String,
-    /// `idle`, `busy`, `unhealthy` or `stopped` (`pending` and `starting` before it joined).
+    /// `pending` (wanted, no process), `starting`, `idle`, `busy`, `unhealthy` or `stopped`.
     pub status: String,
+    /// Why, in words; null if there is nothing to say.
+    pub status_reason: Option<String>,
     /// The task that it runs (the oldest, if several).
     pub current_task_id: Option<Uuid>,
     /// Tasks completed in its life.
@@ -95,19 +99,19 @@ pub struct AgentRow {
     /// `{cpu_percent, memory_mb, active_connections}` of the last sample, read from the operating system.
     #[schema(value_type = Object)]
     pub resource_usage: Jsonb,
-    /// What it said of itself.
+    /// What it said of itself, or what was said of it when it was added.
     #[schema(value_type = Object)]
     pub metadata: Jsonb,
-    /// When its present (or last) process joined.
+    /// When its present (or last) process joined; null if none has.
     pub started_at: Option<DateTime<Utc>>,
     /// When that process went.
     pub stopped_at: Option<DateTime<Utc>>,
-    /// When it first joined.
+    /// When it was added, or else first joined.
     pub created_at: DateTime<Utc>,
-    /// Number of its process, from 1.
+    /// Number of its process's join, from 1; 0 if none has joined.
     pub incarnation: i64,
-    /// Its process.
-    pub instance_id: Uuid,
+    /// Its process; null if none has joined.
+    pub instance_id: Option<Uuid>,
     /// Tasks that it runs at once.
     pub slots: i32,
     /// Tasks that may wait at it beyond its slots.
@@ -120,7 +124,43 @@ pub struct AgentRow {
     pub waiting_since: Option<DateTime<Utc>>,
     /// Why it stopped.
     pub stop_reason: Option<String>,
-    /// Stream sequence of its first join.
+    /// `exec`, `process` or `webhook`; null if it is started by hand.
+    pub adapter: Option<String>,
+    /// As it was added, with what changed since; null if it came by itself.
+    #[serde(skip)]
+    pub spec: Option<Jsonb>,
+    /// When its process is started again; null if it is started by hand.
+    #[schema(value_type = Object)]
+    pub restart_policy: Option<Jsonb>,
+    /// Number of the last request for a process, from 1; null if it is started by hand.
+    pub spawn: Option<i64>,
+    /// The host that has its process: `{instance, name}`.
+    #[schema(value_type = Object)]
+    pub host: Option<Jsonb>,
+    /// The process's id there.
+    pub pid: Option<i64>,
+    /// How its limits are held: `cgroup`, `rlimit` or `nothing`.
+    pub limited_by: Option<String>,
+    /// Limits that could not be set there, by name.
+    pub unlimited: Vec<String>,
+    /// Requests for a process after the first.
+    pub restarts: i64,
+    /// Crashes in a row.
+    pub crashes: i32,
+    /// When the next process is requested, if that must wait.
+    pub restart_due: Option<DateTime<Utc>>,
+    /// How a process of it ended last: `{at, code, signal, out_of_memory, error, uptime_ms, last_output}`.
+    #[schema(value_type = Object)]
+    pub last_exit: Option<Jsonb>,
+    /// It was told to go: `{since, grace_ms, due, then, reason}`; null if not.
+    #[schema(value_type = Object)]
+    pub draining: Option<Jsonb>,
+    /// Why it gets no new work, one for each cause: `[{cause, since, until, figures}]`.
+    #[schema(value_type = Vec<Object>)]
+    pub quarantine: Jsonb,
+    /// Since when it has been in quarantine without a break.
+    pub quarantined_since: Option<DateTime<Utc>>,
+    /// Stream sequence of the event that made it: several agents may be made by one.
     #[serde(skip)]
     pub created_seq: i64,
     /// Stream sequence of the last event that changed it.
@@ -218,7 +258,8 @@ pub struct TaskRow {
 /// A row of `task_attempts`: an assignment of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, FromRow, ToSchema)]
 pub struct AttemptRow {
-    /// Number of the attempt in its generation, from 1; null until it starts. What was withdrawn unstarted counts for nothing.
+    /// Number of the attempt in its generation, from 1; null until it starts. What was withdrawn unstarted, or declined, counts
+    /// for nothing.
     pub number: Option<i32>,
     /// Rises when an ended task is retried, from 1.
     pub generation: i32,
@@ -240,9 +281,9 @@ pub struct AttemptRow {
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,
-    /// `completed`, `failed` or `withdrawn:<reason>`; null while it waits or runs.
+    /// `completed`, `failed`, `declined` or `withdrawn:<reason>`; null while it waits or runs.
     pub outcome: Option<String>,
-    /// What went wrong.
+    /// What went wrong, or why it was declined.
     pub error: Option<String>,
     /// Of a failed one: whether another attempt could help, by its agent's word.
     pub retryable: Option<bool>,
@@ -294,6 +335,22 @@ pub struct FiguresRow {
     pub retries: i64,
     /// When this was measured.
     pub measured_at: DateTime<Utc>,
+}
+
+/// `error_rate` of a swarm by one dimension.
+#[derive(Clone, Debug, Serialize, FromRow, ToSchema)]
+pub struct ErrorRateRow {
+    /// `{"task_type": …}`, `{"capability": …}` or `{"agent_type": …}`.
+    #[schema(value_type = Object)]
+    pub dimensions: Jsonb,
+    /// Failed attempts of all that have ended, 0 to 1.
+    pub metric_value: f64,
+    /// Attempts that have ended.
+    pub sample_count: i64,
+    /// Those that completed.
+    pub completed: i64,
+    /// Those that failed.
+    pub failed: i64,
 }
 
 /// A row of `task_dependencies`.

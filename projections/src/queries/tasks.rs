@@ -240,7 +240,8 @@ async fn attempts_of(
     task: TaskId,
 ) -> Result<Vec<AttemptRow>, sqlx::Error> {
     let query = sqlx::query_as(
-        "SELECT *, CASE WHEN started_at IS NOT NULL THEN attempt END AS number FROM task_attempts \
+        "SELECT *, CASE WHEN started_at IS NOT NULL AND outcome IS DISTINCT FROM 'declined' THEN attempt END AS number \
+         FROM task_attempts \
          WHERE organization_id = $1 AND swarm_id = $2 AND task_id = $3 ORDER BY assignment DESC LIMIT $4",
     );
     query

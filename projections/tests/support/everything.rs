@@ -228,6 +228,8 @@ pub async fn everything() -> Script {
     )
     .await;
 
+    super::managed::managed(&mut s).await;
+
     // A swarm that comes and goes.
     let other = Place::new(s.org, SwarmId(id(77)));
     if !s.is_claimed(Service::Coordinator, other.partition) {

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 pub mod everything;
+pub mod managed;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -259,6 +260,17 @@ impl Script {
 
     pub async fn client(&mut self, subject: Subject, about: Uuid, body: impl Into<Body>) -> u64 {
         let source = Source::Client("/test".to_owned());
+        self.by(source, subject, about, body).await
+    }
+
+    /// What is no decision.
+    pub async fn by(
+        &mut self,
+        source: Source,
+        subject: Subject,
+        about: Uuid,
+        body: impl Into<Body>,
+    ) -> u64 {
         let event = Event::new(
             EventId(self.fresh()),
             source,
@@ -312,17 +324,22 @@ impl Script {
 
     /// A process of the agent joins.
     pub async fn join(&mut self, agent: AgentId, incarnation: u64, slots: u32) -> u64 {
+        let profile = Profile {
+            agent_type: "exec".to_owned(),
+            agent_name: format!("agent {}", agent.0.as_u128() & 0xffff),
+            capabilities: vec!["a \"b\"".to_owned(), "c,d".to_owned()],
+            slots,
+            waiting: 0,
+            metadata: Json::object(),
+        };
+        self.join_as(agent, incarnation, profile).await
+    }
+
+    pub async fn join_as(&mut self, agent: AgentId, incarnation: u64, profile: Profile) -> u64 {
         let joined = Joined {
             incarnation,
             instance: instance(agent, incarnation),
-            profile: Profile {
-                agent_type: "exec".to_owned(),
-                agent_name: format!("agent {}", agent.0.as_u128() & 0xffff),
-                capabilities: vec!["a \"b\"".to_owned(), "c,d".to_owned()],
-                slots,
-                waiting: 0,
-                metadata: Json::object(),
-            },
+            profile,
         };
         self.by_agent_subject(AgentVerb::Joined, agent, joined)
             .await
