@@ -21,6 +21,7 @@ pub(super) struct Seen {
     pub(super) incarnation: u64,
     /// A healthy member.
     pub(super) living: bool,
+    pub(super) member: bool,
     pub(super) failed: bool,
     pub(super) draining: bool,
     /// Since when it has been in quarantine without a break; zero if it is not.
@@ -96,6 +97,7 @@ impl Agent {
         let seen = Seen {
             incarnation: self.incarnation,
             living: self.living(),
+            member: self.member,
             failed: self.failed,
             draining: self.draining,
             quarantined_since: self.quarantined_since,

@@ -15,7 +15,7 @@ use swarm_events::{
 use super::{
     Checker,
     swarm::Swarm,
-    wishes::{Ended, Order, Phase, Turn},
+    wishes::{Ended, Order, Phase, Stop, Turn},
 };
 use crate::Invariant;
 
@@ -149,7 +149,7 @@ impl Checker {
                 ),
                 (
                     Invariant::OneProcessWanted,
-                    second_process(&seen, request, living == Some(true)),
+                    second_process(&seen, request, time, living == Some(true)),
                 ),
                 (
                     Invariant::RestartsByPolicy,
@@ -284,7 +284,13 @@ impl Checker {
             stop.over <= time && [0, removed.incarnation].contains(&stop.incarnation)
         });
         let unfit = seen.quarantined_since != Timestamp::ZERO;
-        if !(ordered || stopped || seen.failed || unfit || swarm.stopping_by(cause)) {
+        let exited = swarm.wishes.get(&id).and_then(|wish| {
+            let born = wish.born_of(removed.incarnation);
+            wish.exit_of(born)
+                .filter(|exit| born != 0 && *exit <= cause)
+        });
+        let by_rule = stopped || seen.failed || unfit || exited.is_some();
+        if !(ordered || by_rule || swarm.stopping_by(cause)) {
             let wrong = match stop {
                 Some(stop) => format!("its grace lasts until {}, and it was {time}", stop.over),
                 None => "no verdict, order or rule demanded it".to_owned(),
@@ -369,7 +375,18 @@ fn unwanted(seen: &Turn, request: &SpawnRequested, ordered: bool) -> Option<Stri
 }
 
 /// Why the process before it may still run.
-fn second_process(seen: &Turn, request: &SpawnRequested, living: bool) -> Option<String> {
+fn second_process(
+    seen: &Turn,
+    request: &SpawnRequested,
+    time: Option<Timestamp>,
+    living: bool,
+) -> Option<String> {
+    let late =
+        |stop: &Stop| stop.then == StopThen::Restart && time.is_none_or(|time| stop.over <= time);
+    if seen.stop.as_ref().is_some_and(late) {
+        // Its grace is over: the request itself makes its host kill it.
+        return None;
+    }
     match seen.phase {
         Phase::Requested => Some(format!("number {} is still open", seen.spawn)),
         Phase::Claimed(host) | Phase::Running(host) => Some(format!(

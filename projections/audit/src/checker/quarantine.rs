@@ -128,7 +128,8 @@ fn unfounded(agent: &Agent, settings: &Settings, told: &Quarantined, cause: u64)
     if figures.limit != limit {
         return Some(format!("its limit was {limit}"));
     }
-    if figures.value < limit {
+    // How long something is stuck is told by a limit that may have changed since.
+    if figures.value < limit && told.cause != Cause::Stuck {
         return Some("that is below the limit".to_owned());
     }
     let told_value = match told.cause {

@@ -2,7 +2,7 @@
 
 use swarm_events::{
     AgentId, Recorded,
-    agent::Added,
+    agent::{Added, StopThen},
     swarm::{SCALE_STEP_MAX, Scaled},
 };
 
@@ -23,7 +23,7 @@ impl Checker {
         self.notes.checked(Invariant::ScalesAddUp);
         let settings = swarm.settings.at(cause).ok();
         let wrong = added_up(scaled)
-            .or_else(|| out_of_bounds(scaled, settings?))
+            .or_else(|| out_of_bounds(swarm, scaled, settings?, cause))
             .or_else(|| strangers(swarm, scaled, cause));
         if let Some(wrong) = wrong {
             self.notes
@@ -52,7 +52,8 @@ impl Checker {
         }
         let cause = recorded.event.decided.map_or(0, |d| d.cause_sequence);
         let swarm = &self.swarms[number];
-        let (Ok(settings), Some(counted)) = (swarm.settings.at(cause), swarm.counted_at(cause))
+        let (Ok(settings), Some(counted)) =
+            (swarm.settings.at(cause), swarm.counted_at(cause, false))
         else {
             return;
         };
@@ -80,9 +81,20 @@ fn added_up(scaled: &Scaled) -> Option<String> {
     (after != Some(scaled.desired as usize) && !cut).then(|| "that is another number".to_owned())
 }
 
-fn out_of_bounds(scaled: &Scaled, settings: &Settings) -> Option<String> {
-    let bounds = settings.min_agents..=settings.max_agents;
-    (!bounds.contains(&scaled.desired)).then(|| format!("the swarm takes {bounds:?}"))
+fn out_of_bounds(
+    swarm: &Swarm,
+    scaled: &Scaled,
+    settings: &Settings,
+    cause: u64,
+) -> Option<String> {
+    let counted = swarm.counted_at(cause, true)?;
+    if scaled.before > counted {
+        return Some(format!("there were {counted}"));
+    }
+    // Of one type only some are counted before, but the limits hold for all.
+    let after = u64::from(counted - scaled.before) + u64::from(scaled.desired);
+    let bounds = u64::from(settings.min_agents)..=u64::from(settings.max_agents);
+    (!bounds.contains(&after)).then(|| format!("the swarm takes {bounds:?}"))
 }
 
 /// What is wrong with the agents that it names.
@@ -107,40 +119,44 @@ fn strangers(swarm: &Swarm, scaled: &Scaled, cause: u64) -> Option<String> {
 }
 
 impl Swarm {
-    /// Agents that were wanted, or lived without an order, for someone who had met everything up to `cause`.
-    fn counted_at(&self, cause: u64) -> Option<u32> {
+    /// Agents that were wanted, or lived without an order, for someone who had met everything up to `cause`; `failed`: those
+    /// that are held to be dead and not taken out yet count, too.
+    fn counted_at(&self, cause: u64, failed: bool) -> Option<u32> {
         let mut count = 0;
         for (id, wish) in &self.wishes {
             let turn = wish.at(cause)?;
-            let living = || self.agents.get(id).and_then(|agent| agent.living_at(cause));
-            let ordered = wish
-                .order
-                .as_ref()
-                .is_some_and(|order| order.sequence <= cause);
-            let stays = turn.stop.is_none() && !turn.scaled_away;
-            count += u32::from(if ordered {
+            let order = wish.order.as_ref();
+            let counts = if order.is_some_and(|order| order.sequence <= cause) {
                 turn.wanted
             } else {
-                stays && living() == Some(true)
-            });
+                let seen = self.agents.get(id).and_then(|agent| agent.seen_at(cause));
+                let goes = turn.stop.is_some_and(|stop| stop.then == StopThen::Remove);
+                !goes
+                    && !turn.scaled_away
+                    && seen.is_some_and(|seen| seen.member && (failed || !seen.failed))
+            };
+            count += u32::from(counts);
         }
         Some(count)
     }
 
     /// Why there are too few agents, if somebody is there to be made more of.
     pub(super) fn too_few(&self) -> Option<String> {
-        let least = self.settings.at(u64::MAX).ok()?.min_agents;
-        let like = self
-            .wishes
-            .values()
-            .any(|wish| wish.order.as_ref().is_some_and(|o| o.adapter));
+        let settings = self.settings.at(u64::MAX).ok()?;
+        let least = settings.min_agents;
+        if least == 0 {
+            return None;
+        }
+        let orders = self.wishes.values().filter_map(|wish| wish.order.as_ref());
+        let like = orders.into_iter().any(|order| order.adapter);
         // One that ended by its policy may count: another like it would end, too.
         let ended = self.wishes.values().filter(|wish| {
             let turn = wish.now;
             wish.order.is_some() && !turn.wanted && turn.stop.is_none() && turn.ended.is_some()
         });
-        let counted = self.counted_at(u64::MAX)? + ended.count() as u32;
-        (like && counted < least)
+        let counted = self.counted_at(u64::MAX, false)? + ended.count() as u32;
+        let room = self.counted_at(u64::MAX, true)? < settings.max_agents;
+        (like && room && counted < least)
             .then(|| format!("{counted} agents are wanted, and {least} is the least"))
     }
 }

@@ -276,6 +276,7 @@ impl Wish {
         self.turn(sequence, |turn| {
             turn.phase = Phase::Idle;
             turn.ended = Some(Ended::HostLost);
+            turn.due = Timestamp::ZERO;
         });
         true
     }
