@@ -1,9 +1,11 @@
 //! `measured`: at most once a second, only while figures move, only agents that moved.
 
+use std::collections::BTreeMap;
+
 use swarm_distributor_core::MEASURE_MS;
 use swarm_events::{
     Body, Input,
-    swarm::{AgentLoad, Measured, SAMPLE_AGENTS_MAX},
+    swarm::{AgentLoad, MEASURED_NAMES_MAX, Measured, OTHER_NAMES, Outcomes, SAMPLE_AGENTS_MAX},
 };
 
 use crate::scene::Scene;
@@ -102,4 +104,124 @@ fn many_agents_come_in_parts() {
     assert!(all.iter().all(|m| m.agents.len() <= SAMPLE_AGENTS_MAX));
     let named: usize = all.iter().map(|m| m.agents.len()).sum();
     assert_eq!(named, agents, "each once");
+}
+
+/// Figures by name, all that was told of them put together.
+fn by_name(s: &mut Scene) -> [BTreeMap<String, Outcomes>; 2] {
+    let mut sums = [BTreeMap::new(), BTreeMap::new()];
+    for measured in figures(s) {
+        sums[0].extend(measured.types);
+        sums[1].extend(measured.capabilities);
+    }
+    sums
+}
+
+#[test]
+fn attempts_are_counted_by_type_and_capability() {
+    // Given
+    let mut s = Scene::new();
+    s.join_as("A", 9, 0, &["x", "y"]);
+    let mut submit = |name: &str, task_type: &str, needs: &[&str]| {
+        s.submit_as(name, |t| {
+            t.task_type = task_type.to_owned();
+            t.required_capabilities = needs.iter().map(|n| (*n).to_owned()).collect();
+            t.timeout_ms = Some(500);
+            t.max_attempts = Some(1);
+        });
+        s.world.settle();
+        s.start(name);
+    };
+    submit("completed", "a", &["x", "y"]);
+    submit("failed", "a", &["x"]);
+    submit("timed out", "b", &[]);
+    submit("cancelled", "c", &["y"]);
+    // When
+    s.complete("completed");
+    s.fail_attempt("failed", false);
+    s.command(swarm_events::subject::CommandVerb::Cancel, "cancelled");
+    s.world.settle();
+    s.world.later(500);
+    s.world.settle();
+    s.world.later(MEASURE_MS);
+    // Then
+    let [types, capabilities] = by_name(&mut s);
+    let outcomes = |completed, failed| Outcomes { completed, failed };
+    let told = |sums: BTreeMap<String, Outcomes>| sums.into_iter().collect::<Vec<_>>();
+    assert_eq!(
+        told(types),
+        [
+            ("a".to_owned(), outcomes(1, 1)),
+            ("b".to_owned(), outcomes(0, 1))
+        ],
+        "what was called off has neither completed nor failed"
+    );
+    assert_eq!(
+        told(capabilities),
+        [
+            ("x".to_owned(), outcomes(1, 1)),
+            ("y".to_owned(), outcomes(1, 0))
+        ]
+    );
+    let agent = figures(&mut s).pop().expect("figures").agents;
+    let load = agent.into_values().next().expect("A");
+    assert_eq!((load.completed, load.failed), (1, 2));
+    s.folds_agree();
+}
+
+#[test]
+fn names_whose_figures_did_not_move_are_not_told_again() {
+    let mut s = Scene::new();
+    s.join("A");
+    s.submit_as("1", |t| t.task_type = "a".to_owned());
+    s.run("1");
+    s.world.later(MEASURE_MS);
+    assert_eq!(figures(&mut s).pop().expect("figures").types.len(), 1);
+    s.submit_as("2", |t| t.task_type = "b".to_owned());
+    s.run("2");
+    s.world.later(MEASURE_MS);
+    let types = figures(&mut s).pop().expect("figures").types;
+    assert_eq!(types.keys().collect::<Vec<_>>(), ["b"]);
+}
+
+#[test]
+fn names_are_bounded() {
+    let mut s = Scene::new();
+    s.join("A");
+    for n in 0..MEASURED_NAMES_MAX + 9 {
+        let name = format!("t{n}");
+        s.submit_as(&name, |t| t.task_type = format!("type {n}"));
+        s.run(&name);
+    }
+    s.world.later(MEASURE_MS);
+    let [types, _] = by_name(&mut s);
+    assert_eq!(types.len(), MEASURED_NAMES_MAX);
+    assert_eq!(types[OTHER_NAMES].completed, 10, "one place is theirs");
+    assert!(
+        figures(&mut s)
+            .iter()
+            .all(|m| m.types.len() <= MEASURED_NAMES_MAX)
+    );
+}
+
+#[test]
+fn fast_failures_are_told() {
+    let mut s = Scene::with(|c| c.retry.base_ms = 0);
+    s.join("A");
+    s.submit("t");
+    for _ in 0..2 {
+        s.world.settle();
+        s.start("t");
+        s.fail_attempt("t", true);
+    }
+    s.world.settle();
+    s.world.later(MEASURE_MS);
+    let agents = figures(&mut s).pop().expect("figures").agents;
+    let load = agents.into_values().next().expect("A");
+    assert_eq!((load.failed, load.fast_failures), (2, 2));
+    // A new process begins anew, and that is told, too.
+    s.join("A");
+    s.world.settle();
+    s.world.later(MEASURE_MS);
+    let agents = figures(&mut s).pop().expect("figures").agents;
+    assert_eq!(agents.into_values().next().expect("A").fast_failures, 0);
 }

@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 use swarm_distributor_core::Distributor;
 use swarm_events::{
     Subject,
+    agent::Cause,
     configuration::Algorithm,
     decider::Decider,
     subject::{CommandVerb, TaskVerb},
@@ -14,13 +15,17 @@ use crate::scene::Scene;
 
 /// [`Decider::FORMAT`], and the SHA-256 of the scene's state in postcard.
 const GOLDEN: (u32, &str) = (
-    3,
-    "93db5c99d30326b41d872aa3caf4bbb5a61d8785cce053da2bcb5133616710f1",
+    4,
+    "2e47503ef8b0cc017fe8a4e67e07e478614b533b66edad92e9409c8fd9980f21",
 );
 
 /// A state with something in every field: each phase, edges of each kind, ends of each kind, open commands, refusals, sums.
 fn scene() -> Scene {
-    let mut s = Scene::with(|c| c.distribution_algorithm = Algorithm::Affinity);
+    let mut s = Scene::with(|c| {
+        c.distribution_algorithm = Algorithm::Affinity;
+        c.health.fast_failures_max = 1;
+        c.health.stuck_after_ms = 5_000;
+    });
     s.join_as("A", 2, 1, &["x", "y"]);
     s.join_as("B", 1, 0, &[]);
     s.submit_as("completed", |t| t.required_capabilities = vec!["x".into()]);
@@ -75,6 +80,32 @@ fn scene() -> Scene {
     s.world.later(1_000);
     s.world.settle();
     s.progress("running");
+    // Agents that rest, each in a way of its own; a declined task; one that is stuck.
+    for task in ["declined", "stuck", "fails fast"] {
+        s.submit_as(task, |t| {
+            t.required_capabilities = vec!["barred".into()];
+            t.timeout_ms = Some(3_600_000);
+            t.priority = 10;
+        });
+    }
+    s.join_as("barred", 3, 0, &["barred"]);
+    s.join("drains");
+    s.join("rests");
+    s.world.settle();
+    s.decline("declined");
+    s.world.settle();
+    s.join_as("other", 1, 0, &["barred"]);
+    s.world.settle();
+    s.start("stuck");
+    s.world.later(5_000);
+    s.world.settle();
+    s.drain("drains");
+    s.quarantine("rests", Cause::Stuck);
+    let until = s.world.now.plus_millis(1);
+    s.quarantine_until("rests", Cause::FastFailures, Some(until));
+    s.world.settle();
+    s.start("fails fast");
+    s.fail_attempt("fails fast", true);
     s.command(CommandVerb::CancelGraph, "off");
     s.world.decide(1);
     s.world.deliver();
@@ -103,8 +134,18 @@ fn a_changed_layout_needs_a_higher_format() {
         ("queued 3", "queued"),
         ("called off 0", "queued"),
         ("put away", "failed"),
+        ("declined", "queued"),
+        ("stuck", "running"),
     ] {
         assert_eq!(scene().status(task), status, "{task}");
+    }
+    {
+        let mut s = scene();
+        assert!(s.agent("drains").draining);
+        assert_eq!(s.agent("rests").quarantine.len(), 2);
+        assert!(s.agent("barred").barred_until.is_some());
+        assert_eq!(s.agent("barred").stuck, 1);
+        assert_eq!(s.view("declined").declines, 1);
     }
     let bytes = postcard::to_stdvec(&s.world.state).expect("encoded");
     let hash: String = Sha256::digest(&bytes)

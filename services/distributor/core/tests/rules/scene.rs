@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use swarm_distributor_core::{Distributor, TaskView};
+use swarm_distributor_core::{AgentView, Distributor, TaskView};
 use swarm_events::{
     AgentId, Body, Event, GraphId, Input, Json, OrgId, Place, Service, Subject, SwarmId, TaskId,
-    agent::{Evidence, Joined, Left, LivenessRule, Profile, Suspected},
+    Timestamp,
+    agent::{
+        Cause, Evidence, Figures, Joined, Left, LivenessRule, Profile, Quarantined, Released,
+        StopThen, Stopping, Suspected, Updated,
+    },
     configuration::Configuration,
     decider::Verdict,
     envelope::Source,
@@ -13,8 +17,8 @@ use swarm_events::{
     read::{Writer, writer},
     subject::{AgentVerb, CommandVerb, ControlVerb, SwarmVerb, TaskVerb},
     task::{
-        Assigned, AttemptFailed, Carried, Completed, Dependency, DependencyType, GraphPart,
-        Progressed, Started, Submitted, Then,
+        Assigned, AttemptFailed, Carried, Completed, Declined, Dependency, DependencyType,
+        GraphPart, Progressed, Started, Submitted, Then,
     },
     testing::World,
 };
@@ -34,6 +38,26 @@ pub struct Scene {
 /// A task with nothing but a type.
 pub fn plain() -> Submitted {
     serde_json::from_str(r#"{"task_type": "count"}"#).expect("a minimal task")
+}
+
+fn profile(name: &str, slots: u32, waiting: u32, capabilities: &[&str]) -> Profile {
+    Profile {
+        agent_type: "exec".to_owned(),
+        agent_name: name.to_owned(),
+        capabilities: capabilities.iter().map(|c| (*c).to_owned()).collect(),
+        slots,
+        waiting,
+        metadata: Json::object(),
+    }
+}
+
+/// Figures that a quarantine rests on: the distributor does not look at them.
+const fn figures() -> Figures {
+    Figures {
+        value: 1,
+        limit: 1,
+        attempts: 0,
+    }
 }
 
 pub fn evidence() -> Evidence {
@@ -167,14 +191,7 @@ impl Scene {
         let joined = Joined {
             incarnation: *incarnation,
             instance: InstanceId(Uuid::from_u128(77)),
-            profile: Profile {
-                agent_type: "exec".to_owned(),
-                agent_name: name.to_owned(),
-                capabilities: capabilities.iter().map(|c| (*c).to_owned()).collect(),
-                slots,
-                waiting,
-                metadata: Json::object(),
-            },
+            profile: profile(name, slots, waiting, capabilities),
         };
         self.member(name, AgentVerb::Joined, joined)
     }
@@ -185,6 +202,74 @@ impl Scene {
             evidence: evidence(),
         };
         self.health(name, AgentVerb::Failed, failed)
+    }
+
+    /// The coordinator says that its present process is to go.
+    pub fn drain(&mut self, name: &str) -> Verdict {
+        let stopping = Stopping {
+            incarnation: self.incarnations.get(name).copied().unwrap_or(0),
+            spawn: 0,
+            grace_ms: 30_000,
+            then: StopThen::Remove,
+            reason: "test".to_owned(),
+        };
+        self.member(name, AgentVerb::Stopping, stopping)
+    }
+    pub fn quarantine(&mut self, name: &str, cause: Cause) -> Verdict {
+        self.quarantine_until(name, cause, None)
+    }
+    pub fn quarantine_until(
+        &mut self,
+        name: &str,
+        cause: Cause,
+        until: Option<Timestamp>,
+    ) -> Verdict {
+        let quarantined = Quarantined {
+            incarnation: self.incarnations[name],
+            cause,
+            figures: figures(),
+            until,
+        };
+        self.health(name, AgentVerb::Quarantined, quarantined)
+    }
+    pub fn release(&mut self, name: &str, cause: Cause) -> Verdict {
+        let released = Released {
+            incarnation: self.incarnations[name],
+            cause,
+            figures: figures(),
+        };
+        self.health(name, AgentVerb::Released, released)
+    }
+    /// An agent that runs is given another profile.
+    pub fn update(
+        &mut self,
+        name: &str,
+        slots: u32,
+        waiting: u32,
+        capabilities: &[&str],
+    ) -> Verdict {
+        let updated = Updated {
+            incarnation: self.incarnations[name],
+            profile: profile(name, slots, waiting, capabilities),
+        };
+        self.member(name, AgentVerb::Updated, updated)
+    }
+    /// Its agent gives a task back.
+    pub fn decline(&mut self, task: &str) -> Verdict {
+        let (agent, assignment, assigned) = self.assignment(task);
+        let declined = Declined {
+            assignment,
+            incarnation: assigned.incarnation,
+            reason: "not mine".to_owned(),
+        };
+        self.by_agent(task, agent, TaskVerb::Declined, declined)
+    }
+    pub fn agent(&mut self, name: &str) -> AgentView {
+        let id = self.agent_id(name);
+        self.world
+            .state
+            .agent(self.place, id)
+            .expect("it has joined")
     }
 
     pub fn joined(&self, name: &str) -> bool {

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::{prelude::*, sample::Index};
 use swarm_distributor_core::{Status, TaskView, Touched};
 use swarm_events::{
-    Body, Input, TaskId,
-    configuration::{Algorithm, Configuration},
+    AgentId, Body, Input, TaskId,
+    agent::Cause,
+    configuration::{Algorithm, Configuration, HealthPolicy},
     decider::{Decider, Verdict},
     subject::CommandVerb,
     task::DependencyType,
@@ -34,6 +35,8 @@ struct Settings {
     progress_ms: u64,
     shed: u32,
     stealing: bool,
+    fast_failures: u32,
+    stuck_ms: u64,
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
@@ -58,14 +61,20 @@ fn settings() -> impl Strategy<Value = Settings> {
         limit(),
         1..=100u32,
         any::<bool>(),
+        0..4u32,
+        limit(),
     )
         .prop_map(
-            |(algorithm, queue_ms, progress_ms, shed, stealing)| Settings {
-                algorithm,
-                queue_ms,
-                progress_ms,
-                shed,
-                stealing,
+            |(algorithm, queue_ms, progress_ms, shed, stealing, fast_failures, stuck_ms)| {
+                Settings {
+                    algorithm,
+                    queue_ms,
+                    progress_ms,
+                    shed,
+                    stealing,
+                    fast_failures,
+                    stuck_ms,
+                }
             },
         )
 }
@@ -78,6 +87,11 @@ fn configured(settings: Settings) -> Configuration {
         progress_timeout_ms: settings.progress_ms,
         shed_from_percent: settings.shed,
         stealing: settings.stealing,
+        health: HealthPolicy {
+            fast_failures_max: settings.fast_failures,
+            stuck_after_ms: settings.stuck_ms,
+            ..HealthPolicy::default()
+        },
         ..Configuration::default()
     }
 }
@@ -99,6 +113,12 @@ enum Op {
     Fail(usize),
     Leave(usize),
     Suspect(usize),
+    Drain(usize),
+    Quarantine(usize, Cause),
+    Release(usize, Cause),
+    /// Slots, waiting places, whether it has the capability.
+    Update(usize, u32, u32, bool),
+    Decline(Index),
     Start(Index),
     Complete(Index),
     FailAttempt(Index, bool),
@@ -127,6 +147,12 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..3usize).prop_map(Op::Fail),
         1 => (0..3usize).prop_map(Op::Leave),
         1 => (0..3usize).prop_map(Op::Suspect),
+        1 => (0..3usize).prop_map(Op::Drain),
+        2 => (0..3usize, cause()).prop_map(|(agent, cause)| Op::Quarantine(agent, cause)),
+        2 => (0..3usize, cause()).prop_map(|(agent, cause)| Op::Release(agent, cause)),
+        2 => (0..3usize, 1..=SLOTS, 0..=WAITING, any::<bool>())
+            .prop_map(|(agent, slots, waiting, able)| Op::Update(agent, slots, waiting, able)),
+        4 => index().prop_map(Op::Decline),
         8 => index().prop_map(Op::Start),
         6 => index().prop_map(Op::Complete),
         3 => (index(), any::<bool>()).prop_map(|(i, retryable)| Op::FailAttempt(i, retryable)),
@@ -143,6 +169,11 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::LoseAndClaim),
         1 => index().prop_map(Op::Repeat),
     ]
+}
+
+/// Two are enough to hold at once; with one of them the bar for fast failures has to do.
+fn cause() -> impl Strategy<Value = Cause> {
+    prop_oneof![Just(Cause::FastFailures), Just(Cause::ErrorRate)]
 }
 
 fn kind(n: u8) -> DependencyType {
@@ -214,6 +245,27 @@ impl Worlds {
             }
             Op::Leave(agent) => self.s.leave(AGENTS[*agent]),
             Op::Suspect(agent) => self.s.suspect(AGENTS[*agent]),
+            Op::Drain(agent) => {
+                self.s.drain(AGENTS[*agent]);
+            }
+            Op::Quarantine(agent, cause) => {
+                if self.s.joined(AGENTS[*agent]) {
+                    self.s.quarantine(AGENTS[*agent], *cause);
+                }
+            }
+            Op::Release(agent, cause) => {
+                if self.s.joined(AGENTS[*agent]) {
+                    self.s.release(AGENTS[*agent], *cause);
+                }
+            }
+            Op::Update(agent, slots, waiting, able) => {
+                let capabilities: &[&str] = if *able { &["x"] } else { &[] };
+                let agent = AGENTS[*agent];
+                if self.s.joined(agent) {
+                    self.s.update(agent, *slots, *waiting, capabilities);
+                }
+            }
+            Op::Decline(index) => self.on_assigned(index, |s, t| s.decline(t)),
             Op::Start(index) => self.on_assigned(index, |s, t| s.start(t)),
             Op::Complete(index) => self.on_assigned(index, |s, t| s.complete(t)),
             Op::FailAttempt(index, retryable) => {
@@ -301,7 +353,13 @@ impl Worlds {
         for agent in self.s.world.state.agents(self.s.place) {
             let held = agent.running.len() + agent.waiting.len();
             assert!(held <= (SLOTS + WAITING) as usize, "{agent:?}");
-            assert_eq!((agent.slots, agent.waiting_limit), (SLOTS, WAITING));
+            assert!(agent.slots <= SLOTS && agent.waiting_limit <= WAITING);
+            let barred = agent.barred_until.is_some();
+            assert!(
+                !agent.half_open || (!barred && !agent.draining && agent.quarantine.is_empty())
+            );
+            assert!(agent.stuck as usize <= agent.running.len());
+            assert_eq!(agent.stuck > 0, agent.stuck_since.is_some());
             assert_eq!(agent.waiting.is_empty(), agent.waiting_since.is_none());
             let both: BTreeSet<TaskId> = agent
                 .running
@@ -415,6 +473,43 @@ impl Worlds {
         assert_eq!(state.next_deadline(&fresh), self.s.world.next_deadline());
     }
 
+    /// Nothing was assigned to an agent that rests, as far as the owner had met when it decided.
+    fn nothing_for_those_that_rest(&self) {
+        let mut state = swarm_distributor_core::Distributor::new(self.s.place.partition);
+        // Who gets nothing from which sequence on.
+        let mut rests: BTreeMap<(AgentId, u64), bool> = BTreeMap::new();
+        let mut assigned = Vec::new();
+        for input in self.s.world.inputs() {
+            state.evolve(&input, None);
+            for agent in state.agents(self.s.place) {
+                let on_probation = agent.half_open && !agent.running.is_empty();
+                let out = agent.draining
+                    || !agent.quarantine.is_empty()
+                    || agent.barred_until.is_some()
+                    || on_probation;
+                rests.insert((agent.id, state.head().sequence), out);
+            }
+            if let Input::Event(recorded) = &input
+                && let (Body::TaskAssigned(_), Some(decided), Some(agent)) = (
+                    &recorded.event.body,
+                    recorded.event.decided,
+                    recorded.subject.agent(),
+                )
+            {
+                assigned.push((agent, decided.cause_sequence));
+            }
+        }
+        for (agent, cause) in assigned {
+            let then = rests.range((agent, 0)..=(agent, cause)).next_back();
+            assert_eq!(
+                then.map(|(_, out)| *out),
+                Some(false),
+                "{} got something at {cause}",
+                self.s.named(&agent.to_string())
+            );
+        }
+    }
+
     /// A projector that follows row by row ends with the same state, and its rows with the same statuses.
     fn trace(&mut self) {
         let mut state = swarm_distributor_core::Distributor::new(self.s.place.partition);
@@ -466,6 +561,7 @@ proptest! {
         worlds.verify();
         worlds.s.folds_agree();
         worlds.trace();
+        worlds.nothing_for_those_that_rest();
     }
 }
 
