@@ -2,6 +2,7 @@
 
 mod others;
 mod properties;
+mod resting;
 
 use swarm_distributor_core::{
     Distributor,
