@@ -3,7 +3,9 @@
 
 mod assignment;
 mod command;
+mod decline;
 mod ends;
+mod failures;
 mod member;
 mod submit;
 

@@ -11,6 +11,7 @@ mod ended;
 mod held;
 mod pending;
 mod queued;
+mod release;
 mod rivals;
 mod shape;
 mod words;

@@ -259,10 +259,8 @@ impl Distributor {
         }
         let next = next.unwrap_or(Timestamp::ZERO);
         let before = std::mem::replace(&mut agent.stuck_check, next);
-        if before != next {
-            if before != Timestamp::ZERO {
-                self.stuck_checks.remove(&(before, swarm, at));
-            }
+        if before != next && before != Timestamp::ZERO {
+            self.stuck_checks.remove(&(before, swarm, at));
         }
         if next != Timestamp::ZERO {
             self.stuck_checks.insert((next, swarm, at));

@@ -282,7 +282,6 @@ impl Distributor {
                 agents,
                 types: std::mem::take(&mut types),
                 capabilities: std::mem::take(&mut capabilities),
-                ..Measured::default()
             };
             let subject = Subject::Swarm(swarm.place, SwarmVerb::Measured);
             out.push(Decision::new(subject, swarm.place.swarm.0, body).uncaused());

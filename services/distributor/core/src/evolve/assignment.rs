@@ -1,23 +1,18 @@
 //! Events of assignments, by the distributor and by agents.
 
 use swarm_events::{
-    AgentId, Body, Recorded, TaskId, Timestamp,
-    agent::Cause,
+    AgentId, Body, Recorded, TaskId,
     decider::Verdict,
     planted::{self, Bug},
-    task::{
-        self, Carried, DECLINE_REASON_BYTES_MAX, ERROR_BYTES_MAX, RESULT_BYTES_MAX, Then,
-        WithdrawReason,
-    },
+    task::{self, Carried, ERROR_BYTES_MAX, RESULT_BYTES_MAX, Then, WithdrawReason},
 };
 
-use super::STOPPING;
+use super::{STOPPING, failures::failed_by};
 use crate::{
     agent::{BARRED_MS, Bar, LAPSES_MAX},
-    check::class_without,
     state::Distributor,
     swarm::{End, cut},
-    task::{DECLINES_MAX, Held, How, Outcome, Phase, Task},
+    task::{Held, How, Outcome, Phase, Task},
     trace::Trace,
 };
 
@@ -137,7 +132,7 @@ impl Distributor {
     }
 
     /// The task's number and its assignment, if that is the one named and its agent has not been restarted.
-    fn standing(
+    pub(super) fn standing(
         &self,
         swarm: u32,
         agent: u32,
@@ -273,101 +268,6 @@ impl Distributor {
         Verdict::Applied
     }
 
-    /// Failures before a success count no more.
-    fn succeeded(&mut self, swarm: u32, at: u32, trace: &mut Trace) {
-        let Some(state) = self.swarms.get_mut(swarm as usize) else {
-            return;
-        };
-        let Some(agent) = state.agents.get_mut(at as usize) else {
-            return;
-        };
-        if std::mem::take(&mut agent.fast_failures) > 0 {
-            state.note_load(at, trace);
-            self.unbar(swarm, at, trace);
-        }
-    }
-
-    /// Counts an attempt that failed right after its start, and bars the agent if that happens too often.
-    fn failed_fast(&mut self, swarm: u32, at: u32, trace: &mut Trace) {
-        let Some(state) = self.swarms.get_mut(swarm as usize) else {
-            return;
-        };
-        let max = state.settings.fast_failures_max;
-        let Some(agent) = state.agents.get_mut(at as usize) else {
-            return;
-        };
-        agent.fast_failures = agent.fast_failures.saturating_add(1);
-        let bar = max > 0
-            && agent.fast_failures >= max
-            && agent.barred_until == Timestamp::ZERO
-            && !agent.quarantine.contains_key(&Cause::FastFailures);
-        state.note_load(at, trace);
-        if bar {
-            self.bar(swarm, at, trace);
-        }
-    }
-
-    /// Its agent gives a task back. It keeps its place in the queue, and has lost no attempt.
-    fn declined(
-        &mut self,
-        swarm: u32,
-        agent: u32,
-        id: TaskId,
-        event: &task::Declined,
-        trace: &mut Trace,
-    ) -> Verdict {
-        let moment = self.moment();
-        let (at, phase) = match self.standing(swarm, agent, id, event.assignment, event.incarnation)
-        {
-            Ok(found) => found,
-            Err(why) => return Verdict::Void(why),
-        };
-        let Some(state) = self.swarms.get_mut(swarm as usize) else {
-            return Verdict::Void("unknown-swarm");
-        };
-        let Some(task) = state.tasks.get_mut(at) else {
-            return Verdict::Void("unknown-task");
-        };
-        let started = matches!(phase, Phase::Running(_));
-        if started {
-            task.attempts = task.attempts.saturating_sub(1);
-        }
-        let class = task.class;
-        let more = task.more_mut();
-        more.bad_result = false;
-        if started {
-            more.requeued_at = moment.now;
-        }
-        let declines = more.declines.get_or_insert_default();
-        declines.count = declines.count.saturating_add(1);
-        declines.reason = cut(&event.reason, DECLINE_REASON_BYTES_MAX).into();
-        if let Err(place) = declines.agents.binary_search(&agent) {
-            declines.agents.insert(place, agent);
-        }
-        if declines.count < DECLINES_MAX {
-            let text = class_without(state.classes.get(class), &declines.agents);
-            // Held before the other is let go: a number must not stand for both at one input.
-            task.class = state.classes.hold(&text);
-            state.classes.release(class);
-            state.set_phase(at, Phase::Queued, moment, trace);
-        } else {
-            let error = format!(
-                "it was declined {} times, the last time with: {}",
-                declines.count, declines.reason
-            );
-            more.last_agent = Some(agent);
-            let outcome = Outcome::Failed {
-                error: error.into(),
-                dead_lettered: true,
-                because_of: None,
-                path: Box::default(),
-            };
-            state.doom(at, outcome, moment, trace);
-        }
-        self.runs_other(swarm, agent, trace);
-        Verdict::Applied
-    }
-
     fn attempt_failed(
         &mut self,
         swarm: u32,
@@ -498,12 +398,4 @@ impl Distributor {
         self.runs_other(swarm, agent, trace);
         Verdict::Applied
     }
-}
-
-/// Whether an attempt that is taken away for this has failed, and was not just in the way or lost.
-const fn failed_by(reason: WithdrawReason) -> bool {
-    matches!(
-        reason,
-        WithdrawReason::Timeout | WithdrawReason::NoProgress | WithdrawReason::BadResult
-    )
 }

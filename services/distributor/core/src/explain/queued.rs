@@ -2,12 +2,13 @@
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
-use swarm_events::{AgentId, TaskId, Timestamp, agent::Cause};
+use swarm_events::{AgentId, TaskId, Timestamp};
 
 use super::{
     AgentCounts, Condition, Count, ITEMS_MAX, Look, QUEUES_MAX, Queued, Reason, Standing, What,
     agents::{Pool, Seen},
     held::fails_first,
+    release::released,
     rivals::Rivals,
     words::{capital, count, duration, list, number},
 };
@@ -399,56 +400,6 @@ fn waits_for(agents: &AgentCounts, required: &[String]) -> String {
         "a place at an agent{with}: of {able}, {}",
         list(&states, "and")
     )
-}
-
-/// The first of these that is given work again, as far as that is known.
-fn released(resting: &[&Seen<'_>]) -> Option<Condition> {
-    let over = |agent: &Agent| match agent.barred_until {
-        Timestamp::ZERO => agent.quarantine.values().copied().max_by_key(|until| {
-            // It is over with the last of its causes; one without an end is the last.
-            (until.is_none(), *until)
-        })?,
-        until => Some(until),
-    };
-    let times = resting.iter().map(|seen| (over(seen.agent), seen));
-    let (at, seen) = times.min_by_key(|(at, _)| (at.is_none(), *at))?;
-    let agent_id = seen.agent.id;
-    let why = match seen.standing {
-        Standing::FailedFast => format!(
-            "agent {agent_id}, which is barred because {} failed fast in a row, is given work again",
-            number(u64::from(seen.agent.fast_failures), "attempt", "attempts")
-        ),
-        _ => {
-            let causes: Vec<String> = seen
-                .agent
-                .quarantine
-                .keys()
-                .map(|c| cause(*c).to_owned())
-                .collect();
-            format!(
-                "agent {agent_id}, which is in quarantine for {}, is released",
-                list(&causes, "and")
-            )
-        }
-    };
-    let sentence = match at {
-        Some(at) => format!("{why}: at {at}, or when health says so"),
-        None => format!("{why}: when its figures are back below the limit"),
-    };
-    Some(Condition {
-        sentence,
-        what: What::Released { agent_id, at },
-    })
-}
-
-const fn cause(cause: Cause) -> &'static str {
-    match cause {
-        Cause::FastFailures => "fast failures",
-        Cause::ErrorRate => "its error rate",
-        Cause::Memory => "its memory",
-        Cause::Cpu => "its CPU",
-        Cause::Stuck => "a task without progress",
-    }
 }
 
 fn place(agents: &[&Seen<'_>], places: Count) -> Condition {

@@ -1,15 +1,13 @@
 //! One swarm in a miniature world, with words for what happens in it.
 
+mod agents;
+
 use std::collections::BTreeMap;
 
-use swarm_distributor_core::{AgentView, Distributor, TaskView};
+use swarm_distributor_core::{Distributor, TaskView};
 use swarm_events::{
     AgentId, Body, Event, GraphId, Input, Json, OrgId, Place, Service, Subject, SwarmId, TaskId,
-    Timestamp,
-    agent::{
-        Cause, Evidence, Figures, Joined, Left, LivenessRule, Profile, Quarantined, Released,
-        StopThen, Stopping, Suspected, Updated,
-    },
+    agent::{Evidence, Joined, Left, LivenessRule, Profile, Suspected},
     configuration::Configuration,
     decider::Verdict,
     envelope::Source,
@@ -17,8 +15,8 @@ use swarm_events::{
     read::{Writer, writer},
     subject::{AgentVerb, CommandVerb, ControlVerb, SwarmVerb, TaskVerb},
     task::{
-        Assigned, AttemptFailed, Carried, Completed, Declined, Dependency, DependencyType,
-        GraphPart, Progressed, Started, Submitted, Then,
+        Assigned, AttemptFailed, Carried, Completed, Dependency, DependencyType, GraphPart,
+        Progressed, Started, Submitted, Then,
     },
     testing::World,
 };
@@ -48,15 +46,6 @@ fn profile(name: &str, slots: u32, waiting: u32, capabilities: &[&str]) -> Profi
         slots,
         waiting,
         metadata: Json::object(),
-    }
-}
-
-/// Figures that a quarantine rests on: the distributor does not look at them.
-const fn figures() -> Figures {
-    Figures {
-        value: 1,
-        limit: 1,
-        attempts: 0,
     }
 }
 
@@ -202,74 +191,6 @@ impl Scene {
             evidence: evidence(),
         };
         self.health(name, AgentVerb::Failed, failed)
-    }
-
-    /// The coordinator says that its present process is to go.
-    pub fn drain(&mut self, name: &str) -> Verdict {
-        let stopping = Stopping {
-            incarnation: self.incarnations.get(name).copied().unwrap_or(0),
-            spawn: 0,
-            grace_ms: 30_000,
-            then: StopThen::Remove,
-            reason: "test".to_owned(),
-        };
-        self.member(name, AgentVerb::Stopping, stopping)
-    }
-    pub fn quarantine(&mut self, name: &str, cause: Cause) -> Verdict {
-        self.quarantine_until(name, cause, None)
-    }
-    pub fn quarantine_until(
-        &mut self,
-        name: &str,
-        cause: Cause,
-        until: Option<Timestamp>,
-    ) -> Verdict {
-        let quarantined = Quarantined {
-            incarnation: self.incarnations[name],
-            cause,
-            figures: figures(),
-            until,
-        };
-        self.health(name, AgentVerb::Quarantined, quarantined)
-    }
-    pub fn release(&mut self, name: &str, cause: Cause) -> Verdict {
-        let released = Released {
-            incarnation: self.incarnations[name],
-            cause,
-            figures: figures(),
-        };
-        self.health(name, AgentVerb::Released, released)
-    }
-    /// An agent that runs is given another profile.
-    pub fn update(
-        &mut self,
-        name: &str,
-        slots: u32,
-        waiting: u32,
-        capabilities: &[&str],
-    ) -> Verdict {
-        let updated = Updated {
-            incarnation: self.incarnations[name],
-            profile: profile(name, slots, waiting, capabilities),
-        };
-        self.member(name, AgentVerb::Updated, updated)
-    }
-    /// Its agent gives a task back.
-    pub fn decline(&mut self, task: &str) -> Verdict {
-        let (agent, assignment, assigned) = self.assignment(task);
-        let declined = Declined {
-            assignment,
-            incarnation: assigned.incarnation,
-            reason: "not mine".to_owned(),
-        };
-        self.by_agent(task, agent, TaskVerb::Declined, declined)
-    }
-    pub fn agent(&mut self, name: &str) -> AgentView {
-        let id = self.agent_id(name);
-        self.world
-            .state
-            .agent(self.place, id)
-            .expect("it has joined")
     }
 
     pub fn joined(&self, name: &str) -> bool {

@@ -1,19 +1,20 @@
 //! Random worlds: clients, agents, people and claims in any order, decisions stored late or lost. The rules hold at every
 //! step, and once the faults are over everything that was accepted ends.
 
+mod verify;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{prelude::*, sample::Index};
-use swarm_distributor_core::{Status, TaskView, Touched};
+use swarm_distributor_core::Status;
 use swarm_events::{
-    AgentId, Body, Input, TaskId,
+    Body, Input, TaskId,
     agent::Cause,
     configuration::{Algorithm, Configuration, HealthPolicy},
-    decider::{Decider, Verdict},
+    decider::Decider,
     subject::CommandVerb,
     task::DependencyType,
 };
-use uuid::Uuid;
 
 use crate::scene::Scene;
 
@@ -419,127 +420,6 @@ impl Worlds {
             "it never comes to rest: {:?}",
             self.s.world.state.counters(self.s.place)
         );
-    }
-
-    /// After the healing: each task ended once in each generation, and nothing is left.
-    fn verify(&mut self) {
-        let counters = self.s.world.state.counters(self.s.place).expect("known");
-        let open = counters.staged
-            + counters.pending
-            + counters.queued
-            + counters.assigned
-            + counters.running
-            + counters.ending;
-        assert_eq!(open, 0, "{counters:?}");
-        let mut ends: BTreeMap<(Uuid, u32), u32> = BTreeMap::new();
-        let mut generations: BTreeMap<Uuid, u32> = BTreeMap::new();
-        for (stored, verdict) in self.s.world.log.iter().zip(&self.s.world.verdicts) {
-            let (Input::Event(recorded), Verdict::Applied) = (stored.input(), verdict) else {
-                continue;
-            };
-            let id = recorded.event.about;
-            let generation = generations.entry(id).or_insert(1);
-            match recorded.event.body {
-                Body::TaskRetried(retried) => *generation = retried.generation,
-                Body::TaskCompleted(_)
-                | Body::TaskFailed(_)
-                | Body::TaskCancelled(_)
-                | Body::TaskRejected(_) => {
-                    *ends.entry((id, *generation)).or_default() += 1;
-                }
-                _ => {}
-            }
-        }
-        assert!(ends.values().all(|n| *n == 1), "{ends:?}");
-        for name in self.names.clone() {
-            let id = self.s.task_id(&name);
-            if let Some(view) = self.s.world.state.task(self.s.place, id) {
-                assert!(view.status.ended(), "{name}: {view:?}");
-                let generation = generations.get(&id.0).copied().unwrap_or(1);
-                let once = ends.contains_key(&(id.0, generation));
-                assert!(
-                    once || view.rejected,
-                    "{name} has no end in generation {generation}"
-                );
-            }
-        }
-        assert_eq!(self.s.world.in_flight(), 0);
-        // A plan made anew finds nothing that the old one has missed.
-        let state = &self.s.world.state;
-        let mut fresh = state.plan();
-        let mut missed = Vec::new();
-        state.decide(&mut fresh, 1_000, &mut missed);
-        assert!(missed.is_empty(), "{missed:?}");
-        assert_eq!(state.next_deadline(&fresh), self.s.world.next_deadline());
-    }
-
-    /// Nothing was assigned to an agent that rests, as far as the owner had met when it decided.
-    fn nothing_for_those_that_rest(&self) {
-        let mut state = swarm_distributor_core::Distributor::new(self.s.place.partition);
-        // Who gets nothing from which sequence on.
-        let mut rests: BTreeMap<(AgentId, u64), bool> = BTreeMap::new();
-        let mut assigned = Vec::new();
-        for input in self.s.world.inputs() {
-            state.evolve(&input, None);
-            for agent in state.agents(self.s.place) {
-                let on_probation = agent.half_open && !agent.running.is_empty();
-                let out = agent.draining
-                    || !agent.quarantine.is_empty()
-                    || agent.barred_until.is_some()
-                    || on_probation;
-                rests.insert((agent.id, state.head().sequence), out);
-            }
-            if let Input::Event(recorded) = &input
-                && let (Body::TaskAssigned(_), Some(decided), Some(agent)) = (
-                    &recorded.event.body,
-                    recorded.event.decided,
-                    recorded.subject.agent(),
-                )
-            {
-                assigned.push((agent, decided.cause_sequence));
-            }
-        }
-        for (agent, cause) in assigned {
-            let then = rests.range((agent, 0)..=(agent, cause)).next_back();
-            assert_eq!(
-                then.map(|(_, out)| *out),
-                Some(false),
-                "{} got something at {cause}",
-                self.s.named(&agent.to_string())
-            );
-        }
-    }
-
-    /// A projector that follows row by row ends with the same state, and its rows with the same statuses.
-    fn trace(&mut self) {
-        let mut state = swarm_distributor_core::Distributor::new(self.s.place.partition);
-        let mut rows: BTreeMap<TaskId, TaskView> = BTreeMap::new();
-        // A setting moves it for all that wait, whose rows it does not touch.
-        let row = |view: TaskView| TaskView {
-            queue_timeout_at: None,
-            ..view
-        };
-        let mut touched = Touched::default();
-        for input in self.s.world.inputs() {
-            touched.clear();
-            state.evolve_traced(&input, &mut touched);
-            for (place, id) in &touched.tasks {
-                let view = touched
-                    .ended
-                    .get(&(*place, *id))
-                    .cloned()
-                    .or_else(|| state.task(*place, *id));
-                rows.insert(*id, row(view.expect("a touched task is there")));
-            }
-            for view in state.tasks(self.s.place) {
-                assert_eq!(
-                    rows.get(&view.id),
-                    Some(&row(view)),
-                    "an untouched row is out of date"
-                );
-            }
-        }
-        assert!(state == self.s.world.state);
     }
 }
 
