@@ -1,7 +1,7 @@
 -- Agents that are wanted before a process of them has joined, their processes on hosts, quarantine, and error rates by type.
 
 -- Rows made by older rules are made anew in any case; without them a new column needs no value from here.
-TRUNCATE swarms, swarm_agents;
+TRUNCATE swarms, swarm_agents, swarm_tasks;
 DELETE FROM projection_checkpoint;
 
 -- Agents that belong to it or are to, without those that are to go: what `scale` counts from.
@@ -33,6 +33,8 @@ ALTER TABLE swarm_agents SET (fillfactor = 50);
 -- One event can make a thousand agents: the sequence alone is no order.
 DROP INDEX swarm_agents_by_creation;
 CREATE INDEX swarm_agents_by_creation ON swarm_agents (organization_id, swarm_id, created_seq, id) WHERE created_seq >= 0;
+
+ALTER TABLE swarm_tasks ADD COLUMN declines INTEGER NOT NULL; -- how often an agent has given it back, in this generation
 
 -- Attempts by task type and by required capability over the swarm's life, as the distributor last measured them.
 CREATE TABLE swarm_outcomes (

@@ -184,6 +184,7 @@ impl Batch {
                 $rows.discarded.push(view.discarded);
                 $rows.waits_from.push(view.waits_from.map(time));
                 $rows.steals.push(int4(view.steals));
+                $rows.declines.push(int4(view.declines));
                 $rows.last_seq.push(int8(change.sequence));
             };
         }

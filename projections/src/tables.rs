@@ -23,7 +23,7 @@ columns! {
         progress_percent: Option<i16> => "smallint", progress_message: Option<String> => "text",
         failure_path: String => "uuid[]", discarded: bool => "boolean", queue_timeout_ms: Option<i64> => "bigint",
         progress_timeout_ms: Option<i64> => "bigint", waits_from: Option<Time> => "timestamptz",
-        progressed_at: Option<Time> => "timestamptz", steals: i32 => "integer", submitted_seq: i64 => "bigint",
+        progressed_at: Option<Time> => "timestamptz", steals: i32 => "integer", declines: i32 => "integer", submitted_seq: i64 => "bigint",
         last_seq: i64 => "bigint",
     }
 }
@@ -39,7 +39,7 @@ columns! {
         generation: i32 => "integer", progressed: bool => "boolean", progress_percent: Option<i16> => "smallint",
         progress_message: Option<String> => "text", progressed_at: Option<Time> => "timestamptz",
         failure_path: String => "uuid[]", discarded: bool => "boolean", waits_from: Option<Time> => "timestamptz",
-        steals: i32 => "integer", last_seq: i64 => "bigint",
+        steals: i32 => "integer", declines: i32 => "integer", last_seq: i64 => "bigint",
     }
 }
 columns! {

@@ -130,14 +130,18 @@ static KEYS: LazyLock<String> =
 /// Writes `batch` behind the checkpoint that it starts from.
 pub(crate) async fn write(session: &mut Session, batch: &Batch) -> Result<(), WriteError> {
     let mut transaction = session.connection.begin().await?;
-    // First: it locks the row, and a rebuild waits for that lock before it drops anything.
-    let moved = sqlx::query("UPDATE projection_checkpoint SET sequence = $1, log_time = $2 WHERE name = $3 AND sequence = $4")
-        .bind(int8(batch.to))
-        .bind(batch.log_time)
-        .bind(CHECKPOINT)
-        .bind(int8(batch.from))
-        .execute(&mut *transaction)
-        .await?;
+    // First: it locks the row, and a rebuild waits for that lock before it drops anything. Readers hear of it at the commit.
+    let moved = sqlx::query(
+        "WITH moved AS (UPDATE projection_checkpoint SET sequence = $1, log_time = $2 \
+         WHERE name = $3 AND sequence = $4 RETURNING sequence) SELECT pg_notify($5, sequence::text) FROM moved",
+    )
+    .bind(int8(batch.to))
+    .bind(batch.log_time)
+    .bind(CHECKPOINT)
+    .bind(int8(batch.from))
+    .bind(CHANNEL)
+    .execute(&mut *transaction)
+    .await?;
     if moved.rows_affected() != 1 {
         return Err(WriteError::Conflict(batch.from));
     }
@@ -154,11 +158,6 @@ pub(crate) async fn write(session: &mut Session, batch: &Batch) -> Result<(), Wr
         make_partition(&mut transaction, *day).await?;
     }
     put_rows(&mut transaction, batch).await?;
-    sqlx::query("SELECT pg_notify($1, $2)")
-        .bind(CHANNEL)
-        .bind(batch.to.to_string())
-        .execute(&mut *transaction)
-        .await?;
     transaction.commit().await?;
     session.checkpoint.sequence = batch.to;
     session.checkpoint.log_time = batch.log_time;

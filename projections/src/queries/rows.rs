@@ -241,6 +241,8 @@ pub struct TaskRow {
     pub failure_path: Vec<Uuid>,
     /// How often an idle agent took it over from a busy one.
     pub steals: i32,
+    /// How often an agent has given it back, in this generation.
+    pub declines: i32,
     /// Rises when an ended task is retried, from 1.
     pub generation: i32,
     /// Parts done of the running attempt, 0 to 100.

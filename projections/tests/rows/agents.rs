@@ -265,8 +265,12 @@ async fn a_declined_task_has_lost_no_attempt() {
     assert!(first.started_at.is_some() && first.ended_at >= first.started_at);
     assert_eq!((second.number, &second.outcome), (Some(1), &None));
     assert_eq!(
-        (details.task.status.as_str(), details.task.attempt_count),
-        ("running", 1)
+        (
+            details.task.status.as_str(),
+            details.task.attempt_count,
+            details.task.declines
+        ),
+        ("running", 1, 1)
     );
     let events: Vec<(String, bool)> = sqlx::query_as(
         "SELECT DISTINCT event_type::text, void FROM swarm_events WHERE swarm_id = $1 ORDER BY 1",
@@ -320,7 +324,7 @@ async fn error_rates_are_told_by_type_and_capability() {
     assert_eq!(
         rates(s.place.swarm).await,
         json!([
-            {"dimensions": {"agent_type": "exec"}, "metric_value": 0.6, "sample_count": 5, "completed": 2, "failed": 3},
+            {"dimensions": {"agent_type": "exec"}, "metric_value": 0.6667, "sample_count": 6, "completed": 2, "failed": 4},
         ])
     );
 }

@@ -25,14 +25,14 @@ async fn fill(pool: &PgPool) {
         "ALTER TABLE swarm_tasks SET (autovacuum_enabled = off); \
          INSERT INTO swarm_tasks (id, organization_id, swarm_id, parent_task_id, task_type, payload, priority, \
          required_capabilities, assigned_agent_id, status, attempt_count, max_attempts, created_at, graph_id, accepted, \
-         rejected, dead_lettered, generation, failure_path, discarded, steals, submitted_seq, last_seq) \
+         rejected, dead_lettered, generation, failure_path, discarded, steals, declines, submitted_seq, last_seq) \
          SELECT lpad(to_hex(n + 1048576), 32, '0')::uuid, '{org}', \
          CASE WHEN n % 11 = 5 THEN lpad(to_hex(n % 100 + 4096), 32, '0')::uuid ELSE '{swarm}'::uuid END, \
          CASE WHEN n % 1000 = 1 THEN '{parent}'::uuid END, CASE WHEN n % 1000 = 2 THEN 'rare' ELSE 'common' END, '{{}}', 5, \
          '{{}}', lpad(to_hex(n % 1000 + 1879048192), 32, '0')::uuid, \
          CASE WHEN n % 1000 IN (3, 4) THEN 'failed' WHEN n % 1000 = 5 THEN 'cancelled' WHEN n % 1000 = 6 THEN 'running' \
          WHEN n % 1000 = 7 THEN 'assigned' WHEN n % 1000 = 8 THEN 'queued' WHEN n % 1000 = 9 THEN 'pending' ELSE 'completed' END, \
-         1, 3, '2024-01-01Z', CASE WHEN n % 1000 = 10 THEN '{graph}'::uuid END, TRUE, FALSE, n % 1000 = 3, 1, '{{}}', FALSE, 0, n, n \
+         1, 3, '2024-01-01Z', CASE WHEN n % 1000 = 10 THEN '{graph}'::uuid END, TRUE, FALSE, n % 1000 = 3, 1, '{{}}', FALSE, 0, 0, n, n \
          FROM generate_series(1, {TASKS} * 11 / 10) AS n",
         org = ORG.0,
         swarm = SWARM.0,
