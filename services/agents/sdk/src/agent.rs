@@ -2,6 +2,7 @@
 
 use std::{future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use swarm_events::{
     Json, Problem,
@@ -11,7 +12,10 @@ use swarm_events::{
     subject::{Place, connection_name},
 };
 use swarm_log::LogError;
-use tokio::time::sleep;
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -20,7 +24,9 @@ use crate::{
     handler::{Handler, Handlers, TaskContext, TaskError, Typed},
     join::NotJoined,
     link::{Link, LinkSettings},
+    profile::{AgentHandle, Profile, Wish},
     protocol::Over,
+    schemas::{self, Types},
     session::{self, Ended, Settings},
     swarm::HEARTBEAT_INTERVAL_MIN,
     wire::Identity,
@@ -57,6 +63,9 @@ pub enum AgentError {
     /// The bus or the log is not what is needed.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// What it says of itself is no object, or too large.
+    #[error("{0}")]
+    Metadata(String),
     /// The swarm refused it.
     #[error("the swarm refuses this agent: {0}")]
     Refused(Problem),
@@ -112,6 +121,8 @@ impl Agent {
                 spawn: None,
             },
             handlers: Handlers::default(),
+            schemas: true,
+            wishes: None,
             heartbeat_interval: None,
             drain_grace: None,
         }
@@ -127,6 +138,8 @@ pub struct AgentBuilder {
     id: AgentId,
     profile: Join,
     handlers: Handlers,
+    schemas: bool,
+    wishes: Option<Arc<Mutex<mpsc::Receiver<Wish>>>>,
     heartbeat_interval: Option<Duration>,
     drain_grace: Option<Duration>,
 }
@@ -196,21 +209,24 @@ impl AgentBuilder {
         self
     }
 
-    /// Works on tasks of type `task_type` with a function from payload to result.
+    /// Works on tasks of type `task_type` with a function from payload to result. A payload that `In` does not take fails the
+    /// attempt for good and names the field; the JSON Schemas of both types show under the agent's `metadata.task_types`.
     pub fn handler<In, Out, F, Fut>(self, task_type: impl Into<String>, function: F) -> Self
     where
         F: Fn(TaskContext, In) -> Fut + Send + Sync + 'static,
-        In: DeserializeOwned + Send + 'static,
-        Out: Serialize + 'static,
+        In: DeserializeOwned + JsonSchema + Send + 'static,
+        Out: Serialize + JsonSchema + 'static,
         Fut: Future<Output = Result<Out, TaskError>> + Send + 'static,
     {
-        self.raw_handler(
-            task_type,
-            Typed {
-                function,
-                input: PhantomData,
-            },
-        )
+        let task_type = task_type.into();
+        let typed = Typed {
+            function,
+            input: PhantomData,
+        };
+        let mut agent = self.raw_handler(task_type.clone(), typed);
+        let types = Types::of::<In, Out>();
+        agent.handlers.types.insert(task_type, types);
+        agent
     }
     /// Works on tasks of every type that no other handler names.
     pub fn any_handler<In, Out, F, Fut>(self, function: F) -> Self
@@ -227,15 +243,33 @@ impl AgentBuilder {
     }
     /// Works on tasks of type `task_type` on their JSON as it is.
     pub fn raw_handler(mut self, task_type: impl Into<String>, handler: impl Handler) -> Self {
-        self.handlers
-            .by_type
-            .insert(task_type.into(), Arc::new(handler));
+        let task_type = task_type.into();
+        self.handlers.types.remove(&task_type);
+        self.handlers.by_type.insert(task_type, Arc::new(handler));
         self
     }
     /// Works on tasks of every type that no other handler names, on their JSON as it is.
     pub fn any_raw_handler(mut self, handler: impl Handler) -> Self {
         self.handlers.other = Some(Arc::new(handler));
         self
+    }
+
+    /// Keeps the JSON Schemas of typed handlers out of the agent's metadata, where they are too large for it.
+    pub fn without_schemas(mut self) -> Self {
+        self.schemas = false;
+        self
+    }
+
+    /// Also a handle with which the agent is changed while it runs: what it can do, how much at once.
+    pub fn with_handle(mut self) -> (Self, AgentHandle) {
+        let (handle, wishes) = AgentHandle::new();
+        self.wishes = Some(Arc::new(Mutex::new(wishes)));
+        (self, handle)
+    }
+
+    /// What a test's swarm needs of it.
+    pub(crate) fn into_member(self) -> (Join, Handlers) {
+        (self.profile, self.handlers)
     }
 
     #[cfg(test)]
@@ -271,8 +305,21 @@ impl AgentBuilder {
         shared: Option<&Link>,
         stop: CancellationToken,
     ) -> Result<Stopped, AgentError> {
+        let mut profile = self.profile;
+        if self.schemas {
+            profile.metadata = schemas::described(&profile.metadata, &self.handlers.types)
+                .map_err(AgentError::Metadata)?;
+        }
+        let mut wishes = match &self.wishes {
+            Some(wishes) => Arc::clone(wishes).lock_owned().await,
+            // Nobody has the other end: nothing ever comes.
+            None => {
+                let (_, none) = AgentHandle::new();
+                Arc::new(Mutex::new(none)).lock_owned().await
+            }
+        };
         let settings = Settings {
-            profile: Arc::new(self.profile),
+            profile: Profile::new(profile),
             handlers: Arc::new(self.handlers),
             heartbeat_interval: self.heartbeat_interval,
             drain_grace: self.drain_grace,
@@ -297,7 +344,7 @@ impl AgentBuilder {
                 }
             };
             let ended = match opened {
-                Ok(link) => session::run(&link, me, &settings, &stop).await,
+                Ok(link) => session::run(&link, me, &settings, &stop, &mut wishes).await,
                 Err(error) => Err(NotJoined::Log(error)),
             };
             match ended {

@@ -10,7 +10,7 @@ use swarm_events::{Json, Timestamp, ids::TaskId};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::wire::wall_clock;
+use crate::{schemas::Types, wire::wall_clock};
 
 /// Longest progress message, in bytes; a longer one is cut.
 pub(crate) const PROGRESS_BYTES_MAX: usize = 1_024;
@@ -191,10 +191,18 @@ where
     Fut: Future<Output = Result<Out, TaskError>> + Send,
 {
     async fn handle(&self, task: TaskContext) -> Result<Json, TaskError> {
-        let input: In = serde_json::from_str(task.payload.as_str()).map_err(|error| {
+        let mut text = serde_json::Deserializer::from_str(task.payload.as_str());
+        let input: In = serde_path_to_error::deserialize(&mut text).map_err(|error| {
+            let path = error.path().to_string();
+            let (dot, path) = match path.as_str() {
+                "." => ("", ""),
+                path if path.starts_with('[') => ("", path),
+                path => (".", path),
+            };
             TaskError::permanent(format!(
-                "payload: not what {} takes: {error}",
-                task.task_type
+                "payload{dot}{path}: not what {} takes: {}",
+                task.task_type,
+                error.inner()
             ))
         })?;
         let output = (self.function)(task, input).await?;
@@ -208,6 +216,8 @@ where
 pub(crate) struct Handlers {
     pub(crate) by_type: BTreeMap<String, Arc<dyn Handler>>,
     pub(crate) other: Option<Arc<dyn Handler>>,
+    /// What the typed ones take and give, by task type.
+    pub(crate) types: BTreeMap<String, Types>,
 }
 
 impl Handlers {

@@ -7,6 +7,7 @@ use swarm_log::{AppendError, Appended, Log, LogError, StoredMessage, Tailed};
 use crate::{
     link::Link,
     live,
+    profile::{self, Wish},
     protocol::{Own, Verdict, Write, Written},
     session::JUDGING,
     wire::Identity,
@@ -22,6 +23,8 @@ pub(crate) enum Done {
     CaughtUp(Own, Vec<StoredMessage>, bool),
     Checked(Option<(Option<u64>, u64)>, Vec<StoredMessage>),
     Verdict(Verdict),
+    /// A change of the agent has been answered, to whoever asked for it.
+    Updated,
     /// What the log last said of the swarm's settings.
     Settings(Vec<StoredMessage>),
 }
@@ -237,4 +240,16 @@ pub(crate) async fn settings(link: Link, place: Place) -> Done {
         }
     }
     Done::Settings(messages)
+}
+
+/// Asks for a change of the agent, and passes on the answer.
+pub(crate) async fn update(link: Link, me: Identity, incarnation: u64, wish: Wish) -> Done {
+    let Wish { patch, mut answer } = wish;
+    tokio::select! {
+        answered = profile::update(&link, &me, incarnation, patch) => {
+            let _ = answer.send(answered); // whoever asked may have gone meanwhile
+        }
+        () = answer.closed() => {}
+    }
+    Done::Updated
 }

@@ -1,6 +1,6 @@
 //! Joining the swarm: the command, and waiting for its answer.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use async_nats::Subscriber;
 use futures::StreamExt;
@@ -20,7 +20,7 @@ use crate::{link::Link, live, wire::Identity};
 /// The live answer is awaited this long before the log is read for it: a refusal, or a hint that was lost.
 const HINT_WAIT: Duration = Duration::from_millis(500);
 /// Pause before a command without an ack is sent again, and before a broken tail is made again.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// How often it is said that the answer is still awaited.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -48,14 +48,14 @@ enum Answer {
 pub(crate) async fn join(
     link: &Link,
     me: &Identity,
-    profile: &Arc<command::Join>,
+    profile: command::Join,
     verdicts: &mut Subscriber,
 ) -> Result<Place, NotJoined> {
     let command = CommandId(Uuid::now_v7());
     let subject = Subject::Command(me.place, CommandVerb::Join);
     let body = command::Join {
         instance: me.instance,
-        ..(**profile).clone()
+        ..profile
     };
     let message = me
         .message(EventId(command.0), &subject, me.agent.0, None, body.into())
@@ -138,7 +138,7 @@ fn answer(message: &StoredMessage, me: &Identity, command: CommandId) -> Option<
 }
 
 /// Appends a command, again and again under the same id until its fate is known. Answers with its sequence.
-async fn append(link: &Link, message: Message) -> Result<u64, LogError> {
+pub(crate) async fn append(link: &Link, message: Message) -> Result<u64, LogError> {
     loop {
         let outcome = link.log().append(vec![message.clone()]).await.pop();
         match outcome {

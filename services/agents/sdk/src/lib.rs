@@ -18,15 +18,19 @@
 
 mod agent;
 mod environment;
+mod ground;
 mod handler;
 mod io;
 mod join;
 mod link;
 mod live;
+mod profile;
 pub mod protocol;
 mod resources;
+mod schemas;
 mod session;
 mod swarm;
+pub mod testing;
 mod wire;
 mod work;
 
@@ -34,8 +38,11 @@ pub use agent::{Agent, AgentBuilder, AgentError, Stopped};
 pub use environment::{ENVIRONMENT, EnvironmentError};
 pub use handler::{Handler, Progress, Report, TaskContext, TaskError};
 pub use link::{Link, LinkSettings};
-pub use resources::Figures;
+pub use profile::{AgentChange, AgentHandle, UpdateError};
+pub use resources::{Figures, Meter};
+pub use schemas::{METADATA_BYTES_MAX, TASK_TYPES};
 pub use session::CANCEL_GRACE;
 pub use work::{DEADLINE_SLACK, PROGRESS_INTERVAL, RESULT_OBJECT_BYTES_MAX};
 
+pub use schemars;
 pub use swarm_log::{connect::Credentials, jetstream::Durability};

@@ -9,13 +9,14 @@ use futures::{
     stream::{FuturesUnordered, SelectAll},
 };
 use swarm_events::{
-    command,
+    Body, Input,
     ids::EventId,
     subject::{AgentVerb, Subject, TaskVerb, filter},
     swarm::Heartbeat,
 };
 use swarm_log::{LogError, StoredMessage};
 use tokio::{
+    sync::mpsc,
     task::{AbortHandle, JoinSet},
     time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
@@ -23,11 +24,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    ground::OnLog,
     handler::Handlers,
     io,
     join::{self, NotJoined},
     link::Link,
     live,
+    profile::{Profile, Wish},
     protocol::{Assignment, Do, Millis, Outcome, Over, Own, Protocol, Stop, Verdict, Via},
     swarm::SwarmSettings,
     wire::Identity,
@@ -49,7 +52,7 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What stays the same over incarnations.
 pub(crate) struct Settings {
-    pub(crate) profile: Arc<command::Join>,
+    pub(crate) profile: Profile,
     pub(crate) handlers: Arc<Handlers>,
     /// As the agent's author wants it; else the swarm's.
     pub(crate) heartbeat_interval: Option<Duration>,
@@ -77,6 +80,7 @@ struct Session<'a> {
     cancels: BTreeMap<u64, (CancellationToken, AbortHandle)>,
     beats: u64,
     swarm: SwarmSettings,
+    ground: Arc<OnLog>,
 }
 
 #[derive(Clone, Copy)]
@@ -92,6 +96,7 @@ pub(crate) async fn run(
     me: Identity,
     settings: &Settings,
     stop: &CancellationToken,
+    wishes: &mut mpsc::Receiver<Wish>,
 ) -> Result<Ended, NotJoined> {
     // First the ears, then the word: nothing that follows the join can be missed silently.
     let mut doubts = link.doubts();
@@ -114,7 +119,7 @@ pub(crate) async fn run(
         .await
         .map_err(|error| NotJoined::Log(LogError::Unreachable(error.to_string())))?;
     let joined = tokio::select! {
-        joined = join::join(link, &me, &settings.profile, &mut verdicts) => joined?,
+        joined = join::join(link, &me, settings.profile.join(), &mut verdicts) => joined?,
         () = stop.cancelled() => return Ok(Ended::Stopped),
     };
     let last = tokio::select! {
@@ -142,6 +147,11 @@ pub(crate) async fn run(
         cancels: BTreeMap::new(),
         beats: 0,
         swarm: SwarmSettings::default(),
+        ground: Arc::new(OnLog {
+            link: link.clone(),
+            me,
+            incarnation: joined.data.incarnation,
+        }),
     };
     let live = SelectAll::from_iter([
         assigned
@@ -153,7 +163,7 @@ pub(crate) async fn run(
         verdicts.map(|message| (Channel::Verdicts, message)).boxed(),
         swarm.map(|message| (Channel::Swarm, message)).boxed(),
     ]);
-    Ok(session.work(live, doubts, stop).await)
+    Ok(session.work(live, doubts, stop, wishes).await)
 }
 
 /// Last sequences of `assigned` and `withdrawn`, read after subscribing.
@@ -177,6 +187,7 @@ impl Session<'_> {
         mut live: impl Stream<Item = (Channel, Message)> + Unpin,
         mut doubts: tokio::sync::watch::Receiver<u64>,
         stop: &CancellationToken,
+        wishes: &mut mpsc::Receiver<Wish>,
     ) -> Ended {
         self.read_settings();
         let mut every = self.heartbeat_interval();
@@ -225,6 +236,9 @@ impl Session<'_> {
                         self.protocol.finished(assignment, outcome);
                     }
                 }
+                Some(wish) = wishes.recv() => self
+                    .io
+                    .push(io::update(self.link.clone(), self.me, self.incarnation, wish).boxed()),
                 _ = beat.tick() => self.beat(),
                 Ok(()) = doubts.changed() => {
                     self.protocol.doubt(self.now());
@@ -282,6 +296,12 @@ impl Session<'_> {
     }
 
     fn judge(&mut self, message: &StoredMessage) {
+        if let Input::Event(recorded) = live::read(message)
+            && let Body::AgentUpdated(updated) = &recorded.event.body
+            && updated.incarnation == self.incarnation
+        {
+            self.settings.profile.became(&updated.profile);
+        }
         match live::verdict(message) {
             // Health's judgement may have been missed; then this is not a person's wish, and a new incarnation may join.
             Some(Verdict::Removed {
@@ -317,6 +337,7 @@ impl Session<'_> {
                 self.protocol.checked(now, found);
             }
             io::Done::Verdict(verdict) => self.protocol.verdict(verdict),
+            io::Done::Updated => {}
             io::Done::Settings(messages) => {
                 for message in messages {
                     self.swarm.meet(&message);
@@ -359,9 +380,7 @@ impl Session<'_> {
         let sequence = assignment.sequence;
         let cancelled = CancellationToken::new();
         let work = Work {
-            link: self.link.clone(),
-            me: self.me,
-            incarnation: self.incarnation,
+            ground: self.ground.clone(),
             assignment,
             handlers: self.settings.handlers.clone(),
             cancelled: cancelled.clone(),
@@ -398,7 +417,7 @@ impl Session<'_> {
             active_connections: 0,
             queue_depth: waiting,
             current_tasks: running,
-            metadata: self.settings.profile.metadata.clone(),
+            metadata: self.settings.profile.told(),
         };
         let subject = Subject::Heartbeat(self.me.place, self.me.agent).to_string();
         let (link, meter) = (self.link.clone(), self.link.meter().clone());

@@ -5,25 +5,20 @@ use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe, sync::Arc, tim
 use futures::FutureExt;
 use swarm_events::{
     Body, Json, Timestamp,
-    ids::EventId,
-    subject::TaskVerb,
-    task::{self, Carried, RESULT_BYTES_MAX},
+    task::{Carried, RESULT_BYTES_MAX},
 };
-use swarm_log::Log;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::{
+    ground::Ground,
     handler::{Handlers, Progress, Report, TaskContext, TaskError},
-    link::Link,
     live,
     protocol::{Assignment, Outcome},
     session::CANCEL_GRACE,
-    wire::{Identity, wall_clock},
 };
 
 /// Progress is told at most this often for a task: each report is an event, stored for ever.
@@ -37,9 +32,7 @@ const OBJECT_TRIES: u32 = 10;
 const OBJECT_PAUSE: Duration = Duration::from_millis(500);
 
 pub(crate) struct Work {
-    pub(crate) link: Link,
-    pub(crate) me: Identity,
-    pub(crate) incarnation: u64,
+    pub(crate) ground: Arc<dyn Ground>,
     pub(crate) assignment: Arc<Assignment>,
     pub(crate) handlers: Arc<Handlers>,
     pub(crate) cancelled: CancellationToken,
@@ -60,7 +53,10 @@ impl Work {
         let data = &self.assignment.data;
         let limit = Duration::from_millis(data.timeout_ms);
         let began = Instant::now();
-        let (deadline, deadline_at) = (wall_clock().plus_millis(data.timeout_ms), began + limit);
+        let (deadline, deadline_at) = (
+            self.ground.wall_clock().plus_millis(data.timeout_ms),
+            began + limit,
+        );
         let Some(handler) = self.handlers.of(&data.task_type) else {
             return Err(TaskError::decline(format!(
                 "this agent has no handler for tasks of type {}",
@@ -144,21 +140,19 @@ impl Work {
     }
 
     async fn fetch(&self, carried: &Carried) -> Result<Option<Json>, String> {
-        let log = self.link.log();
         let mut carried = carried.clone();
         loop {
             carried = match carried {
                 Carried::Inline(json) => return Ok(Some(json)),
                 Carried::Object(name) => {
-                    let Some(bytes) = log.get_object(&name).await.map_err(|e| e.to_string())?
-                    else {
+                    let Some(bytes) = self.ground.object(&name).await? else {
                         return Ok(None);
                     };
                     let text = std::str::from_utf8(&bytes).map_err(|e| e.to_string())?;
                     return Json::parse(text).map(Some).map_err(|e| e.to_string());
                 }
                 Carried::AtSequence(sequence) => {
-                    let Some(message) = log.get(sequence).await.map_err(|e| e.to_string())? else {
+                    let Some(message) = self.ground.message(sequence).await? else {
                         return Ok(None);
                     };
                     match live::read(&message) {
@@ -198,23 +192,8 @@ impl Work {
         std::future::pending().await
     }
 
-    /// Appended without waiting: a lost report is no loss, and what is appended later is stored later.
-    fn report(&self, (percent, message): Report) {
-        let body = task::Progressed {
-            assignment: self.assignment.sequence,
-            incarnation: self.incarnation,
-            percent,
-            message,
-        };
-        let id = EventId(Uuid::now_v7());
-        let subject = self.me.task_subject(TaskVerb::Progressed);
-        let about = self.assignment.task.0;
-        if let Ok(message) =
-            self.me
-                .message(id, &subject, about, Some(&self.assignment), body.into())
-        {
-            drop(self.link.log().append(vec![message]));
-        }
+    fn report(&self, report: Report) {
+        self.ground.progress(&self.assignment, report);
     }
 
     /// The result in the event, or in the object store if it is large.
@@ -228,21 +207,13 @@ impl Work {
                 "the result has {bytes} bytes, more than the limit of {RESULT_OBJECT_BYTES_MAX}: store it elsewhere and answer with a reference"
             )));
         }
-        // Named by the assignment, so that a late attempt cannot replace what its successor stored.
-        let name = format!(
-            "result/{}/{}/{}",
-            self.me.place.swarm, self.assignment.task, self.assignment.sequence
-        );
+        let name = self.ground.result_name(&self.assignment);
         let mut problem = String::new();
         for _ in 0..OBJECT_TRIES {
-            match self
-                .link
-                .log()
-                .put_object(&name, result.as_str().to_owned().into())
-                .await
-            {
+            let bytes = result.as_str().to_owned().into();
+            match self.ground.put_object(&name, bytes).await {
                 Ok(()) => return Ok(Carried::Object(name)),
-                Err(error) => problem = error.to_string(),
+                Err(error) => problem = error,
             }
             self.pause().await?;
         }

@@ -94,12 +94,6 @@ async fn failures_say_what_is_wrong_and_whether_a_retry_helps() {
         ("flaky", json!({}), "invalid digit found in string", true),
         ("hopeless", json!({}), "no such user", false),
         ("panic", json!({}), "the handler panicked: oh no", true),
-        (
-            "other",
-            json!({}),
-            "no handler for tasks of type other",
-            true,
-        ),
     ] {
         let assignment = swarm.assign(task_type, payload, 1).await;
         let (error, retry) = swarm.until_failed(assignment).await;

@@ -339,11 +339,94 @@ fn an_error_is_cut_at_its_limit_and_not_inside_a_character() {
     let limit = swarm_events::task::ERROR_BYTES_MAX;
     let text = |outcome| match outcome {
         Outcome::Failed { error, .. } => error,
+        Outcome::Declined { reason } => reason,
         Outcome::Completed(_) => String::new(),
     };
     assert_eq!(text(Outcome::failed("x".repeat(limit), true)).len(), limit);
     let cut = text(Outcome::failed("ä".repeat(limit), true));
     assert!(cut.len() <= limit && cut.ends_with('…'));
+    let limit = swarm_events::task::DECLINE_REASON_BYTES_MAX;
+    assert_eq!(text(Outcome::declined("x".repeat(limit))).len(), limit);
+    let cut = text(Outcome::declined("ä".repeat(limit)));
+    assert!(cut.len() <= limit && cut.ends_with('…'));
+}
+
+#[test]
+fn a_task_that_is_given_back_is_written_under_the_same_check_and_frees_its_slot() {
+    let mut p = protocol(1);
+    assigned(&mut p, 5, 0);
+    assigned(&mut p, 6, 5);
+    p.next(0);
+    p.written(0, vec![(5, Written::Stored(7))]);
+    p.next(0);
+    p.finished(5, Outcome::declined("not mine"));
+    // Taken away without force meanwhile: void, the start stands; the check must know of it all the same.
+    withdrawn(&mut p, 8, 0, 5, false);
+    assert_eq!(appended(&p.next(1)), [(5, false, 8), (6, true, 8)]);
+    // Taken away with force before it was stored: nothing more is written of it.
+    p.written(2, vec![(5, Written::Fenced), (6, Written::Fenced)]);
+    withdrawn(&mut p, 9, 8, 5, true);
+    assert_eq!(appended(&p.next(3)), [(6, true, 9)]);
+}
+
+fn stop(grace_ms: Millis) -> Stop {
+    Stop {
+        grace_ms,
+        then: swarm_events::agent::StopThen::Remove,
+        reason: "r".to_owned(),
+    }
+}
+
+#[test]
+fn an_incarnation_that_is_to_go_starts_nothing_more_and_ends_what_runs() {
+    let mut p = protocol(2);
+    assigned(&mut p, 5, 0);
+    p.next(0);
+    p.written(0, vec![(5, Written::Stored(6))]);
+    p.next(0);
+    p.verdict(Verdict::Stopping {
+        incarnation: INCARNATION - 1,
+        stop: stop(1),
+    });
+    assert_eq!(p.stop(), None);
+    for grace_ms in [2, 3] {
+        p.verdict(Verdict::Stopping {
+            incarnation: INCARNATION,
+            stop: stop(grace_ms),
+        });
+        assert_eq!(p.stop(), Some(&stop(grace_ms)));
+    }
+    assigned(&mut p, 7, 5);
+    assert!(appended(&p.next(1)).is_empty());
+    assert!(!p.is_idle());
+    assert_eq!(p.over(), None);
+    p.finished(5, done());
+    assert_eq!(appended(&p.next(2)), [(5, false, 0)]);
+    p.written(3, vec![(5, Written::Stored(8))]);
+    assert!(p.is_idle());
+}
+
+#[test]
+fn another_number_of_slots_holds_from_the_next_start_on() {
+    let slots = |incarnation, slots| Verdict::Slots { incarnation, slots };
+    let mut p = protocol(1);
+    for (sequence, previous) in [(5, 0), (6, 5), (7, 6), (8, 7)] {
+        assigned(&mut p, sequence, previous);
+    }
+    p.verdict(slots(INCARNATION + 1, 4));
+    assert_eq!(appended(&p.next(0)), [(5, true, 0)]);
+    p.written(0, vec![(5, Written::Stored(10))]);
+    p.verdict(slots(INCARNATION, 2));
+    assert_eq!(appended(&p.next(0)), [(6, true, 0)]);
+    p.written(0, vec![(6, Written::Stored(11))]);
+    // Fewer than run: nothing new until as many have ended; never none at all.
+    p.verdict(slots(INCARNATION, 0));
+    p.finished(5, done());
+    assert_eq!(appended(&p.next(1)), [(5, false, 0)]);
+    p.written(1, vec![(5, Written::Stored(12))]);
+    assert!(appended(&p.next(1)).is_empty());
+    p.finished(6, done());
+    assert_eq!(appended(&p.next(2)), [(6, false, 0), (7, true, 0)]);
 }
 
 proptest! {

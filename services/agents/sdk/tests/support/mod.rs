@@ -93,7 +93,7 @@ impl Swarm {
         let may = swarm_servers::Permissions {
             publish: may.publish,
             subscribe: may.subscribe,
-            responses: false,
+            responses: may.responses,
         };
         swarm.creds = Some(Credentials::Text(
             authority.mint("agent", &may).expect("minted"),
@@ -162,7 +162,12 @@ impl Swarm {
 
     pub fn run(&self, builder: AgentBuilder) -> Running {
         let stop = CancellationToken::new();
-        let ended = tokio::spawn(builder.run(stop.clone()));
+        let run = builder.run(stop.clone());
+        let ended = tokio::spawn(async move {
+            // A test that waits for the agent's next step shows why none comes.
+            run.await
+                .inspect_err(|error| eprintln!("the agent ended: {error}"))
+        });
         Running { stop, ended }
     }
 
