@@ -74,6 +74,8 @@ pub struct Agent {
     pub(crate) dismissed: Option<Dismissed>,
     /// The host of its live incarnation said that its process ended.
     pub(crate) process_ended: bool,
+    /// Its process had ended when its join was met: nobody else would say so.
+    pub(crate) stillborn: bool,
     /// Id and sequence of the event that changed it last: what the answer to its state names as its cause.
     pub(crate) changed: (Uuid, u64),
     /// Deciding on it failed: nothing is decided until something changes it.

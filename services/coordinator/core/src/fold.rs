@@ -323,8 +323,8 @@ impl Coordinator {
             return Ok(Verdict::Applied);
         }
         let wanted = match (place, order(&event.body, event.about)) {
-            (Some(place), Some(Order::Swarm(order))) => Wanted::Swarm(place, Box::new(order)),
-            (None, Some(Order::Org(order))) => Wanted::Org(org, Box::new(order)),
+            (Some(place), Some(Order::Swarm(order))) => Wanted::Swarm(place, order),
+            (None, Some(Order::Org(order))) => Wanted::Org(org, order),
             _ => {
                 let problem = Problem::new(
                     "unknown-command",

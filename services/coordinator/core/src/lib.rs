@@ -42,7 +42,7 @@ pub use organization::{ApiKey, KeyHolder, Organization, Organizations, User};
 pub use plan::Plan;
 pub use spec::{
     CPU_PERCENT_MAX, CRASH_LIMIT_MAX, MEMORY_KIB_MAX, MEMORY_KIB_MIN, PROCESSES_MAX,
-    RESTART_MS_MIN, URL_BYTES_MAX, WORKING_DIR_BYTES_MAX,
+    RESTART_MS_MIN, URL_BYTES_MAX, WORKING_DIR_BYTES_MAX, check_spec,
 };
 pub use swarm::{OpenTasks, Stopping, Swarm, SwarmStatus};
 pub use touched::Touched;

@@ -46,6 +46,8 @@ pub struct Managed {
     pub(crate) next: SpawnReason,
     /// The host of a process that was taken out before its end was known: what it says of that end still counts.
     pub(crate) unfit: Option<InstanceId>,
+    /// The host of the current process was lost, and nobody has said what became of the process.
+    pub(crate) host_lost: bool,
 }
 
 /// What became of the current request for a process.

@@ -170,10 +170,10 @@ impl Swarm {
             next.dismissed = last.dismissed.take();
             last.lost
         });
-        next.joined_spawn = match &next.managed {
-            Some(managed) if managed.has_adapter() => managed.spawn,
-            _ => 0,
-        };
+        if let Some(managed) = next.managed.as_ref().filter(|m| m.has_adapter()) {
+            next.joined_spawn = managed.spawn;
+            next.stillborn = managed.host().is_none() && !managed.host_lost;
+        }
         self.agents.insert(agent, next);
         Ok(settled)
     }
@@ -371,6 +371,7 @@ fn nobody(met: Met) -> Agent {
         lost: None,
         dismissed: None,
         process_ended: false,
+        stillborn: false,
         changed: (met.id, met.sequence),
         set_aside: false,
     }
@@ -404,6 +405,7 @@ pub(crate) fn expected(
         content: 0,
         next: SpawnReason::Added,
         unfit: None,
+        host_lost: false,
     };
     Agent {
         profile,

@@ -11,33 +11,35 @@ use crate::{
 
 /// What a command asks for.
 pub(crate) enum Order {
-    Swarm(SwarmOrder),
-    Org(OrgOrder),
+    Swarm(Box<SwarmOrder>),
+    Org(Box<OrgOrder>),
 }
 
 /// The order that a command carries; `None` if it is none of the coordinator's.
 pub(crate) fn order(body: &Body, about: Uuid) -> Option<Order> {
     let agent = AgentId(about);
-    Some(match body {
-        Body::Create(c) => Order::Swarm(SwarmOrder::Create(c.clone(), content_of(c))),
-        Body::Update(c) => Order::Swarm(SwarmOrder::Update(c.clone())),
-        Body::Delete(_) => Order::Swarm(SwarmOrder::Delete),
-        Body::Join(c) => Order::Swarm(SwarmOrder::Join(agent, c.clone())),
-        Body::Leave(c) => Order::Swarm(SwarmOrder::Leave(agent, c.clone())),
-        Body::RemoveAgent(c) => Order::Swarm(SwarmOrder::RemoveAgent(agent, c.clone())),
+    let swarm = |order| Some(Order::Swarm(Box::new(order)));
+    let org = |order| Some(Order::Org(Box::new(order)));
+    match body {
+        Body::Create(c) => swarm(SwarmOrder::Create(c.clone(), content_of(c))),
+        Body::Update(c) => swarm(SwarmOrder::Update(c.clone())),
+        Body::Delete(_) => swarm(SwarmOrder::Delete),
+        Body::Join(c) => swarm(SwarmOrder::Join(agent, c.clone())),
+        Body::Leave(c) => swarm(SwarmOrder::Leave(agent, c.clone())),
+        Body::RemoveAgent(c) => swarm(SwarmOrder::RemoveAgent(agent, c.clone())),
         Body::AddAgent(c) => {
             let content = content_of_spec(&c.spec);
-            Order::Swarm(SwarmOrder::AddAgent(agent, c.clone(), content))
+            swarm(SwarmOrder::AddAgent(agent, c.clone(), content))
         }
-        Body::RestartAgent(c) => Order::Swarm(SwarmOrder::RestartAgent(agent, c.clone())),
-        Body::UpdateAgent(c) => Order::Swarm(SwarmOrder::UpdateAgent(agent, c.clone())),
-        Body::Scale(c) => Order::Swarm(SwarmOrder::Scale(c.clone())),
-        Body::CreateOrg(c) => Order::Org(OrgOrder::CreateOrg(c.clone())),
-        Body::CreateKey(c) => Order::Org(OrgOrder::CreateKey(c.clone())),
-        Body::RevokeKey(c) => Order::Org(OrgOrder::RevokeKey(c.clone())),
-        Body::UpdateOrg(c) => Order::Org(OrgOrder::UpdateOrg(c.clone())),
-        _ => return None,
-    })
+        Body::RestartAgent(c) => swarm(SwarmOrder::RestartAgent(agent, c.clone())),
+        Body::UpdateAgent(c) => swarm(SwarmOrder::UpdateAgent(agent, c.clone())),
+        Body::Scale(c) => swarm(SwarmOrder::Scale(c.clone())),
+        Body::CreateOrg(c) => org(OrgOrder::CreateOrg(c.clone())),
+        Body::CreateKey(c) => org(OrgOrder::CreateKey(c.clone())),
+        Body::RevokeKey(c) => org(OrgOrder::RevokeKey(c.clone())),
+        Body::UpdateOrg(c) => org(OrgOrder::UpdateOrg(c.clone())),
+        _ => None,
+    }
 }
 
 impl SwarmOrder {

@@ -84,6 +84,7 @@ impl Agent {
         managed.declined = None;
         managed.restart_due = None;
         managed.unfit = None;
+        managed.host_lost = false;
         managed.unlimited.clear();
         self.draining = None;
         Ok(())
@@ -193,6 +194,7 @@ impl Agent {
         }
         managed.phase = Phase::Idle;
         managed.restart_due = None;
+        managed.host_lost = true;
         if !told {
             managed.next = SpawnReason::HostLost;
         }

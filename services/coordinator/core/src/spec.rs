@@ -1,15 +1,16 @@
 //! What an agent's settings may hold. Nothing is passed over in silence: what would have no effect is refused, too.
 
 use swarm_events::{
-    Problem,
+    AgentId, Problem,
     agent::{
         Adapter, AgentSpec, COMMAND_BYTES_MAX, ENV_BYTES_MAX, ENV_MAX, NAME_CHARS_MAX,
         ResourceLimits, RestartPolicy,
     },
-    configuration::{SLOTS_MAX, TIMEOUT_MS_MAX, WAITING_MAX},
+    configuration::{Configuration, SLOTS_MAX, TIMEOUT_MS_MAX, WAITING_MAX},
 };
+use uuid::Uuid;
 
-use crate::check;
+use crate::{check, membership::profile_of};
 
 /// Longest URL of a webhook, in bytes: what servers commonly take.
 pub const URL_BYTES_MAX: usize = 2_048;
@@ -31,6 +32,16 @@ pub const PROCESSES_MAX: u32 = 4_194_304;
 
 /// Start of the names of variables that the host itself sets.
 const OWN_PREFIX: &str = "SWARM_";
+
+/// Checks the settings of an agent that is to be added as the coordinator does: for those who send such an order, so that what
+/// it would refuse is refused before it is stored.
+///
+/// # Errors
+/// What the coordinator would say, by field.
+pub fn check_spec(spec: &AgentSpec, settings: &Configuration) -> Result<(), Problem> {
+    check(spec)?;
+    check::profile(&profile_of(AgentId(Uuid::nil()), spec, settings))
+}
 
 /// Checks all that is not checked with the profile.
 pub(crate) fn check(spec: &AgentSpec) -> Result<(), Problem> {

@@ -61,7 +61,8 @@ impl Coordinator {
         let reason = words("reason", reason)?;
         let grace_ms = grace(swarm, order.force, order.grace_ms)?;
         let has_process = found.managed.as_ref().is_some_and(Managed::has_process);
-        if !found.holds_place() && !(found.is_leaving() && has_process) {
+        let is_there = found.holds_place() || found.is_leaving() && has_process;
+        if !is_there {
             return Err(gone(found));
         }
         if found.is_leaving() && !order.force {

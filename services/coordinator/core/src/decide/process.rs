@@ -2,7 +2,7 @@
 
 use swarm_events::{AgentId, Timestamp};
 use swarm_events::{
-    agent::{CrashLooping, Removed, SpawnReason, SpawnRequested, StopThen},
+    agent::{CrashLooping, Removed, SpawnRequested, StopThen},
     decider::Decision,
     planted::{self, Bug},
     subject::AgentVerb,
@@ -43,6 +43,9 @@ impl Swarm {
         if agent.dismissed.is_some() {
             return at_once(Want::Stop);
         }
+        if agent.stillborn && agent.is_live() {
+            return at_once(Want::RemoveEnded);
+        }
         if let Some(draining) = &agent.draining {
             let late = planted::is(Bug::RemovedStillDrains);
             return match (agent.is_live(), draining.then) {
@@ -79,10 +82,7 @@ fn wanted_process(agent: &Agent, managed: &Managed) -> Option<(Timestamp, Want)>
     if managed.is_crash_looping() {
         return Some((Timestamp::ZERO, Want::GiveUp));
     }
-    let works_on = managed.next == SpawnReason::HostLost
-        && agent.is_healthy()
-        && agent.joined_spawn == managed.spawn
-        && !agent.process_ended;
+    let works_on = managed.host_lost && agent.is_healthy() && agent.joined_spawn == managed.spawn;
     if works_on {
         // Its host is lost, and it is not: it goes on until it ends.
         return None;
@@ -160,7 +160,7 @@ impl Coordinator {
                 about(place, AgentVerb::SpawnRequested, id, requested)
             }
             (Want::RemoveEnded, _) => {
-                let why = draining.map_or("told to go", |d| d.reason.as_str());
+                let why = draining.map_or("joined", |d| d.reason.as_str());
                 removed(format!("{why}: its process has ended"))
             }
             (Want::RemoveLate, _) => {

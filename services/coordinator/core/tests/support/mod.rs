@@ -1,6 +1,8 @@
 //! What the tests of the coordinator's rules share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod hosts;
+
 use std::sync::LazyLock;
 
 use swarm_coordinator_core::{Agent, Coordinator, Swarm};
@@ -104,7 +106,7 @@ impl Given {
     pub fn org_command(&mut self, verb: CommandVerb, body: impl Into<Body>) -> Uuid {
         let subject = Subject::OrgCommand(P, org(), verb);
         let id = self.0.client(subject, org().0, body);
-        self.0.settle();
+        self.settle();
         id
     }
     pub fn send(
@@ -118,7 +120,7 @@ impl Given {
     }
     pub fn command(&mut self, n: usize, verb: CommandVerb, body: impl Into<Body>) -> Uuid {
         let id = self.send(n, verb, place(n).swarm.0, body);
-        self.0.settle();
+        self.settle();
         id
     }
     pub fn update(&mut self, n: usize, patch: &str) -> Uuid {
@@ -130,7 +132,7 @@ impl Given {
     }
     pub fn join(&mut self, a: u128, order: Join) -> Uuid {
         let id = self.send(1, CommandVerb::Join, agent(a).0, order);
-        self.0.settle();
+        self.settle();
         id
     }
     pub fn leave(&mut self, a: u128, incarnation: u64) -> Uuid {
@@ -139,7 +141,7 @@ impl Given {
             reason: None,
         };
         let id = self.send(1, CommandVerb::Leave, agent(a).0, order);
-        self.0.settle();
+        self.settle();
         id
     }
     pub fn remove(&mut self, a: u128) -> Uuid {
@@ -149,7 +151,7 @@ impl Given {
             grace_ms: None,
         };
         let id = self.send(1, CommandVerb::RemoveAgent, agent(a).0, order);
-        self.0.settle();
+        self.settle();
         id
     }
 
@@ -173,7 +175,7 @@ impl Given {
         let subject = Subject::Agent(place(1), verb, agent(a));
         self.0
             .other(Service::Health, subject, agent(a).0, body, epoch, 1);
-        self.0.settle();
+        self.settle();
     }
     /// The distributor's figures, with this many open tasks.
     pub fn measured(&mut self, queued: u64) {
@@ -186,7 +188,7 @@ impl Given {
         let about = place(1).swarm.0;
         self.0
             .other(Service::Distributor, subject, about, measured, epoch, 1);
-        self.0.settle();
+        self.settle();
     }
 
     pub fn swarm(&self, n: usize) -> &Swarm {

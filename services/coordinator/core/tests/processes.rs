@@ -1,0 +1,726 @@
+//! Rules about the processes of agents that were added: who starts them, how they end, and when the next one comes.
+
+mod support;
+
+use support::{
+    Given, agent, evidence,
+    hosts::{code, each_way, exited, host, slot, spec},
+    instance, join, pair,
+};
+use swarm_coordinator_core::{Lifecycle, Membership, Phase, SwarmStatus};
+use swarm_events::{
+    AgentId, Body,
+    agent::{AgentSpec, Exit, Failed, Restart, RestartPolicy, SpawnClaimed, SpawnReason, StopThen},
+    command::AddAgent,
+    decider::Verdict,
+    subject::{AgentVerb, CommandVerb},
+};
+
+fn policy(restart: RestartPolicy) -> AgentSpec {
+    AgentSpec {
+        restart,
+        ..spec("worker")
+    }
+}
+
+#[test]
+fn an_added_agent_gets_a_process_and_is_ready_when_that_joins() {
+    each_way(|| {
+        let mut given = Given::a_swarm(r#"{"drain_grace_ms": 700}"#);
+        assert_eq!(given.swarm(1).status(), SwarmStatus::Inactive);
+        let id = given.add(1, spec("worker"));
+        assert_eq!(given.answered_by(id), "swarm.agent.added.v1");
+        let requests = given.requests(1);
+        assert_eq!(requests.len(), 1);
+        let first = &requests[0];
+        assert_eq!(
+            (first.spawn, first.reason, first.crashes, first.grace_ms),
+            (1, SpawnReason::Added, 0, 700)
+        );
+        assert_eq!(first.spec, given.managed(1).spec);
+        assert!(first.spec.agent_name.is_some(), "its name is filled in");
+        let found = given.agent(1);
+        assert_eq!(
+            (found.incarnation, found.membership, found.lifecycle()),
+            (0, Membership::Expected, Lifecycle::Pending)
+        );
+        assert!(given.is_requested(1));
+        assert_eq!(given.swarm(1).status(), SwarmStatus::Starting);
+        assert_eq!(given.claim(1, 1, 1), Verdict::Applied);
+        assert_eq!(given.agent(1).lifecycle(), Lifecycle::Starting);
+        assert_eq!(given.launch(1, 1, 1), Verdict::Applied);
+        let Phase::Running { host: at, pid, .. } = &given.managed(1).phase else {
+            panic!("it runs")
+        };
+        assert_eq!((at, *pid), (&host(1), 4_001));
+        let reason = given.agent(1).status_reason().expect("it has not joined");
+        assert!(
+            reason.contains("4001") && reason.contains("host1"),
+            "{reason}"
+        );
+        let id = given.join_as(1, 1, Some(1));
+        assert_eq!(given.answered_by(id), "swarm.agent.joined.v1");
+        let found = given.agent(1);
+        assert_eq!(
+            (found.incarnation, found.joined_spawn, found.lifecycle()),
+            (1, 1, Lifecycle::Ready)
+        );
+        assert_eq!(found.status_reason(), None);
+        assert_eq!(given.swarm(1).status(), SwarmStatus::Active);
+        assert_eq!(given.requests(1).len(), 1);
+        assert_eq!(given.0.next_deadline(), None);
+        assert_eq!(given.0.cold(), given.0.state);
+    });
+}
+
+#[test]
+fn of_two_hosts_the_first_whose_claim_is_met_has_it() {
+    let mut given = Given::a_swarm("{}");
+    given.add(1, spec("worker"));
+    let by = |n| SpawnClaimed {
+        spawn: 1,
+        host: host(n),
+    };
+    assert_eq!(
+        given.host_says(1, 2, AgentVerb::SpawnClaimed, by(2)),
+        Verdict::Applied
+    );
+    assert_eq!(
+        given.host_says(1, 1, AgentVerb::SpawnClaimed, by(1)),
+        Verdict::Void("not-requested")
+    );
+    assert_eq!(given.managed(1).host(), Some(&host(2)));
+    // Nor does the second say anything of the process.
+    assert_eq!(given.launch(1, 1, 1), Verdict::Void("not-claimed"));
+    assert_eq!(
+        given.exit(1, 1, 1, code(0), 5),
+        Verdict::Void("not-claimed")
+    );
+    // Nor one in another's name.
+    let exit = exited(1, 2, code(0), 5);
+    let verdict = given.host_says(1, 1, AgentVerb::Exited, exit);
+    assert_eq!(verdict, Verdict::Void("other-host"));
+}
+
+#[test]
+fn words_about_an_older_request_are_void() {
+    each_way(|| {
+        let mut given = Given::a_swarm("{}");
+        given.running(1);
+        given.exit(1, 1, 1, code(1), 60_000);
+        assert!(given.is_requested(1));
+        assert_eq!(given.managed(1).spawn, 2);
+        assert_eq!(given.claim(1, 2, 1), Verdict::Void("other-spawn"));
+        assert_eq!(given.decline(1, 2, 1), Verdict::Void("other-spawn"));
+        assert_eq!(given.launch(1, 1, 1), Verdict::Void("other-spawn"));
+        let late = given.exit(1, 1, 1, code(9), 60_000);
+        assert_eq!(late, Verdict::Void("other-spawn"));
+        assert_eq!(given.claim(1, 2, 3), Verdict::Void("other-spawn"));
+        assert_eq!(given.requests(1).len(), 2);
+        assert_eq!(given.claim(1, 2, 2), Verdict::Applied);
+    });
+}
+
+#[test]
+fn who_declines_is_shown_and_another_may_claim() {
+    let mut given = Given::a_swarm("{}");
+    given.add(1, spec("worker"));
+    assert_eq!(given.decline(1, 2, 1), Verdict::Applied);
+    let reason = given.agent(1).status_reason().expect("a reason");
+    assert!(
+        reason.contains("host2") && reason.contains("not on the list"),
+        "{reason}"
+    );
+    assert_eq!(given.requests(1).len(), 1);
+    given.claim(1, 1, 1);
+    assert_eq!(given.managed(1).declined, None);
+    assert_eq!(given.decline(1, 2, 1), Verdict::Void("not-requested"));
+}
+
+#[test]
+fn a_process_that_ran_long_enough_is_started_again_at_once() {
+    each_way(|| {
+        let mut given = Given::a_swarm("{}");
+        given.running(1);
+        given.exit(1, 1, 1, code(0), 10_000);
+        let requests = given.requests(1);
+        assert_eq!(requests.len(), 2);
+        assert_eq!(
+            (requests[1].spawn, requests[1].reason, requests[1].crashes),
+            (2, SpawnReason::Exited, 0)
+        );
+        assert_eq!(given.managed(1).restarts, 1);
+        let last = given.managed(1).last_exit.clone().expect("an exit");
+        assert_eq!((last.exit, last.uptime_ms), (code(0), 10_000));
+        assert_eq!(last.last_output, "bye");
+        // The next process takes over what is left of the incarnation before.
+        given.runs(1);
+        assert_eq!(given.agent(1).incarnation, 2);
+        assert_eq!(given.agent(1).joined_spawn, 2);
+    });
+}
+
+#[test]
+fn crashes_in_a_row_wait_twice_as_long_each_time_and_then_it_is_given_up() {
+    each_way(|| {
+        let mut given = Given::a_swarm("{}");
+        given.add(
+            1,
+            policy(RestartPolicy {
+                backoff_ms: 200,
+                backoff_cap_ms: 700,
+                crash_limit: 5,
+                stable_ms: 1_000,
+                ..RestartPolicy::default()
+            }),
+        );
+        for (crash, wait) in [(1, 200), (2, 400), (3, 700), (4, 700)] {
+            let spawn = given.managed(1).spawn;
+            assert_eq!(spawn, crash);
+            given.claim(1, 1, spawn);
+            given.launch(1, 1, spawn);
+            given.exit(1, 1, spawn, code(3), 999);
+            assert_eq!(u64::from(given.managed(1).crashes), crash);
+            assert_eq!(given.managed(1).phase, Phase::Idle);
+            let due = given.0.now.plus_millis(wait);
+            assert_eq!(given.managed(1).restart_due, Some(due));
+            assert_eq!(given.0.next_deadline(), Some(due));
+            given.later(wait - 1);
+            assert_eq!(given.requests(1).len() as u64, spawn, "not yet");
+            given.later(1);
+            let requests = given.requests(1);
+            assert_eq!(requests.len() as u64, spawn + 1);
+            assert_eq!(u64::from(requests[requests.len() - 1].crashes), crash);
+        }
+        given.claim(1, 1, 5);
+        let failed = Exit {
+            error: Some("no such file".into()),
+            ..Exit::default()
+        };
+        given.exit(1, 1, 5, failed.clone(), 0);
+        assert!(given.managed(1).is_given_up());
+        assert_eq!(given.story(1, 0).last().expect("some"), "crash_looping");
+        let looping = given.valid(|_, body| match body {
+            Body::AgentCrashLooping(looping) => Some(looping.clone()),
+            _ => None,
+        });
+        assert_eq!(looping.len(), 1);
+        assert_eq!(
+            (looping[0].spawn, looping[0].crashes, &looping[0].exit),
+            (5, 5, &failed)
+        );
+        assert_eq!(given.agent(1).lifecycle(), Lifecycle::Unhealthy);
+        let reason = given.agent(1).status_reason().expect("a reason");
+        assert!(
+            reason.contains("no such file") && reason.contains('5'),
+            "{reason}"
+        );
+        assert_eq!(given.0.run_out(), 0, "nothing more by itself");
+        assert_eq!(given.claim(1, 1, 5), Verdict::Void("not-requested"));
+        // Somebody asks for it.
+        let id = given.restart(1, false);
+        assert_eq!(given.answered_by(id), "swarm.agent.stopping.v1");
+        let requests = given.requests(1);
+        let last = requests.last().expect("some");
+        assert_eq!(
+            (last.spawn, last.reason, last.crashes),
+            (6, SpawnReason::Restart, 0)
+        );
+        assert_eq!(given.agent(1).draining, None);
+    });
+}
+
+#[test]
+fn a_limit_of_zero_crashes_never_gives_up_and_waits_stay_at_the_cap() {
+    let mut given = Given::a_swarm("{}");
+    given.add(
+        1,
+        policy(RestartPolicy {
+            backoff_ms: 100,
+            backoff_cap_ms: 30_000,
+            crash_limit: 0,
+            ..RestartPolicy::default()
+        }),
+    );
+    for crash in 1..=80u64 {
+        given.claim(1, 1, crash);
+        given.exit(1, 1, crash, code(1), 0);
+        let wait = if crash > 9 {
+            30_000
+        } else {
+            100 << (crash - 1)
+        };
+        assert_eq!(
+            given.managed(1).restart_due,
+            Some(given.0.now.plus_millis(wait))
+        );
+        given.later(wait);
+        assert_eq!(given.managed(1).spawn, crash + 1);
+    }
+}
+
+#[test]
+fn a_process_that_ran_long_enough_ends_the_row_of_crashes() {
+    let mut given = Given::a_swarm("{}");
+    given.add(1, spec("worker"));
+    for spawn in 1..=2 {
+        given.claim(1, 1, spawn);
+        given.exit(1, 1, spawn, code(1), 10);
+        given.later(30_000);
+    }
+    assert_eq!(given.managed(1).crashes, 2);
+    given.claim(1, 1, 3);
+    given.exit(1, 1, 3, code(1), 10_000);
+    assert_eq!(given.managed(1).crashes, 0);
+    assert_eq!(given.managed(1).spawn, 4, "at once");
+    given.claim(1, 1, 4);
+    given.exit(1, 1, 4, code(1), 10);
+    assert_eq!(given.managed(1).crashes, 1);
+}
+
+#[test]
+fn the_policy_says_whether_a_process_that_ended_is_started_again() {
+    each_way(|| {
+        let oom = Exit {
+            out_of_memory: true,
+            ..code(0)
+        };
+        let killed = Exit {
+            signal: Some(9),
+            ..Exit::default()
+        };
+        for (restart, exit, again) in [
+            (Restart::Always, code(0), true),
+            (Restart::OnFailure, code(0), false),
+            (Restart::OnFailure, code(1), true),
+            (Restart::OnFailure, oom, true),
+            (Restart::OnFailure, killed.clone(), true),
+            (Restart::Never, code(1), false),
+            (Restart::Never, killed, false),
+        ] {
+            let mut given = Given::a_swarm("{}");
+            given.add(
+                1,
+                policy(RestartPolicy {
+                    restart,
+                    ..RestartPolicy::default()
+                }),
+            );
+            given.runs(1);
+            given.exit(1, 1, 1, exit.clone(), 60_000);
+            assert_eq!(given.is_requested(1), again, "{restart:?} {exit:?}");
+            given.fails(1, 1);
+            assert_eq!(given.requests(1).len(), 1 + usize::from(again));
+            if again {
+                continue;
+            }
+            assert_eq!(given.agent(1).lifecycle(), Lifecycle::Stopped);
+            assert_eq!(given.swarm(1).places_taken(), 0);
+            assert_eq!(given.0.run_out(), 0);
+            // By order it runs again.
+            let id = given.restart(1, false);
+            assert_eq!(given.answered_by(id), "swarm.agent.stopping.v1");
+            assert!(given.is_requested(1));
+            assert_eq!(given.swarm(1).places_taken(), 1);
+        }
+    });
+}
+
+#[test]
+fn an_end_before_the_join_is_shown_with_its_reason() {
+    let mut given = Given::a_swarm("{}");
+    let never = RestartPolicy {
+        restart: Restart::Never,
+        ..RestartPolicy::default()
+    };
+    given.add(1, policy(never));
+    given.claim(1, 1, 1);
+    given.exit(1, 1, 1, code(7), 3);
+    let found = given.agent(1);
+    assert_eq!(found.membership, Membership::Left);
+    assert!(found.status_reason().expect("why").contains("exit code 7"));
+}
+
+#[test]
+fn a_host_that_goes_hands_its_processes_over() {
+    each_way(|| {
+        let mut given = Given::a_swarm("{}");
+        given.running(1);
+        let mut exit = exited(1, 1, code(0), 50);
+        exit.host_leaving = true;
+        given.host_says(1, 1, AgentVerb::Exited, exit);
+        given.settle();
+        let requests = given.requests(1);
+        assert_eq!(
+            (requests[1].spawn, requests[1].reason, requests[1].crashes),
+            (2, SpawnReason::HostLost, 0),
+            "at once, and no crash"
+        );
+    });
+}
+
+#[test]
+fn a_lost_host_loses_its_claim() {
+    each_way(|| {
+        let mut given = Given::a_swarm("{}");
+        given.add(1, spec("worker"));
+        given.claim(1, 1, 1);
+        given.host_gone(1, 2, 1);
+        assert_eq!(given.managed(1).host(), Some(&host(1)), "another's");
+        given.host_gone(1, 1, 1);
+        let requests = given.requests(1);
+        assert_eq!(requests.len(), 2);
+        assert_eq!(requests[1].reason, SpawnReason::HostLost);
+        assert_eq!(given.launch(1, 1, 1), Verdict::Void("other-spawn"));
+        given.host_gone(1, 1, 1);
+        assert_eq!(given.requests(1).len(), 2);
+    });
+}
+
+#[test]
+fn an_agent_that_outlives_its_host_goes_on_until_it_ends() {
+    each_way(|| {
+        for how in 0..3 {
+            let mut given = Given::a_swarm("{}");
+            given.running(1);
+            given.host_gone(1, 1, 1);
+            assert_eq!(given.requests(1).len(), 1, "it is alive and well");
+            assert!(given.agent(1).is_healthy());
+            assert_eq!(given.0.next_deadline(), None);
+            // The end of its process is not for the lost host to tell.
+            let late = given.exit(1, 1, 1, code(0), 9);
+            assert_eq!(late, Verdict::Void("not-claimed"));
+            match how {
+                0 => {
+                    given.leave(1, 1);
+                }
+                1 => given.fails(1, 1),
+                _ => given.suspected(1, 1),
+            }
+            given.settle();
+            let requests = given.requests(1);
+            assert_eq!(requests.len(), 2);
+            assert_eq!(requests[1].reason, SpawnReason::HostLost);
+        }
+    });
+}
+
+#[test]
+fn what_health_holds_to_be_dead_is_removed_and_replaced() {
+    each_way(|| {
+        let mut given = Given::a_swarm("{}");
+        given.running(1);
+        given.later(10_000);
+        given.fails(1, 1);
+        let story = given.story(1, 5);
+        assert_eq!(story, ["failed", "removed", "spawn_requested"]);
+        let requests = given.requests(1);
+        assert_eq!(
+            (requests[1].spawn, requests[1].reason, requests[1].crashes),
+            (2, SpawnReason::Removed, 0)
+        );
+        assert_eq!(given.agent(1).membership, Membership::Expected);
+        // The old process is fenced: it does not come back as the agent.
+        let id = given.join_as(1, 77, Some(1));
+        assert_eq!(given.refused(id), pair("superseded", "spawn"));
+        let late = given.exit(1, 1, 1, code(1), 10_000);
+        assert_eq!(late, Verdict::Void("other-spawn"));
+        given.runs(1);
+        assert_eq!(given.agent(1).incarnation, 2);
+    });
+}
+
+#[test]
+fn one_that_fails_soon_after_its_start_counts_as_crashed() {
+    each_way(|| {
+        let mut given = Given::a_swarm("{}");
+        given.running(1);
+        given.later(9_999);
+        given.fails(1, 1);
+        assert_eq!(given.managed(1).crashes, 1);
+        assert_eq!(given.requests(1).len(), 1);
+        given.later(499);
+        assert_eq!(given.requests(1).len(), 1);
+        given.later(1);
+        assert_eq!(given.requests(1)[1].crashes, 1);
+    });
+}
+
+#[test]
+fn an_exit_that_comes_after_the_removal_can_still_keep_it_down() {
+    let mut given = Given::a_swarm("{}");
+    let on_failure = RestartPolicy {
+        restart: Restart::OnFailure,
+        ..RestartPolicy::default()
+    };
+    given.add(1, policy(on_failure));
+    given.runs(1);
+    given.fails(1, 1);
+    assert!(given.managed(1).restart_due.is_some(), "it waits");
+    assert_eq!(given.exit(1, 1, 1, code(0), 80), Verdict::Applied);
+    assert_eq!(given.agent(1).lifecycle(), Lifecycle::Stopped);
+    assert_eq!(given.0.run_out(), 0);
+    assert_eq!(given.requests(1).len(), 1);
+    // Another end leaves the wait as it was.
+    let mut given = Given::a_swarm("{}");
+    given.add(1, policy(on_failure));
+    given.runs(1);
+    given.fails(1, 1);
+    let due = given.managed(1).restart_due;
+    assert_eq!(given.exit(1, 1, 1, code(2), 80), Verdict::Applied);
+    assert_eq!(
+        (given.managed(1).restart_due, given.managed(1).crashes),
+        (due, 1)
+    );
+    assert!(given.managed(1).last_exit.is_some());
+}
+
+#[test]
+fn one_that_is_never_restarted_is_stopped_when_it_is_held_to_be_dead() {
+    each_way(|| {
+        let mut given = Given::a_swarm("{}");
+        let never = RestartPolicy {
+            restart: Restart::Never,
+            ..RestartPolicy::default()
+        };
+        given.add(1, policy(never));
+        given.runs(1);
+        given.fails(1, 1);
+        assert_eq!(given.story(1, 5), ["failed", "removed", "stopping"]);
+        let draining = given
+            .agent(1)
+            .draining
+            .clone()
+            .expect("its process is stopped");
+        assert_eq!((draining.grace_ms, draining.then), (0, StopThen::Remove));
+        given.exit(1, 1, 1, code(9), 80);
+        assert_eq!(given.agent(1).draining, None);
+        assert_eq!(given.0.run_out(), 0);
+        let id = given.restart(1, false);
+        assert_eq!(given.answered_by(id), "swarm.agent.stopping.v1");
+        assert_eq!(given.requests(1).len(), 2);
+    });
+}
+
+#[test]
+fn an_exit_while_the_incarnation_lives_is_one_request() {
+    each_way(|| {
+        let mut given = Given::a_swarm("{}");
+        given.running(1);
+        given.later(20_000);
+        given.exit(1, 1, 1, code(1), 20_000);
+        // Health says so, too.
+        given.fails(1, 1);
+        assert_eq!(given.agent(1).membership, Membership::Expected);
+        assert_eq!(given.requests(1).len(), 2);
+        assert_eq!(given.managed(1).crashes, 0);
+    });
+}
+
+#[test]
+fn a_join_is_taken_from_the_current_process_only() {
+    let mut given = Given::a_swarm("{}");
+    given.add(1, spec("worker"));
+    // Nobody has claimed it.
+    let id = given.join_as(1, 1, Some(1));
+    assert_eq!(given.refused(id), pair("superseded", "spawn"));
+    given.claim(1, 1, 1);
+    for (process, spawn) in [(2, None), (3, Some(0)), (4, Some(2))] {
+        let id = given.join_as(1, process, spawn);
+        assert_eq!(given.refused(id), pair("superseded", "spawn"));
+    }
+    // As soon as it is claimed: `launched` may be stored after the join.
+    let id = given.join_as(1, 5, Some(1));
+    assert_eq!(given.answered_by(id), "swarm.agent.joined.v1");
+    assert_eq!(given.launch(1, 1, 1), Verdict::Applied);
+    // Of another type it is not that agent.
+    let mut other = join(6, None);
+    other.spawn = Some(1);
+    let id = given.order(1, CommandVerb::Join, other);
+    assert_eq!(given.refused(id), pair("other-type", "agent_type"));
+    // By hand, and at a place for one by hand, no host has started it.
+    let id = given.join_as(9, 7, Some(1));
+    assert_eq!(given.refused(id), pair("superseded", "spawn"));
+    given.add(2, slot("worker"));
+    let id = given.join_as(2, 8, Some(1));
+    assert_eq!(given.refused(id), pair("superseded", "spawn"));
+    let id = given.join_as(2, 9, None);
+    assert_eq!(given.answered_by(id), "swarm.agent.joined.v1");
+    assert_eq!(given.agent(2).joined_spawn, 0);
+}
+
+#[test]
+fn a_place_waits_for_its_process() {
+    each_way(|| {
+        let mut given = Given::a_swarm("{}");
+        let mut wanted = slot("worker");
+        wanted.agent_name = Some("ann".into());
+        wanted.capabilities = vec!["z".into(), "y".into()];
+        wanted.slots = Some(3);
+        given.add(1, wanted);
+        assert!(given.requests(1).is_empty());
+        let found = given.agent(1);
+        assert_eq!(
+            (found.lifecycle(), found.profile.slots),
+            (Lifecycle::Pending, 3)
+        );
+        let mut order = join(1, Some("bob"));
+        order.agent_type = "worker".into();
+        order.capabilities.clear();
+        let id = given.order(1, CommandVerb::Join, order);
+        assert_eq!(given.answered_by(id), "swarm.agent.joined.v1");
+        let profile = &given.agent(1).profile;
+        assert_eq!((profile.agent_name.as_str(), profile.slots), ("ann", 3));
+        assert_eq!(
+            profile.capabilities,
+            ["y", "z"],
+            "what it leaves out is as added"
+        );
+        given.leave(1, 1);
+        let found = given.agent(1);
+        assert_eq!(
+            (found.membership, found.lifecycle()),
+            (Membership::Expected, Lifecycle::Pending)
+        );
+        assert_eq!(given.agent(1).instance, instance(1));
+    });
+}
+
+#[test]
+fn an_agent_is_added_once() {
+    let mut given = Given::a_swarm("{}");
+    given.add(1, spec("worker"));
+    let id = given.add(1, spec("worker"));
+    assert_eq!(given.refused(id), pair("already-exists", "id"));
+    let id = given.add(1, spec("other"));
+    assert_eq!(given.refused(id), pair("id-taken", "id"));
+    let keyed = |kind: &str, n| AddAgent {
+        spec: spec(kind),
+        body_sha256: Some(support::sha(n)),
+    };
+    let first = given.order(2, CommandVerb::AddAgent, keyed("worker", 1));
+    assert_eq!(given.answered_by(first), "swarm.agent.added.v1");
+    let id = given.order(2, CommandVerb::AddAgent, keyed("worker", 1));
+    assert_eq!(given.refused(id), pair("already-exists", "id"));
+    let id = given.order(2, CommandVerb::AddAgent, keyed("worker", 2));
+    assert_eq!(given.refused(id), pair("key-reused", "Idempotency-Key"));
+    given.join(3, join(3, None));
+    let id = given.add(3, spec("worker"));
+    assert_eq!(given.refused(id), pair("id-taken", "id"));
+}
+
+#[test]
+fn the_name_of_an_added_agent_is_reserved() {
+    each_way(|| {
+        let mut given = Given::a_swarm("{}");
+        let named = |name: &str| AgentSpec {
+            agent_name: Some(name.into()),
+            ..spec("worker")
+        };
+        given.add(1, named("ann"));
+        assert_eq!(given.swarm(1).agent_named("ann"), Some(agent(1)));
+        let id = given.join(2, join(2, Some("ann")));
+        assert_eq!(given.refused(id), pair("name-taken", "agent_name"));
+        let id = given.add(3, named("ann"));
+        assert_eq!(given.refused(id), pair("name-taken", "agent_name"));
+        let id = given.drain(1, 0);
+        assert_eq!(given.answered_by(id), "swarm.agent.stopping.v1");
+        let id = given.join(2, join(2, Some("ann")));
+        assert_eq!(given.answered_by(id), "swarm.agent.joined.v1");
+        // One that had ended finds its name taken.
+        let mut never = named("bob");
+        never.restart.restart = Restart::Never;
+        given.add(4, never);
+        given.claim(4, 1, 1);
+        given.exit(4, 1, 1, code(0), 5);
+        given.add(5, named("bob"));
+        let id = given.restart(4, false);
+        assert_eq!(given.refused(id), pair("name-taken", "agent_name"));
+    });
+}
+
+#[test]
+fn of_two_at_once_the_first_gets_the_name_and_the_last_place() {
+    let mut given = Given::a_swarm(r#"{"max_agents": 2}"#);
+    let order = |name: &str| AddAgent {
+        spec: AgentSpec {
+            agent_name: Some(name.into()),
+            ..spec("worker")
+        },
+        body_sha256: None,
+    };
+    let names = ["ann", "ann", "bob", "cid"];
+    let ids = names.map(|name| {
+        let about: AgentId = agent(u128::from(name.as_bytes()[0]) + given.0.log.len() as u128);
+        given.send(1, CommandVerb::AddAgent, about.0, order(name))
+    });
+    given.settle();
+    assert_eq!(given.answered_by(ids[0]), "swarm.agent.added.v1");
+    assert_eq!(given.refused(ids[1]), pair("name-taken", "agent_name"));
+    assert_eq!(given.answered_by(ids[2]), "swarm.agent.added.v1");
+    assert_eq!(
+        given.refused(ids[3]),
+        pair("max-agents", "configuration.max_agents")
+    );
+    let id = given.join(9, join(9, None));
+    assert_eq!(
+        given.refused(id),
+        pair("max-agents", "configuration.max_agents"),
+        "wanted ones have their place"
+    );
+}
+
+#[test]
+fn a_verdict_on_another_incarnation_touches_no_process() {
+    let mut given = Given::a_swarm("{}");
+    given.running(1);
+    let failed = Failed {
+        incarnation: 2,
+        evidence: evidence(1, 1),
+    };
+    given.verdict(1, AgentVerb::Failed, failed);
+    assert_eq!(given.requests(1).len(), 1);
+    assert!(given.agent(1).is_healthy());
+}
+
+#[test]
+fn a_host_speaks_of_agents_that_were_added_only() {
+    let mut given = Given::a_swarm("{}");
+    given.join(1, join(1, None));
+    assert_eq!(given.claim(1, 1, 1), Verdict::Void("not-managed"));
+    assert_eq!(
+        given.exit(1, 1, 1, code(0), 1),
+        Verdict::Void("not-managed")
+    );
+    assert_eq!(given.claim(2, 1, 1), Verdict::Void("unknown-agent"));
+    given.add(3, slot("worker"));
+    assert_eq!(given.claim(3, 1, 0), Verdict::Void("other-spawn"));
+    assert_eq!(
+        given.exit(3, 1, 0, code(0), 1),
+        Verdict::Void("other-spawn")
+    );
+}
+
+#[test]
+fn a_join_that_crosses_the_end_of_its_process_is_undone() {
+    let mut given = Given::a_swarm("{}");
+    given.add(1, spec("worker"));
+    given.claim(1, 1, 1);
+    let mut order = join(1, None);
+    order.agent_type = "worker".into();
+    order.spawn = Some(1);
+    let id = given.send(1, CommandVerb::Join, agent(1).0, order);
+    given.0.decide(10);
+    // Decided and not stored yet.
+    given.host_says(1, 1, AgentVerb::Exited, exited(1, 1, code(1), 50));
+    given.settle();
+    assert_eq!(given.answered_by(id), "swarm.agent.joined.v1");
+    let found = given.agent(1);
+    assert_eq!(
+        (found.incarnation, found.membership),
+        (1, Membership::Expected)
+    );
+    assert_eq!(given.managed(1).crashes, 1, "once");
+    given.later(500);
+    assert_eq!(given.requests(1).len(), 2);
+}
