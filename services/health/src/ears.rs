@@ -7,7 +7,7 @@ use futures::StreamExt;
 use swarm_events::{
     Partition, Subject, Timestamp,
     control::Observed,
-    subject::{filter, parse_connection_name},
+    subject::{filter, parse_connection_name, parse_host_connection_name},
     swarm::Heartbeat,
 };
 use swarm_log::{
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
+    heard::{Speaker, agent_beat, host_beat},
     shell::SharedWatch,
     watch::{Heard, TICK},
 };
@@ -114,22 +115,23 @@ pub(crate) async fn hear(watch: SharedWatch, log: JetStreamLog, stop: Cancellati
 }
 
 fn heard(watch: &SharedWatch, message: &async_nats::Message, strangers: &mut Strangers) {
-    let subject = Subject::parse(&message.subject);
-    // Of the others another replica takes care; they are not even parsed.
-    if let Ok(Subject::Heartbeat(place, _)) = &subject
-        && !watch.owns(place.partition)
-    {
-        return;
-    }
     let at = Timestamp::from(chrono::Utc::now());
-    let outcome = match (
-        subject,
-        serde_json::from_slice::<Heartbeat>(&message.payload),
-    ) {
-        (Ok(Subject::Heartbeat(place, agent)), Ok(beat)) => {
-            watch.lock().beat(place, agent, beat, at, watch.now())
-        }
-        _ => Heard::Stranger,
+    let outcome = match Speaker::of(&message.subject) {
+        // Of the others another replica takes care; they are not even parsed.
+        Some(Speaker::Agent(place, _)) if !watch.owns(place.partition) => return,
+        Some(Speaker::Agent(place, agent)) => match agent_beat(&message.payload) {
+            Some(beat) => watch.lock().beat(place, agent, beat, at, watch.now()),
+            None => Heard::Stranger,
+        },
+        Some(Speaker::Host(host)) if !watch.lock().knows_host(host) => return,
+        Some(Speaker::Host(host)) => match host_beat(host, &message.payload) {
+            Some(beat) => {
+                watch.lock().host_beat(&beat, at, watch.now());
+                return;
+            }
+            None => Heard::Stranger,
+        },
+        None => Heard::Stranger,
     };
     if outcome != Heard::Member {
         strangers.count(watch.now(), &message.subject, outcome);
@@ -225,10 +227,20 @@ pub(crate) async fn follow_notices(
             Some(Notice::Closed(name)) => (name, true),
             Some(Notice::Opened(name)) => (name, false),
         };
+        let now = watch.now();
+        if let Some(host) = parse_host_connection_name(&name) {
+            debug!(host.id = %host, is_closed, "the connection of a host");
+            let mut watch = watch.lock();
+            if is_closed {
+                watch.host_closed(host, now);
+            } else {
+                watch.host_opened(host);
+            }
+            continue;
+        }
         let Some(process) = parse_connection_name(&name) else {
             continue;
         };
-        let now = watch.now();
         if is_closed {
             debug!(agent.id = %process.1, "its connection closed");
             watch.lock().closed(process, now);

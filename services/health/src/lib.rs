@@ -4,8 +4,11 @@
 //! observed, from the log alone; what is here beside them only carries messages between the two.
 
 mod ears;
+pub mod heard;
+pub mod hosts;
 pub mod samples;
 mod shell;
+pub mod strangers;
 pub mod watch;
 
 pub use swarm_health_core as core;

@@ -7,7 +7,10 @@ use swarm_events::{
     swarm::{AgentSample, SAMPLE_AGENTS_MAX},
 };
 
-use crate::watch::Tracked;
+use crate::{hosts::HOST_FIGURES_FRESH, watch::Tracked};
+
+/// No agent sorts before it.
+const FIRST_AGENT: AgentId = AgentId(uuid::Uuid::nil());
 
 /// Time between the samples of a swarm of up to [`SAMPLE_AGENTS_MAX`] agents; with more it is stretched in proportion, so
 /// that a large swarm costs the log no more per second than a small one.
@@ -23,6 +26,8 @@ pub const SAMPLE_AGAIN: Duration = Duration::from_secs(60);
 pub(crate) struct Sampling {
     /// Agents watched.
     pub(crate) agents: usize,
+    /// Where the next part of this time's sample begins; `None`: all is sampled.
+    pub(crate) next: Option<AgentId>,
     due: Duration,
 }
 
@@ -30,16 +35,20 @@ impl Sampling {
     pub(crate) fn starting(clock: Duration) -> Self {
         Self {
             agents: 0,
+            next: None,
             due: clock + FIRST_SAMPLE,
         }
     }
-    /// Whether it is due; if so, the next time is set.
-    pub(crate) fn take_due(&mut self, clock: Duration) -> bool {
+    /// Where the next part begins, if one is due now.
+    pub(crate) fn take_due(&mut self, clock: Duration) -> Option<AgentId> {
+        if let Some(next) = self.next.take() {
+            return Some(next);
+        }
         if clock < self.due {
-            return false;
+            return None;
         }
         self.due = clock + interval(self.agents);
-        true
+        Some(FIRST_AGENT)
     }
 }
 
@@ -50,31 +59,24 @@ pub fn interval(agents: usize) -> Duration {
     SAMPLE_INTERVAL.saturating_mul(agents) / most
 }
 
-/// The agents whose figures moved, in parts that an event can hold. They count as sampled from here on.
-pub(crate) fn parts<'a>(
+/// Those of these agents whose figures moved. They count as sampled from here on.
+pub(crate) fn part<'a>(
     agents: impl Iterator<Item = (AgentId, &'a mut Tracked)>,
     clock: Duration,
-) -> Vec<BTreeMap<AgentId, AgentSample>> {
-    let mut parts: Vec<BTreeMap<AgentId, AgentSample>> = Vec::new();
-    for (id, tracked) in agents {
-        let Some(sample) = tracked.moved(clock) else {
-            continue;
-        };
-        match parts.last_mut() {
-            Some(part) if part.len() < SAMPLE_AGENTS_MAX => {
-                part.insert(id, sample);
-            }
-            _ => parts.push(BTreeMap::from([(id, sample)])),
-        }
-    }
-    parts
+) -> BTreeMap<AgentId, AgentSample> {
+    agents
+        .filter_map(|(id, tracked)| Some((id, tracked.moved(clock)?)))
+        .collect()
 }
 
 impl Tracked {
     /// Its figures, if they moved since they were sampled last.
     fn moved(&mut self, clock: Duration) -> Option<AgentSample> {
         let (beat, at) = self.beat.as_ref()?;
-        let sample = AgentSample {
+        if !self.is_fresh {
+            return None;
+        }
+        let mut sample = AgentSample {
             instance: beat.instance,
             status: beat.status.clone(),
             last_heartbeat_at: *at,
@@ -84,16 +86,24 @@ impl Tracked {
             queue_depth: beat.queue_depth,
             current_tasks: beat.current_tasks.clone(),
         };
+        // Its host sees the whole process tree, and has no reason to say less.
+        if let Some((figures, said)) = &self.figures
+            && clock.saturating_sub(*said) < HOST_FIGURES_FRESH
+        {
+            sample.cpu_centipercent = figures.cpu_centipercent;
+            sample.memory_kib = figures.memory_kib;
+            sample.active_connections = figures.active_connections;
+        }
         if let Some((last, sampled_at)) = &self.sampled {
             let same = AgentSample {
                 last_heartbeat_at: sample.last_heartbeat_at,
                 ..last.clone()
             };
-            let unheard = last.last_heartbeat_at == sample.last_heartbeat_at;
-            if unheard || (same == sample && clock.saturating_sub(*sampled_at) < SAMPLE_AGAIN) {
+            if same == sample && clock.saturating_sub(*sampled_at) < SAMPLE_AGAIN {
                 return None;
             }
         }
+        self.is_fresh = false;
         self.sampled = Some((sample.clone(), clock));
         Some(sample)
     }

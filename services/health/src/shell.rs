@@ -12,6 +12,7 @@ use swarm_events::{
     Input, Partition, Subject,
     control::Observed,
     decider::{Decider, Verdict},
+    subject::SwarmVerb,
 };
 use swarm_health_core::Health;
 use swarm_runtime::Shell;
@@ -73,6 +74,8 @@ impl Shell<Health> for HealthShell {
                     self.watch.lock().sync(swarm, agent, now);
                 }
             }
+            // Its figures come every second, and change nothing of who is watched.
+            Subject::Swarm(_, SwarmVerb::Measured | SwarmVerb::Sampled) => {}
             Subject::Swarm(place, _) => {
                 if let Some(swarm) = state.swarm(place.org, place.swarm) {
                     self.watch.lock().sync_swarm(swarm, now);

@@ -13,11 +13,11 @@ use swarm_events::{
     AgentId, InstanceId, OrgId, Partition, Place, SwarmId, Timestamp,
     agent::{Evidence, LivenessRule},
     control::{Observed, Sighting},
-    swarm::{AgentSample, Heartbeat},
+    swarm::{AgentSample, Heartbeat, HostBeat, ProcessFigures, SAMPLE_AGENTS_MAX},
 };
 use swarm_health_core::{Agent, Health, Liveness, Swarm, Thresholds};
 
-use crate::samples::Sampling;
+use crate::{hosts::Hosts, samples::Sampling, strangers::Strangers};
 
 /// How often the watch looks around.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -29,9 +29,6 @@ pub const STARVED: Duration = Duration::from_millis(500);
 pub const RETURN_GRACE: Duration = Duration::from_secs(2);
 /// An observation that led to nothing is made again after this long: its append may have been lost.
 pub const ASK_AGAIN: Duration = Duration::from_secs(2);
-
-/// No agent sorts before it.
-const FIRST_AGENT: AgentId = AgentId(uuid::Uuid::nil());
 
 /// An agent's place in the watch.
 pub(crate) type Key = (OrgId, SwarmId, AgentId);
@@ -64,6 +61,10 @@ pub(crate) struct Tracked {
     asked: Option<(Sighting, Duration)>,
     /// The last heartbeat, and when it came.
     pub(crate) beat: Option<(Heartbeat, Timestamp)>,
+    /// A heartbeat has come since it was sampled last. Not told by the time of the last one: wall clocks jump.
+    pub(crate) is_fresh: bool,
+    /// What its host said last of its processes, and when in counted time.
+    pub(crate) figures: Option<(ProcessFigures, Duration)>,
     /// What was sampled last, and when.
     pub(crate) sampled: Option<(AgentSample, Duration)>,
 }
@@ -76,6 +77,10 @@ pub struct Watch {
     /// Last heartbeats from before the watch began.
     earlier: BTreeMap<Key, (Heartbeat, Timestamp)>,
     pub(crate) sampling: BTreeMap<(OrgId, SwarmId), Sampling>,
+    /// Swarms of which strangers are told.
+    swarms: BTreeSet<(OrgId, SwarmId)>,
+    hosts: Hosts,
+    strangers: Strangers,
     clock: Duration,
     last_tick: Option<Duration>,
     cut_off: bool,
@@ -91,15 +96,37 @@ impl Watch {
         self.agents.is_empty()
     }
 
-    /// Takes note of what the log says of an agent; `None` if it is no (living) member.
+    /// How many hosts are watched: those with claims on processes of the partitions that are watched.
+    pub fn hosts(&self) -> usize {
+        self.hosts.len()
+    }
+    /// Whether anything that this host says is of use here.
+    pub fn knows_host(&self, host: InstanceId) -> bool {
+        self.hosts.knows(host)
+    }
+    /// How many processes beat that are no agents, as far as they are told apart.
+    pub fn strangers(&self) -> usize {
+        self.strangers.len()
+    }
+
+    /// Takes note of what the log says of an agent.
     pub fn sync(&mut self, swarm: &Swarm, id: AgentId, now: Duration) {
         let key = (swarm.place.org, swarm.place.swarm, id);
+        let claimed = swarm.agents.get(&id).filter(|_| !swarm.deleted);
+        let claimed = claimed.and_then(|agent| agent.process.host());
+        let counted = self.counted(now);
+        self.hosts
+            .sync(key, claimed.map(|host| host.instance), counted);
+        if swarm.deleted {
+            self.swarms.remove(&(key.0, key.1));
+        } else {
+            self.swarms.insert((key.0, key.1));
+        }
         let watched = |agent: &&Agent| agent.is_watched() && !swarm.deleted;
         let Some(agent) = swarm.agents.get(&id).filter(watched) else {
             self.forget(key);
             return;
         };
-        let counted = self.counted(now);
         if let Some(tracked) = self.agents.get_mut(&key)
             && tracked.incarnation == agent.incarnation
         {
@@ -111,7 +138,9 @@ impl Watch {
             return;
         }
         self.forget(key);
+        self.strangers.is_known(key, agent.instance);
         let earlier = self.earlier.remove(&key);
+        let beat = earlier.filter(|(beat, _)| beat.instance == agent.instance);
         let tracked = Tracked {
             place: swarm.place,
             incarnation: agent.incarnation,
@@ -123,7 +152,9 @@ impl Watch {
             heard: None,
             disconnected: None,
             asked: None,
-            beat: earlier.filter(|(beat, _)| beat.instance == agent.instance),
+            is_fresh: beat.is_some(),
+            beat,
+            figures: None,
             sampled: None,
         };
         self.by_instance.insert(agent.instance, key);
@@ -136,6 +167,12 @@ impl Watch {
 
     /// As [`Watch::sync`] for all agents of a swarm.
     pub fn sync_swarm(&mut self, swarm: &Swarm, now: Duration) {
+        let key = (swarm.place.org, swarm.place.swarm);
+        if swarm.deleted {
+            self.swarms.remove(&key);
+        } else {
+            self.swarms.insert(key);
+        }
         for id in swarm.agents.keys() {
             self.sync(swarm, *id, now);
         }
@@ -161,6 +198,10 @@ impl Watch {
         for key in gone {
             self.forget(key);
         }
+        self.swarms
+            .retain(|(_, swarm)| Partition::of(swarm.0) != partition);
+        self.hosts.give_up(partition, self.clock);
+        self.strangers.give_up(partition);
     }
 
     fn forget(&mut self, key: Key) {
@@ -184,6 +225,7 @@ impl Watch {
         match self.agents.get_mut(&key) {
             Some(tracked) if tracked.beat.is_none() && tracked.instance == beat.instance => {
                 tracked.beat = Some((beat, at));
+                tracked.is_fresh = true;
             }
             Some(_) => {}
             None => {
@@ -202,17 +244,47 @@ impl Watch {
         now: Duration,
     ) -> Heard {
         let counted = self.counted(now);
-        let Some(tracked) = self.agents.get_mut(&(place.org, place.swarm, agent)) else {
-            return Heard::Stranger;
+        let key = (place.org, place.swarm, agent);
+        let found = self.agents.get_mut(&key);
+        let outcome = match &found {
+            None => Heard::Stranger,
+            Some(tracked) if tracked.instance != beat.instance => Heard::OtherProcess,
+            Some(_) => Heard::Member,
         };
-        if tracked.instance != beat.instance {
-            return Heard::OtherProcess;
-        }
+        let Some(tracked) = found.filter(|_| outcome == Heard::Member) else {
+            if self.swarms.contains(&(key.0, key.1)) {
+                self.strangers.beat(key, beat.instance, counted);
+            }
+            return outcome;
+        };
         tracked.since = tracked.since.max(counted);
         tracked.heard = Some(counted);
         tracked.disconnected = None;
         tracked.beat = Some((beat, at));
+        tracked.is_fresh = true;
         Heard::Member
+    }
+
+    /// A host's beat that came at `now` of the monotonic and `at` of the wall clock. Its figures take the place of what its
+    /// agents say of themselves.
+    pub fn host_beat(&mut self, beat: &HostBeat, at: Timestamp, now: Duration) {
+        let counted = self.counted(now);
+        for (key, figures) in self.hosts.beat(beat, at, counted) {
+            if let Some(tracked) = self.agents.get_mut(&key) {
+                tracked.figures = Some((figures, counted));
+            }
+        }
+    }
+
+    /// nats-server says that the connection of a host closed.
+    pub fn host_closed(&mut self, host: InstanceId, now: Duration) {
+        let counted = self.counted(now);
+        self.hosts.closed(host, counted);
+    }
+
+    /// nats-server says that a host has connected.
+    pub fn host_opened(&mut self, host: InstanceId) {
+        self.hosts.opened(host);
     }
 
     /// nats-server says that the connection of a process closed.
@@ -255,6 +327,7 @@ impl Watch {
             tracked.disconnected = None;
             tracked.asked = None;
         }
+        self.hosts.back(self.clock);
     }
 
     /// Counted time at `now`.
@@ -289,24 +362,27 @@ impl Watch {
                 out.push((tracked.place.partition, observed));
             }
         }
+        self.hosts.look(clock, &mut out);
+        self.strangers.look(clock, &mut out);
         self.sample(clock, &mut out);
         out
     }
 
     fn sample(&mut self, clock: Duration, out: &mut Vec<(Partition, Observed)>) {
-        let due: BTreeSet<(OrgId, SwarmId)> = self
-            .sampling
-            .iter_mut()
-            .filter_map(|(key, sampling)| sampling.take_due(clock).then_some(*key))
-            .collect();
-        for (org, swarm) in due {
-            let first = (org, swarm, FIRST_AGENT);
-            let agents = self
+        for (&(org, swarm), sampling) in &mut self.sampling {
+            let Some(from) = sampling.take_due(clock) else {
+                continue;
+            };
+            // A part at a time: nobody waits for the watch until all of a large swarm is sampled.
+            let first = (org, swarm, from);
+            let mut agents = self
                 .agents
                 .range_mut(first..)
                 .take_while(|(key, _)| key.0 == org && key.1 == swarm)
                 .map(|(key, tracked)| (key.2, tracked));
-            for part in crate::samples::parts(agents, clock) {
+            let part = crate::samples::part(agents.by_ref().take(SAMPLE_AGENTS_MAX), clock);
+            sampling.next = agents.next().map(|(id, _)| id);
+            if !part.is_empty() {
                 let observed = Observed::Samples {
                     org_id: org,
                     swarm_id: swarm,
@@ -383,6 +459,6 @@ impl Tracked {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

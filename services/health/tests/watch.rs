@@ -1,199 +1,20 @@
 //! Who is silent when: the rules of the watch, in virtual time.
 
-use std::time::Duration;
+mod support;
 
+use support::{Scene, agent, instance, ms, place};
 use swarm_events::{
-    AgentId, Input, InstanceId, Json, OrgId, Partition, Place, Subject, SwarmId, Timestamp,
-    agent::{Joined, Left, LivenessRule, Profile, Suspected},
-    configuration::Configuration,
+    AgentId, Input, Json, Partition, Subject, Timestamp,
+    agent::{Left, LivenessRule},
+    configuration::{Configuration, HealthPolicy},
     control::{Observed, Sighting},
-    decider::Decider,
     subject::{AgentVerb, Service, SwarmVerb},
-    swarm::{AgentSample, Created, Heartbeat, SAMPLE_AGENTS_MAX},
-    testing::World,
+    swarm::{Heartbeat, SAMPLE_AGENTS_MAX, Updated},
 };
 use swarm_health::{
-    core::Health,
     samples::{FIRST_SAMPLE, SAMPLE_AGAIN, SAMPLE_INTERVAL},
-    watch::{ASK_AGAIN, Heard, RETURN_GRACE, STARVED, TICK, Watch},
+    watch::{ASK_AGAIN, Heard, RETURN_GRACE, STARVED, TICK},
 };
-use uuid::Uuid;
-
-const INTERVAL_MS: u64 = 1_000;
-
-fn place() -> Place {
-    Place::new(OrgId(Uuid::from_u128(1)), SwarmId(Uuid::from_u128(2)))
-}
-fn agent(n: u128) -> AgentId {
-    AgentId(Uuid::from_u128(0xa0_0000 + n))
-}
-fn instance(n: u128) -> InstanceId {
-    InstanceId(Uuid::from_u128(0x10_0000 + n))
-}
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-struct Scene {
-    world: World<Health>,
-    epoch: u64,
-    ordinal: u64,
-    watch: Watch,
-    now: Duration,
-    /// Agents that beat every interval, with the figure they report.
-    beating: Vec<(u128, u32)>,
-    seen: Vec<Observed>,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let mut world = World::<Health>::new(place().partition);
-        let epoch = world.claim_of(Service::Coordinator);
-        let mut scene = Self {
-            world,
-            epoch,
-            ordinal: 0,
-            watch: Watch::default(),
-            now: ms(5_000),
-            beating: Vec::new(),
-            seen: Vec::new(),
-        };
-        assert!(scene.watch.tick(scene.now).is_empty());
-        let created = Created {
-            name: "s".into(),
-            description: None,
-            topology: Default::default(),
-            configuration: Configuration {
-                heartbeat_interval_ms: INTERVAL_MS,
-                ..Configuration::default()
-            },
-            partition: place().partition.number(),
-            created_by: None,
-        };
-        let subject = Subject::Swarm(place(), SwarmVerb::Created);
-        scene.coordinator(subject, place().swarm.0, created);
-        scene
-    }
-    fn coordinator(&mut self, subject: Subject, about: Uuid, body: impl Into<swarm_events::Body>) {
-        self.ordinal += 1;
-        let (epoch, ordinal) = (self.epoch, self.ordinal);
-        self.world
-            .other(Service::Coordinator, subject, about, body, epoch, ordinal);
-        self.sync();
-    }
-    fn sync(&mut self) {
-        if let Some(swarm) = self.world.state.swarm(place().org, place().swarm) {
-            self.watch.sync_swarm(swarm, self.now);
-        }
-    }
-    fn joins(&mut self, n: u128, incarnation: u64, process: u128) {
-        let joined = Joined {
-            incarnation,
-            instance: instance(process),
-            profile: Profile {
-                agent_type: "exec".into(),
-                agent_name: format!("a{n}"),
-                capabilities: Vec::new(),
-                slots: 1,
-                waiting: 0,
-                metadata: Json::object(),
-            },
-        };
-        let subject = Subject::Agent(place(), AgentVerb::Joined, agent(n));
-        self.coordinator(subject, agent(n).0, joined);
-    }
-    fn beat(&mut self, n: u128, process: u128, memory_kib: u64) -> Heard {
-        let beat = Heartbeat {
-            instance: instance(process),
-            incarnation: 1,
-            counter: 1,
-            status: "idle".into(),
-            cpu_centipercent: 0,
-            memory_kib,
-            active_connections: 1,
-            queue_depth: 0,
-            current_tasks: Vec::new(),
-            metadata: Json::object(),
-        };
-        let at = Timestamp::from_micros(i64::try_from(self.now.as_micros()).expect("small"));
-        self.watch.beat(place(), agent(n), beat, at, self.now)
-    }
-    /// Time passes in ticks; those who beat do so every interval. Observations are gathered, not carried out.
-    fn pass(&mut self, millis: u64) {
-        let end = self.now + ms(millis);
-        while self.now < end {
-            self.now += TICK.min(end - self.now);
-            if self.now.as_millis().is_multiple_of(u128::from(INTERVAL_MS)) {
-                for (n, figure) in self.beating.clone() {
-                    assert_eq!(self.beat(n, n, figure.into()), Heard::Member);
-                }
-            }
-            let seen = self.watch.tick(self.now);
-            self.seen
-                .extend(seen.into_iter().map(|(partition, observed)| {
-                    assert_eq!(partition, place().partition);
-                    observed
-                }));
-        }
-    }
-    /// Gathered liveness observations: agent, sighting, rule, age.
-    fn liveness(&mut self) -> Vec<(AgentId, Sighting, LivenessRule, u64)> {
-        let (liveness, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.seen)
-            .into_iter()
-            .partition(|o| matches!(o, Observed::Liveness { .. }));
-        self.seen = rest;
-        let figures = |observed| match observed {
-            Observed::Liveness {
-                agent_id,
-                sighting,
-                evidence,
-                ..
-            } => {
-                assert!(evidence.age_ms > evidence.limit_ms || sighting == Sighting::Heard);
-                (agent_id, sighting, evidence.rule, evidence.age_ms)
-            }
-            _ => unreachable!("parted above"),
-        };
-        liveness.into_iter().map(figures).collect()
-    }
-    fn sightings(&mut self) -> Vec<Sighting> {
-        self.liveness().into_iter().map(|seen| seen.1).collect()
-    }
-    fn samples(&mut self) -> Vec<Vec<(AgentId, AgentSample)>> {
-        std::mem::take(&mut self.seen)
-            .into_iter()
-            .filter_map(|observed| match observed {
-                Observed::Samples { agents, .. } => Some(agents.into_iter().collect()),
-                _ => None,
-            })
-            .collect()
-    }
-    /// The log says that the agent is suspected.
-    fn suspected(&mut self, n: u128) {
-        let Some(swarm) = self.world.state.swarm(place().org, place().swarm) else {
-            panic!("the swarm is there");
-        };
-        let incarnation = swarm.agents[&agent(n)].incarnation;
-        let evidence = swarm_events::agent::Evidence {
-            rule: LivenessRule::Silence,
-            last_heartbeat_at: None,
-            age_ms: 1,
-            limit_ms: 0,
-        };
-        let epoch = self.world.state.head().epoch(Service::Health).epoch;
-        let subject = Subject::Agent(place(), AgentVerb::Suspected, agent(n));
-        let body = Suspected {
-            incarnation,
-            evidence,
-        };
-        self.world
-            .other(Service::Health, subject, agent(n).0, body, epoch, 1_000);
-        self.sync();
-    }
-    fn process(&self, n: u128) -> (SwarmId, AgentId, InstanceId) {
-        (place().swarm, agent(n), instance(n))
-    }
-}
 
 #[test]
 fn who_beats_is_never_spoken_of() {
@@ -477,8 +298,13 @@ fn a_part_holds_no_more_agents_than_an_event_may() {
         scene.beat(n, n, 1);
     }
     scene.pass(u64::try_from(FIRST_SAMPLE.as_millis()).expect("small"));
+    assert_eq!(scene.samples().len(), 1, "a part at a time");
+    for n in 1..=count {
+        scene.beat(n, n, 2);
+    }
+    scene.pass(u64::try_from((TICK + SAMPLE_INTERVAL + TICK).as_millis()).expect("small"));
     let sizes: Vec<usize> = scene.samples().iter().map(Vec::len).collect();
-    assert_eq!(sizes, [SAMPLE_AGENTS_MAX, 1]);
+    assert_eq!(sizes, [1, SAMPLE_AGENTS_MAX, 1]);
 }
 
 #[test]
@@ -510,4 +336,116 @@ fn what_is_observed_can_be_stored_and_judged() {
         types,
         ["swarm.swarm.sampled.v1", "swarm.agent.suspected.v1"]
     );
+}
+
+#[test]
+fn changed_limits_hold_at_once() {
+    let mut scene = Scene::new();
+    scene.joins(1, 1, 1);
+    scene.pass(2_000);
+    let configuration = Configuration {
+        heartbeat_interval_ms: support::INTERVAL_MS,
+        health: HealthPolicy {
+            suspect_after_ms: 2_100,
+            fail_after_ms: 2_200,
+            ..HealthPolicy::default()
+        },
+        ..Configuration::default()
+    };
+    let updated = Updated {
+        name: "s".into(),
+        description: None,
+        configuration,
+    };
+    let subject = Subject::Swarm(place(), SwarmVerb::Updated);
+    scene.coordinator(subject, place().swarm.0, updated);
+    scene.pass(200);
+    assert_eq!(scene.sightings(), [Sighting::Silent]);
+    scene.pass(100);
+    assert_eq!(
+        scene.liveness(),
+        [(agent(1), Sighting::Gone, LivenessRule::Silence, 2_300)]
+    );
+}
+
+#[test]
+fn a_wall_clock_that_jumps_makes_nobody_old_or_young() {
+    const HOUR_MS: i64 = 3_600_000;
+    let mut scene = Scene::new();
+    scene.joins(1, 1, 1);
+    scene.joins(2, 1, 2);
+    scene.beating = vec![(1, 7)];
+    scene.beat(2, 2, 0);
+    for skew_ms in [0, 5 * HOUR_MS, -7 * HOUR_MS, 0] {
+        scene.skew_ms = skew_ms;
+        scene.pass(625);
+    }
+    assert_eq!(scene.sightings(), [], "2.5 s of the monotonic clock");
+    scene.skew_ms = -20 * HOUR_MS;
+    scene.pass(100);
+    assert_eq!(
+        scene.liveness(),
+        [(agent(2), Sighting::Silent, LivenessRule::Silence, 2_600)]
+    );
+    // Samples go on too, although their time goes back.
+    scene.samples();
+    scene.pass(u64::try_from((SAMPLE_AGAIN + SAMPLE_INTERVAL).as_millis()).expect("small"));
+    let again = scene.samples().into_iter().flatten();
+    assert!(again.map(|(id, _)| id).any(|id| id == agent(1)));
+}
+
+#[test]
+fn agents_that_are_starved_within_the_limits_are_not_lost() {
+    // All of them get no turn for a while, health does: beats come late by what they were starved.
+    let mut scene = Scene::new();
+    for n in 1..=10 {
+        scene.joins(n, 1, n);
+        scene.beat(n, n, 0);
+    }
+    let all_beat = |scene: &mut Scene| {
+        for n in 1..=10 {
+            scene.beat(n, n, 0);
+        }
+    };
+    for late_ms in [1_400, 1_500, 900, 1_500] {
+        scene.pass(1_000 + late_ms);
+        all_beat(&mut scene);
+    }
+    assert_eq!(scene.sightings(), [], "nobody is even suspected");
+    // Several seconds more than the interval: suspected, so that they get no new work, and heard again; never lost.
+    scene.pass(2_600);
+    assert_eq!(scene.sightings(), [Sighting::Silent; 10]);
+    for n in 1..=10 {
+        scene.suspected(n);
+    }
+    scene.pass(1_400);
+    all_beat(&mut scene);
+    scene.pass(100);
+    assert_eq!(scene.sightings(), [Sighting::Heard; 10]);
+}
+
+#[test]
+fn a_watch_that_is_starved_again_and_again_loses_nobody() {
+    // Each turn comes late, just within what counts; what waits is heard after the look around.
+    let mut scene = Scene::new();
+    scene.joins(1, 1, 1);
+    for _ in 0..100 {
+        scene.now += TICK + STARVED;
+        let seen = scene.watch.tick(scene.now);
+        assert!(
+            seen.iter()
+                .all(|(_, o)| matches!(o, Observed::Samples { .. }))
+        );
+        scene.beat(1, 1, 0);
+    }
+    // And far beyond it.
+    for _ in 0..100 {
+        scene.now += ms(30_000);
+        let seen = scene.watch.tick(scene.now);
+        assert!(
+            seen.iter()
+                .all(|(_, o)| matches!(o, Observed::Samples { .. }))
+        );
+        scene.beat(1, 1, 0);
+    }
 }

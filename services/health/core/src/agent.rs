@@ -50,13 +50,15 @@ pub enum Phase {
     },
     /// Its host was lost, and the claim with it.
     HostLost,
+    /// It was told to go before a host claimed it.
+    Withdrawn,
 }
 impl Process {
     /// The host whose claim holds.
     pub fn host(&self) -> Option<&HostName> {
         match &self.phase {
             Phase::Claimed(host) | Phase::Running(host) => Some(host),
-            Phase::Open | Phase::Exited { .. } | Phase::HostLost => None,
+            Phase::Open | Phase::Exited { .. } | Phase::HostLost | Phase::Withdrawn => None,
         }
     }
 }
@@ -166,7 +168,7 @@ impl Agent {
             Phase::Claimed(_) | Phase::Running(_) => self.process.spawn,
             // Its end crossed its joining: the process is gone already. Who joins after an end was started by hand.
             Phase::Exited { sequence, .. } if cause < sequence => self.process.spawn,
-            Phase::Open | Phase::Exited { .. } | Phase::HostLost => 0,
+            Phase::Open | Phase::Exited { .. } | Phase::HostLost | Phase::Withdrawn => 0,
         };
         let open = self.open.take();
         let earlier = std::mem::replace(self, Self::new(window_ms));
@@ -183,6 +185,13 @@ impl Agent {
         self.joined = sequence;
         self.counts = earlier.incarnation == 0;
         open
+    }
+
+    /// It is no member any more. Answers with the observation that is settled by it.
+    pub(crate) fn go(&mut self) -> Option<u64> {
+        self.member = false;
+        self.quarantine.clear();
+        self.open.take()
     }
 
     /// It is watched: a member that is not held to be dead.

@@ -115,6 +115,10 @@ impl Health {
                     return Err("swarm-deleted");
                 }
                 swarm.deleted = true;
+                let settled: Vec<u64> = swarm.agents.values_mut().filter_map(Agent::go).collect();
+                for sequence in settled {
+                    self.close(sequence);
+                }
                 self.drop_claims(place);
                 touched.swarms.push(key);
             }
@@ -346,8 +350,5 @@ pub(crate) fn current(
 }
 
 fn end(swarm: &mut Swarm, agent: AgentId, incarnation: u64) -> Result<Option<u64>, Void> {
-    let found = current(swarm, agent, incarnation)?;
-    found.member = false;
-    found.quarantine.clear();
-    Ok(found.open.take())
+    Ok(current(swarm, agent, incarnation)?.go())
 }

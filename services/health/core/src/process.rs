@@ -2,9 +2,10 @@
 
 use swarm_events::{
     AgentId, Body, InstanceId, Place, Recorded,
-    agent::HostName,
+    agent::{HostName, Stopping},
     control::Observed,
     decider::Verdict,
+    envelope::Source,
     planted::{self, Bug},
 };
 
@@ -25,12 +26,20 @@ impl Health {
         touched: &mut Touched,
     ) -> Option<Result<Verdict, Void>> {
         let key = (place.org, place.swarm, agent);
+        let by = &recorded.event.source;
         let outcome = match &recorded.event.body {
             Body::AgentSpawnRequested(e) => self.requested(key, e.spawn),
-            Body::AgentSpawnClaimed(e) => self.claimed(key, e.spawn, &e.host),
-            Body::AgentLaunched(e) => self.launched(key, e.spawn, &e.host),
-            Body::AgentExited(e) => self.exited(key, e.spawn, &e.host, recorded),
+            Body::AgentSpawnClaimed(e) => {
+                speaks(by, &e.host).and_then(|()| self.claimed(key, e.spawn, &e.host))
+            }
+            Body::AgentLaunched(e) => {
+                speaks(by, &e.host).and_then(|()| self.launched(key, e.spawn, &e.host))
+            }
+            Body::AgentExited(e) => {
+                speaks(by, &e.host).and_then(|()| self.exited(key, e.spawn, &e.host, recorded))
+            }
             Body::AgentHostFailed(e) => self.host_failed(key, e.spawn, &e.host),
+            Body::AgentStopping(e) => self.told_to_go(key, e),
             _ => return None,
         };
         if outcome.is_ok() {
@@ -122,6 +131,29 @@ impl Health {
         Ok(())
     }
 
+    /// A request that no host has claimed is withdrawn by it; a process that runs ends later.
+    fn told_to_go(&mut self, key: Key, stopping: &Stopping) -> Result<(), Void> {
+        let swarm = self
+            .swarms
+            .get_mut(&(key.0, key.1))
+            .ok_or("unknown-swarm")?;
+        // One of whom no process was ever wanted is unknown here.
+        let Some(found) = swarm.agents.get_mut(&key.2) else {
+            return Ok(());
+        };
+        let is_current = found.member && found.incarnation == stopping.incarnation;
+        if stopping.incarnation != 0 && !is_current {
+            return Err("other-incarnation");
+        }
+        if stopping.spawn != 0 && stopping.spawn != found.process.spawn {
+            return Err("other-spawn");
+        }
+        if found.process.spawn != 0 && found.process.phase == Phase::Open {
+            found.process.phase = Phase::Withdrawn;
+        }
+        Ok(())
+    }
+
     /// The process of the current request.
     fn process(&mut self, key: Key, spawn: u64) -> Result<&mut Process, Void> {
         let swarm = self
@@ -186,6 +218,14 @@ impl Health {
         let host = agent.process.host()?;
         let gone = self.hosts.get(&host.instance)?.gone.as_ref()?;
         Some((gone, host.clone()))
+    }
+}
+
+/// A host speaks for itself only.
+fn speaks(source: &Source, host: &HostName) -> Result<(), Void> {
+    match source {
+        Source::Host(instance) if *instance == host.instance => Ok(()),
+        _ => Err("other-host"),
     }
 }
 

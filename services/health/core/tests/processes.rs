@@ -4,7 +4,7 @@ mod support;
 
 use support::{Scene, agent, evidence, host, place};
 use swarm_events::{
-    Body, Subject,
+    Body, Input, Subject,
     agent::{Evidence, Left, LivenessRule, Removed},
     configuration::HealthPolicy,
     control::Sighting,
@@ -130,6 +130,26 @@ fn the_first_claim_of_the_current_request_holds() {
 }
 
 #[test]
+fn a_host_speaks_for_itself_only_and_a_withdrawn_request_is_nobodys() {
+    let mut scene = scene();
+    scene.requested(1, 1);
+    assert_eq!(scene.claimed_as(8, 9, 1, 1), Verdict::Void("other-host"));
+    assert_eq!(
+        scene.stopping(1, 1, 0),
+        Verdict::Void("other-incarnation"),
+        "none has joined"
+    );
+    assert_eq!(scene.stopping(1, 0, 2), Verdict::Void("other-spawn"));
+    assert_eq!(scene.stopping(1, 0, 1), Verdict::Applied);
+    assert_eq!(scene.claimed(9, 1, 1), Verdict::Void("already-claimed"));
+    assert_eq!(scene.requested(1, 2), Verdict::Applied);
+    assert_eq!(scene.claimed(9, 1, 2), Verdict::Applied);
+    // What runs when it is told to go is still the host's.
+    assert_eq!(scene.stopping(1, 0, 2), Verdict::Applied);
+    assert_eq!(scene.agent(1).process.host(), Some(&host(9)));
+}
+
+#[test]
 fn a_host_that_is_gone_loses_each_of_its_claims_and_no_other() {
     let mut scene = scene();
     scene.runs(9, 1);
@@ -143,16 +163,20 @@ fn a_host_that_is_gone_loses_each_of_its_claims_and_no_other() {
     assert_eq!(scene.host_gone(7), Verdict::Void("no-claims"));
     assert_eq!(scene.host_gone(9), Verdict::Applied);
     assert_eq!(scene.host_gone(9), Verdict::Void("nothing-new"));
-    let observation = scene.world.inputs().nth_back(1).expect("stored");
-    let swarm_events::Input::Event(observation) = observation else {
-        panic!("readable")
+    let gone = |input| match input {
+        Input::Event(recorded) if matches!(recorded.event.body, Body::Observed(_)) => {
+            Some(recorded.event.id.0)
+        }
+        _ => None,
     };
+    let observations: Vec<_> = scene.world.inputs().filter_map(gone).collect();
+    assert_eq!(observations.len(), 3);
     scene.world.settle();
     let failed: Vec<_> = scene.decided().split_off(before);
     let about: Vec<_> = failed.iter().map(|event| event.about).collect();
     assert_eq!(about, [agent(1).0, agent(3).0]);
     for event in failed {
-        assert_eq!(event.causation, Some(observation.event.id.0));
+        assert_eq!(event.causation, Some(observations[1]));
         let Body::AgentHostFailed(failed) = event.body else {
             panic!("{event:?}")
         };

@@ -183,11 +183,11 @@ fn if_the_others_fail_too_it_is_the_work_and_not_the_agent() {
     scene.attempts(1, 0, 50);
     assert!(scene.causes(1).is_empty(), "nobody to compare with");
     // Half of the limit is too much.
-    scene.attempts(2, 30, 10);
-    scene.attempts(3, 30, 30);
+    scene.attempts(2, 30, 20);
+    scene.attempts(3, 30, 20);
     assert!(scene.causes(1).is_empty());
     // One completion more of another: below half. Its own figures have not moved.
-    scene.attempts(3, 31, 30);
+    scene.attempts(3, 31, 20);
     assert_eq!(began(&scene).0, Cause::ErrorRate);
     assert_eq!(scene.causes(1), [Cause::ErrorRate]);
     assert!(scene.causes(2).is_empty() && scene.causes(3).is_empty());

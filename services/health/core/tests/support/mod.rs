@@ -8,7 +8,8 @@ use swarm_events::{
     Timestamp,
     agent::{
         Adapter, AgentSpec, Cause, Evidence, Exit, Exited, Figures, HostName, Joined, Launched,
-        LimitedBy, LivenessRule, Profile, SpawnClaimed, SpawnReason, SpawnRequested,
+        LimitedBy, LivenessRule, Profile, SpawnClaimed, SpawnReason, SpawnRequested, StopThen,
+        Stopping,
     },
     configuration::{Configuration, HealthPolicy},
     control::{Observed, Sighting},
@@ -195,6 +196,17 @@ impl Scene {
         let subject = Subject::Agent(place(), AgentVerb::SpawnRequested, agent(n));
         self.coordinator(subject, agent(n).0, requested)
     }
+    pub fn stopping(&mut self, n: u128, incarnation: u64, spawn: u64) -> Verdict {
+        let stopping = Stopping {
+            incarnation,
+            spawn,
+            grace_ms: 1_000,
+            then: StopThen::Restart,
+            reason: "restart".into(),
+        };
+        let subject = Subject::Agent(place(), AgentVerb::Stopping, agent(n));
+        self.coordinator(subject, agent(n).0, stopping)
+    }
     /// What a host says.
     fn host(&mut self, of: u128, n: u128, verb: AgentVerb, body: impl Into<Body>) -> Verdict {
         let subject = Subject::Agent(place(), verb, agent(n));
@@ -205,7 +217,11 @@ impl Scene {
         self.world.event(&subject, &event)
     }
     pub fn claimed(&mut self, by: u128, n: u128, spawn: u64) -> Verdict {
-        let host = host(by);
+        self.claimed_as(by, by, n, spawn)
+    }
+    /// Host `by` says that host `named` claims.
+    pub fn claimed_as(&mut self, by: u128, named: u128, n: u128, spawn: u64) -> Verdict {
+        let host = host(named);
         self.host(by, n, AgentVerb::SpawnClaimed, SpawnClaimed { spawn, host })
     }
     pub fn launched(&mut self, by: u128, n: u128, spawn: u64) -> Verdict {
