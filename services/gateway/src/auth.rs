@@ -27,7 +27,7 @@ pub enum Action {
     Configure,
     /// Cancel, retry and discard tasks.
     Direct,
-    /// Remove agents, terminate swarms.
+    /// Add, change, restart, scale and remove agents, terminate swarms.
     Operate,
     /// Change the organization itself.
     Administer,
@@ -49,7 +49,10 @@ impl Action {
             Self::Submit => ("submit tasks", "user"),
             Self::Configure => ("create or configure swarms", "developer"),
             Self::Direct => ("cancel, retry or discard tasks", "developer"),
-            Self::Operate => ("remove agents or terminate swarms", "operator"),
+            Self::Operate => (
+                "add, change, scale, restart or remove agents, or terminate swarms",
+                "operator",
+            ),
             Self::Administer => ("change the organization", "admin"),
         }
     }

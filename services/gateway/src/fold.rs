@@ -1,5 +1,6 @@
-//! The gateway's own fold of the log: swarms, membership and keys by the coordinator's core, the last figures of each
-//! swarm, and the outcomes that somebody waits for. It is what makes writes, health and keys independent of PostgreSQL.
+//! The gateway's own fold of the log: swarms, membership and keys by the coordinator's core, what is found of agents by
+//! health's, the last figures of each swarm, and the outcomes that somebody waits for. It is what makes writes, health and
+//! keys independent of PostgreSQL.
 
 pub mod keyed;
 pub mod keys;
@@ -19,8 +20,9 @@ use swarm_events::{
     Body, Input, OrgId, Partition, Place, Service, Subject, SwarmId, TaskId, Timestamp,
     decider::{Admission, Decider, Head, Verdict},
     read::{Recorded, Writer, writer},
-    subject::{TaskVerb, filter},
+    subject::{ControlVerb, TaskVerb, filter},
 };
+use swarm_health_core::Health;
 use uuid::Uuid;
 
 use keyed::{Keyed, KeyedOutcomes, cancellation_of};
@@ -50,6 +52,14 @@ pub const CANCELLED_GRAPH: &str = "cancelled";
 /// What the gateway tails. None of them overlap.
 pub fn filters() -> Vec<String> {
     let mut filters = filter::inputs(Service::Coordinator, None);
+    // What health's core folds beyond that.
+    let of_health = filter::inputs(Service::Health, None);
+    filters.extend(
+        of_health
+            .into_iter()
+            .filter(|filter| !filters.contains(filter))
+            .collect::<Vec<_>>(),
+    );
     filters.extend(
         TASK_VERBS
             .iter()
@@ -67,22 +77,43 @@ fn is_coordinators(subject: &Subject) -> bool {
         | Subject::Command(..)
         | Subject::OrgCommand(..) => true,
         Subject::Control(service, _, verb) => {
-            *service == Service::Coordinator || *verb == swarm_events::subject::ControlVerb::Claimed
+            *service == Service::Coordinator || *verb == ControlVerb::Claimed
         }
         Subject::Task(..) | Subject::Heartbeat(..) => false,
     }
 }
 
-/// Layout of this fold in snapshots, that of the coordinator's state included: it is raised with that one.
-pub const FORMAT: u32 = (LAYOUT << 16) | Coordinator::FORMAT;
+/// Whether health's core takes this.
+fn is_healths(subject: &Subject) -> bool {
+    match subject {
+        Subject::Swarm(..) | Subject::Agent(..) => true,
+        Subject::Control(service, _, verb) => {
+            *service == Service::Health || *verb == ControlVerb::Claimed
+        }
+        _ => false,
+    }
+}
+
+fn is_by_health(input: &Input) -> bool {
+    let Input::Event(recorded) = input else {
+        return false;
+    };
+    writer(&recorded.subject) == Writer::Service(Service::Health)
+}
+
+/// Layout of this fold in snapshots, those of the coordinator's and of health's states included: it is raised with them.
+pub const FORMAT: u32 = (LAYOUT << 16) | (Health::FORMAT << 8) | Coordinator::FORMAT;
+const _: () = assert!(Health::FORMAT < 0x100 && Coordinator::FORMAT < 0x100);
 /// Raised when anything else of [`Fold`] changes its layout; a golden test demands it.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// The state: a function of the log alone, so that a snapshot and the tail behind it are worth a cold fold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fold {
     /// By partition.
     coordinators: Vec<Coordinator>,
+    /// By partition: what health found.
+    healths: Vec<Health>,
     /// By partition: the claims met, which tell valid decisions of every service from void ones.
     heads: Vec<Head>,
     measures: BTreeMap<Place, Measure>,
@@ -99,6 +130,7 @@ impl Default for Fold {
     fn default() -> Self {
         Self {
             coordinators: Partition::all().map(Coordinator::new).collect(),
+            healths: Partition::all().map(Health::new).collect(),
             heads: Partition::all().map(Head::new).collect(),
             measures: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -166,7 +198,14 @@ impl Fold {
             }
             None => Verdict::Ignored,
         };
-        !matches!(admission, Admission::Void(_)) && !matches!(verdict, Verdict::Void(_))
+        let of_health = match subject {
+            Some(subject) if is_healths(subject) => self.healths[at].evolve(input, None),
+            _ => Verdict::Ignored,
+        };
+        // What health decides is void by its own rules, too: the coordinator does not know of its observations.
+        let void = matches!(verdict, Verdict::Void(_))
+            || matches!(of_health, Verdict::Void(_)) && is_by_health(input);
+        !matches!(admission, Admission::Void(_)) && !void
     }
 
     fn note(&mut self, recorded: &Recorded) {
@@ -261,6 +300,10 @@ impl Fold {
     pub fn swarm(&self, org: OrgId, swarm: SwarmId) -> Option<&Swarm> {
         let place = Place::new(org, swarm);
         self.coordinators[usize::from(place.partition.number())].swarm(org, swarm)
+    }
+    /// What health found of a swarm.
+    pub fn health(&self, place: Place) -> Option<&swarm_health_core::Swarm> {
+        self.healths[usize::from(place.partition.number())].swarm(place.org, place.swarm)
     }
     /// The swarms of an organization, deleted ones too.
     pub fn swarms_of(&self, org: OrgId) -> impl Iterator<Item = &Swarm> {

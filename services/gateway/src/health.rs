@@ -1,19 +1,29 @@
-//! `/swarms/{id}/health`: from the gateway's own fold, so it works while PostgreSQL is down.
+//! `/swarms/{id}/health`: from the gateway's own fold and the last heartbeats, so it works while PostgreSQL is down.
+
+pub mod answer;
+mod beats;
+mod reasons;
+
+use std::collections::BTreeMap;
 
 use axum::{
     extract::{Path, State},
     http::{StatusCode, Uri},
 };
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use swarm_coordinator_core::{Agent, Liveness, Swarm};
-use swarm_events::{AgentId, Timestamp, agent::Evidence};
-use utoipa::ToSchema;
-use uuid::Uuid;
+use swarm_coordinator_core::{Agent, Swarm};
+use swarm_events::{AgentId, Timestamp};
+
+use answer::{AgentCounts, AgentHealth, HealthAnswer, HostHealth, Rate, TaskHealth, Thresholds};
+use beats::{Beats, Wanted};
 
 use crate::{
+    agents::{
+        self,
+        view::{self, Host},
+    },
     answer::Reply,
-    app::Shared,
+    app::{App, Shared},
     auth::{Action, Caller, May},
     fold::{Fold, measures::Measure},
     params::Params,
@@ -21,119 +31,13 @@ use crate::{
     swarms::known,
 };
 
-/// How a swarm is.
-#[derive(Serialize, ToSchema)]
-pub struct HealthAnswer {
-    /// The swarm.
-    pub swarm_id: Uuid,
-    /// `inactive`, `starting`, `active`, `degraded` or `stopping`.
-    pub status: &'static str,
-    /// Agents by what they are.
-    pub agents: AgentCounts,
-    /// Live agents one by one.
-    pub items: Vec<AgentHealth>,
-    /// Tasks, as last measured by the distributor; null before the first measurement.
-    pub tasks: Option<TaskHealth>,
-    /// Last stream sequence that this rests on.
-    pub seq: u64,
-    /// The log's time there.
-    #[schema(value_type = Option<DateTime<Utc>>)]
-    pub at: Option<DateTime<Utc>>,
-    /// Since when the gateway has not heard from the log; null while it does.
-    pub stale_since: Option<DateTime<Utc>>,
-}
-
-/// Numbers of agents.
-#[derive(Default, Serialize, ToSchema)]
-pub struct AgentCounts {
-    /// Fewest with which the swarm is active.
-    pub needed: usize,
-    /// Those that belong to the swarm.
-    pub live: usize,
-    /// Live, and nothing speaks against their being alive.
-    pub healthy: usize,
-    /// Live and busy.
-    pub busy: usize,
-    /// Live and idle.
-    pub idle: usize,
-    /// Suspected, or held to be dead and not removed yet.
-    pub unhealthy: usize,
-    /// Those that left or were removed.
-    pub stopped: usize,
-}
-
-/// How an agent is.
-#[derive(Serialize, ToSchema)]
-pub struct AgentHealth {
-    /// The agent.
-    pub id: Uuid,
-    /// Its name.
-    pub agent_name: String,
-    /// What kind.
-    pub agent_type: String,
-    /// `idle`, `busy` or `unhealthy`.
-    pub status: &'static str,
-    /// Number of its process, from 1.
-    pub incarnation: u64,
-    /// When it was last heard, as far as the log knows.
-    pub last_heartbeat_at: Option<DateTime<Utc>>,
-    /// CPU of its process tree in percent of one core, as last sampled.
-    pub cpu_percent: Option<f64>,
-    /// Resident memory of its process tree in MiB, as last sampled.
-    pub memory_mb: Option<f64>,
-    /// Open sockets of its process tree, as last sampled.
-    pub active_connections: Option<u32>,
-    /// Tasks waiting at it.
-    pub queue_depth: u32,
-    /// Tasks that it runs.
-    pub running: u32,
-    /// Tasks completed in its life.
-    pub tasks_completed: u64,
-    /// Attempts failed in its life.
-    pub tasks_failed: u64,
-    /// Share of failed attempts among the ended ones; null if none ended.
-    pub error_rate: Option<f64>,
-    /// What the last verdict on its life rests on; null if there was none since it joined.
-    #[schema(value_type = Option<crate::openapi::Evidence>)]
-    pub evidence: Option<Evidence>,
-}
-
-/// A swarm's tasks.
-#[derive(Serialize, ToSchema)]
-pub struct TaskHealth {
-    /// Waiting for others.
-    pub pending: u64,
-    /// Waiting for an agent.
-    pub queued: u64,
-    /// Given to an agent and not started.
-    pub assigned: u64,
-    /// Running.
-    pub running: u64,
-    /// Queued, and no live agent has the capabilities.
-    pub unmet: u64,
-    /// Age of the oldest queued one in milliseconds.
-    pub oldest_wait_ms: u64,
-    /// Share of failed ones among those that ended in the last minute; null if none ended.
-    pub error_rate: Option<f64>,
-    /// When this was measured.
-    pub measured_at: Option<DateTime<Utc>>,
-}
-
 fn time(at: Timestamp) -> Option<DateTime<Utc>> {
     at.to_chrono()
 }
 
-/// An agent's status as it is shown while it lives.
-pub fn status_of(agent: &Agent, running: u32) -> &'static str {
-    match (agent.liveness, running) {
-        (Liveness::Suspected | Liveness::Failed, _) => "unhealthy",
-        (Liveness::Alive, 0) => "idle",
-        (Liveness::Alive, _) => "busy",
-    }
-}
-
-/// Shows how a swarm and its agents are.
-#[utoipa::path(get, path = "/v1/swarms/{id}/health", tag = "swarms", params(("id" = Uuid, Path)),
+/// Shows how a swarm and its agents are: statuses with their reasons, ages of heartbeats read for this answer, error rates,
+/// quarantines, and what they are held against.
+#[utoipa::path(get, path = "/v1/swarms/{id}/health", tag = "swarms", params(("id" = uuid::Uuid, Path)),
     responses((status = 200, body = HealthAnswer),
         (status = 404, body = ProblemDocument, content_type = "application/problem+json")))]
 pub async fn show(
@@ -145,91 +49,230 @@ pub async fn show(
     caller.may(Action::Read)?;
     Params::of(&uri)?.done()?;
     let place = known(&app, &caller, &swarm)?;
+    let with_swarm = |fold: &Fold| fold.swarm(place.org, place.swarm).map(Wanted::of);
+    let wanted = with_swarm(&app.fold.read());
+    let wanted = wanted.ok_or_else(|| ApiProblem::unknown("swarm", place.swarm))?;
+    let beats = wanted.read(app.bus.as_ref()).await;
     let fold = app.fold.read();
     let swarm = fold
         .swarm(place.org, place.swarm)
         .ok_or_else(|| ApiProblem::unknown("swarm", place.swarm))?;
-    let mut answer = health(&fold, swarm);
+    let look = Look {
+        fold: &fold,
+        swarm,
+        measure: fold.measure(place),
+        beats: &beats,
+        // The window slides while the log is quiet, too.
+        now: App::now().max(fold.now()),
+    };
+    let mut answer = look.health();
     answer.stale_since = app.tail_state().interrupted_since;
     Ok(Reply::json(StatusCode::OK, &answer))
 }
 
-fn health(fold: &Fold, swarm: &Swarm) -> HealthAnswer {
-    let measure = fold.measure(swarm.place);
-    let items: Vec<AgentHealth> = swarm
-        .agents
-        .iter()
-        .filter(|(_, agent)| agent.is_live())
-        .map(|(id, agent)| one(fold, swarm, *id, agent, measure))
-        .collect();
-    let with = |status: &str| items.iter().filter(|agent| agent.status == status).count();
-    let agents = AgentCounts {
-        needed: swarm.agents_needed(),
-        live: items.len(),
-        healthy: swarm.healthy_agents(),
-        busy: with("busy"),
-        idle: with("idle"),
-        unhealthy: with("unhealthy"),
-        stopped: swarm.agents.len() - items.len(),
-    };
-    HealthAnswer {
-        swarm_id: swarm.place.swarm.0,
-        status: swarm.status().as_str(),
-        agents,
-        items,
-        tasks: measure.filter(|measure| measure.sequence > 0).map(tasks),
-        seq: fold.sequence(),
-        at: time(fold.now()),
-        stale_since: None,
+/// A swarm, and what is known of it.
+struct Look<'a> {
+    fold: &'a Fold,
+    swarm: &'a Swarm,
+    measure: Option<&'a Measure>,
+    beats: &'a Beats,
+    now: Timestamp,
+}
+
+impl Look<'_> {
+    fn health(&self) -> HealthAnswer {
+        let swarm = self.swarm;
+        let items: Vec<AgentHealth> = agents::present(swarm)
+            .map(|(id, agent)| self.agent(id, agent))
+            .collect();
+        HealthAnswer {
+            swarm_id: swarm.place.swarm.0,
+            status: swarm.status().as_str(),
+            reasons: reasons::of(swarm),
+            agents: self.counts(&items),
+            thresholds: thresholds(swarm),
+            items,
+            task_types: self.rates(|found, now| named(found.type_rates(now))),
+            capabilities: self.rates(|found, now| named(found.capability_rates(now))),
+            hosts: self.hosts(),
+            tasks: self
+                .measure
+                .filter(|measure| measure.sequence > 0)
+                .map(|measure| self.tasks(measure)),
+            heartbeats_from: if self.beats.read { "stream" } else { "log" },
+            seq: self.fold.sequence(),
+            at: time(self.fold.now()),
+            stale_since: None,
+        }
+    }
+
+    fn counts(&self, items: &[AgentHealth]) -> AgentCounts {
+        let swarm = self.swarm;
+        let with = |status: &str| items.iter().filter(|agent| agent.status == status).count();
+        let of = |holds: fn(&Agent) -> bool| swarm.agents.values().filter(|a| holds(a)).count();
+        AgentCounts {
+            needed: swarm.agents_needed(),
+            wanted: of(Agent::is_wanted),
+            live: swarm.live_agents(),
+            healthy: swarm.healthy_agents(),
+            pending: with("pending"),
+            starting: with("starting"),
+            busy: with("busy"),
+            idle: with("idle"),
+            unhealthy: with("unhealthy"),
+            quarantined: of(|agent| agent.is_live() && !agent.quarantine.is_empty()),
+            given_up: of(|agent| {
+                let managed = agent.managed.as_ref();
+                agent.is_wanted() && managed.is_some_and(|managed| managed.is_given_up())
+            }),
+            draining: of(|agent| agent.draining.is_some()),
+            stopped: of(|agent| !agent.holds_place()),
+        }
+    }
+
+    /// What health's core reckons, by name.
+    fn rates(
+        &self,
+        of: impl Fn(&swarm_health_core::Swarm, Timestamp) -> BTreeMap<String, Rate>,
+    ) -> BTreeMap<String, Rate> {
+        let found = self.fold.health(self.swarm.place);
+        found.map_or_else(BTreeMap::new, |found| of(found, self.now))
+    }
+
+    fn age(&self, at: Timestamp) -> u64 {
+        self.now.millis_since(at)
+    }
+
+    fn agent(&self, id: AgentId, agent: &Agent) -> AgentHealth {
+        let load = self.measure.and_then(|measure| measure.agents.get(&id));
+        let load = load.copied().unwrap_or_default();
+        // What it had to do ends with it; what it did stays.
+        let now = if agent.is_live() {
+            load
+        } else {
+            Default::default()
+        };
+        let managed = agent.managed.as_ref();
+        let heard = self
+            .fold
+            .samples(self.swarm.place)
+            .and_then(|samples| samples.get(id));
+        let logged = heard.and_then(|heard| heard.last_heartbeat_at());
+        let last_heard = self.beats.agent(id).map(|beat| beat.at).max(logged);
+        let host = managed.and_then(|managed| managed.host());
+        let usage = self.beats.figures(id, host.map(|host| host.instance));
+        let sampled = heard.and_then(|heard| {
+            let sample = heard.sample.as_ref()?;
+            Some((
+                heard.sampled_at?,
+                swarm_events::swarm::ProcessFigures {
+                    cpu_centipercent: sample.cpu_centipercent,
+                    memory_kib: sample.memory_kib,
+                    active_connections: sample.active_connections,
+                    processes: 0,
+                },
+            ))
+        });
+        let usage = usage.or(sampled);
+        let (host, pid) = managed.map(view::process).unwrap_or_default();
+        let found = self.fold.health(self.swarm.place);
+        let found = found.and_then(|found| found.agents.get(&id));
+        let rate = found.map_or_else(Rate::default, |found| found.rate(self.now).into());
+        AgentHealth {
+            id: id.0,
+            agent_name: agent.profile.agent_name.clone(),
+            agent_type: agent.profile.agent_type.clone(),
+            status: view::status_of(agent, now.running),
+            status_reason: agent.status_reason(),
+            incarnation: agent.incarnation,
+            last_heartbeat_at: last_heard.and_then(time),
+            heartbeat_age_ms: last_heard.map(|at| self.age(at)),
+            cpu_percent: usage.map(|(_, usage)| f64::from(usage.cpu_centipercent) / 100.0),
+            memory_mb: usage.map(|(_, usage)| usage.memory_kib as f64 / 1_024.0),
+            active_connections: usage.map(|(_, usage)| usage.active_connections),
+            usage_at: usage.and_then(|(at, _)| time(at)),
+            queue_depth: now.waiting,
+            running: now.running,
+            stuck: now.stuck,
+            stuck_ms: (now.stuck > 0).then_some(now.stuck_ms),
+            fast_failures: now.fast_failures,
+            tasks_completed: load.completed,
+            tasks_failed: load.failed,
+            attempts: rate.attempts,
+            error_rate: rate.error_rate,
+            quarantine: view::unfit(agent),
+            draining: view::going(agent),
+            adapter: managed.and_then(|managed| managed.spec.adapter),
+            host,
+            pid,
+            restarts: managed.map_or(0, |managed| managed.restarts),
+            crashes: managed.map_or(0, |managed| managed.crashes),
+            restart_due: managed.and_then(|managed| managed.restart_due.and_then(time)),
+            last_exit: managed.and_then(view::ended),
+            evidence: heard.and_then(|heard| heard.evidence.clone()),
+        }
+    }
+
+    /// The hosts that have processes of the swarm, by what the log says.
+    fn hosts(&self) -> Vec<HostHealth> {
+        let mut agents: BTreeMap<Host, usize> = BTreeMap::new();
+        for (_, agent) in agents::present(self.swarm) {
+            let host = agent.managed.as_ref().and_then(|managed| managed.host());
+            if let Some(host) = host {
+                *agents.entry(host.into()).or_default() += 1;
+            }
+        }
+        let told = agents.into_iter().map(|(host, agents)| {
+            let beat = self.beats.host(host.instance.into());
+            HostHealth {
+                instance: host.instance,
+                name: host.name,
+                agents,
+                last_heartbeat_at: beat.and_then(|beat| time(beat.at)),
+                heartbeat_age_ms: beat.map(|beat| self.age(beat.at)),
+                room: beat.map(|beat| beat.said.room),
+            }
+        });
+        told.collect()
+    }
+
+    fn tasks(&self, measure: &Measure) -> TaskHealth {
+        let live = self
+            .swarm
+            .agents
+            .iter()
+            .filter(|(_, agent)| agent.is_live());
+        let stuck = live.filter_map(|(id, _)| measure.agents.get(id));
+        TaskHealth {
+            pending: measure.last.pending,
+            queued: measure.last.queued,
+            assigned: measure.last.assigned,
+            running: measure.last.running,
+            stuck: stuck.map(|load| u64::from(load.stuck)).sum(),
+            unmet: measure.last.unmet,
+            oldest_wait_ms: measure.last.oldest_wait_ms,
+            error_rate: measure.rates().and_then(|rates| rates.error_rate),
+            measured_at: time(measure.time),
+        }
     }
 }
 
-fn one(
-    fold: &Fold,
-    swarm: &Swarm,
-    id: AgentId,
-    agent: &Agent,
-    measure: Option<&Measure>,
-) -> AgentHealth {
-    let load = measure
-        .and_then(|measure| measure.agents.get(&id))
-        .copied()
-        .unwrap_or_default();
-    let heard = fold
-        .samples(swarm.place)
-        .and_then(|samples| samples.get(id));
-    let sample = heard.and_then(|heard| heard.sample.as_ref());
-    let ended = load.completed + load.failed;
-    AgentHealth {
-        id: id.0,
-        agent_name: agent.profile.agent_name.clone(),
-        agent_type: agent.profile.agent_type.clone(),
-        status: status_of(agent, load.running),
-        incarnation: agent.incarnation,
-        last_heartbeat_at: heard
-            .and_then(|heard| heard.last_heartbeat_at())
-            .and_then(time),
-        cpu_percent: sample.map(|sample| f64::from(sample.cpu_centipercent) / 100.0),
-        memory_mb: sample.map(|sample| sample.memory_kib as f64 / 1_024.0),
-        active_connections: sample.map(|sample| sample.active_connections),
-        queue_depth: load.waiting,
-        running: load.running,
-        tasks_completed: load.completed,
-        tasks_failed: load.failed,
-        error_rate: (ended > 0).then(|| load.failed as f64 / ended as f64),
-        evidence: heard.and_then(|heard| heard.evidence.clone()),
-    }
+/// Those of which attempts ended within the window.
+fn named<'a>(
+    rates: impl Iterator<Item = (&'a str, swarm_health_core::Rate)>,
+) -> BTreeMap<String, Rate> {
+    let named = rates.map(|(name, rate)| (name.to_owned(), Rate::from(rate)));
+    named.filter(|(_, rate)| rate.attempts > 0).collect()
 }
 
-fn tasks(measure: &Measure) -> TaskHealth {
-    TaskHealth {
-        pending: measure.last.pending,
-        queued: measure.last.queued,
-        assigned: measure.last.assigned,
-        running: measure.last.running,
-        unmet: measure.last.unmet,
-        oldest_wait_ms: measure.last.oldest_wait_ms,
-        error_rate: measure.rates().and_then(|rates| rates.error_rate),
-        measured_at: time(measure.time),
+fn thresholds(swarm: &Swarm) -> Thresholds {
+    let settings = &swarm.configuration;
+    let limits = swarm_health_core::Thresholds::of(settings);
+    Thresholds {
+        heartbeat_interval_ms: settings.heartbeat_interval_ms,
+        suspect_after_ms: limits.suspect_after_ms,
+        fail_after_ms: limits.fail_after_ms,
+        disconnect_grace_ms: limits.disconnect_grace_ms,
+        policy: settings.health,
     }
 }

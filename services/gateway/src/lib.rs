@@ -31,6 +31,7 @@ pub mod probes;
 pub mod problem;
 pub mod reading;
 pub mod router;
+pub mod scale;
 pub mod snapshot;
 pub mod submission;
 pub mod submit;

@@ -18,7 +18,7 @@ use swarm_log::{StoredMessage, Tailed};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    app::{LIVE_STREAMS_MAX, Shared},
+    app::{App, LIVE_STREAMS_MAX, Shared},
     auth::{Action, Caller, May},
     command::unread,
     params::Params,
@@ -27,9 +27,9 @@ use crate::{
 };
 
 /// A comment this often: proxies cut silent connections after half a minute or more.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Clients come back after this long.
-const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
 
 /// Follows the events of a swarm. The event's id is its stream sequence, its name its CloudEvents type, its data the
 /// CloudEvent. Goes on behind `Last-Event-ID`, else at `from`, else at what is stored from now on.
@@ -51,15 +51,7 @@ pub async fn follow(
     let from = params.value("from", "give a stream sequence")?;
     params.done()?;
     let place = known(&app, &caller, &swarm)?;
-    let permit = app.live.clone().try_acquire_owned().map_err(|_| {
-        let detail =
-            format!("{LIVE_STREAMS_MAX} live streams are open here, as many as there may be");
-        ApiProblem::unavailable(
-            "too-many-streams",
-            detail,
-            "close one, or ask another gateway",
-        )
-    })?;
+    let permit = permit(&app)?;
     let first = match (last_event_id(&headers)?, from) {
         (Some(last), _) => last.saturating_add(1),
         (None, Some(from)) => from,
@@ -76,7 +68,30 @@ pub async fn follow(
         .into_response())
 }
 
-fn last_event_id(headers: &HeaderMap) -> Answer<Option<u64>> {
+/// Room for one more live stream.
+///
+/// # Errors
+/// 503 if there are as many as there may be.
+pub(crate) fn permit(app: &App) -> Answer<OwnedSemaphorePermit> {
+    let permit = app.live.clone().try_acquire_owned();
+    metrics::gauge!("swarm_gateway_live_streams")
+        .set((LIVE_STREAMS_MAX - app.live.available_permits()) as f64);
+    permit.map_err(|_| {
+        let detail =
+            format!("{LIVE_STREAMS_MAX} live streams are open here, as many as there may be");
+        ApiProblem::unavailable(
+            "too-many-streams",
+            detail,
+            "close one, or ask another gateway",
+        )
+    })
+}
+
+/// Where a client that comes back goes on.
+///
+/// # Errors
+/// 400 if that is no number.
+pub(crate) fn last_event_id(headers: &HeaderMap) -> Answer<Option<u64>> {
     let Some(header) = headers.get("last-event-id") else {
         return Ok(None);
     };
@@ -85,7 +100,7 @@ fn last_event_id(headers: &HeaderMap) -> Answer<Option<u64>> {
         .ok()
         .and_then(|text| text.trim().parse().ok());
     parsed.map(Some).ok_or_else(|| {
-        let problem = Problem::new("bad-parameter", "it is no stream sequence")
+        let problem = Problem::new("bad-parameter", "it is no event's id")
             .field("Last-Event-ID")
             .cure("send the id of the last event, or leave the header out");
         ApiProblem::new(StatusCode::BAD_REQUEST, problem)
@@ -122,8 +137,6 @@ fn events(
                 _ => None,
             })
         });
-    metrics::gauge!("swarm_gateway_live_streams")
-        .set((LIVE_STREAMS_MAX - app.live.available_permits()) as f64);
     stream::once(std::future::ready(hello)).chain(told).map(Ok)
 }
 

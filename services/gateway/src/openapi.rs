@@ -11,7 +11,7 @@ use utoipa::{
 };
 
 use crate::{
-    agents, bulk, explain, figures, health, live, orders, organization, probes, problem,
+    agents, bulk, explain, figures, health, live, orders, organization, probes, problem, scale,
     submission, submit, swarms, tasks,
 };
 
@@ -32,6 +32,16 @@ stands_for! {
     DependencyType,
     /// What a verdict on an agent's life rests on.
     Evidence,
+    /// How an agent does its work.
+    Adapter,
+    /// When a process that ended is started again.
+    RestartPolicy,
+    /// What an agent's process tree may use.
+    ResourceLimits,
+    /// What a quarantine rests on.
+    Figures,
+    /// When an agent is held to be silent, stuck or unfit.
+    HealthPolicy,
     /// An edge of a graph.
     Dependency,
     /// Why a task is where it is.
@@ -85,7 +95,8 @@ impl Modify for BearerKey {
     ),
     paths(
         swarms::create, swarms::list, swarms::show, swarms::update, swarms::delete,
-        agents::list, agents::show, agents::remove,
+        agents::list, agents::show, agents::add, agents::update, agents::remove, agents::restart, agents::logs::show,
+        scale::scale,
         organization::show, organization::update,
         submit::submit, bulk::submit, tasks::list, tasks::show, tasks::show_anywhere,
         explain::show, explain::show_anywhere,
@@ -96,7 +107,7 @@ impl Modify for BearerKey {
     components(schemas(
         problem::ProblemDocument, submission::TaskInput, submission::GraphInput, submit::TaskAccepted,
         submit::GraphAccepted, orders::OrdersAnswer, orders::CancelledGraph, Configuration, TopologyKind, DependencyType, Evidence, Dependency,
-        TaskExplanation,
+        TaskExplanation, agents::AgentAnswer, agents::AddedAgents, Adapter, RestartPolicy, ResourceLimits, Figures, HealthPolicy,
     )),
     security(("key" = [])),
     modifiers(&BearerKey),
@@ -112,6 +123,11 @@ pub fn document() -> Value {
     generator.subschema_for::<swarm_events::configuration::Configuration>();
     generator.subschema_for::<swarm_events::configuration::TopologyKind>();
     generator.subschema_for::<swarm_events::agent::Evidence>();
+    generator.subschema_for::<swarm_events::agent::Adapter>();
+    generator.subschema_for::<swarm_events::agent::RestartPolicy>();
+    generator.subschema_for::<swarm_events::agent::ResourceLimits>();
+    generator.subschema_for::<swarm_events::agent::Figures>();
+    generator.subschema_for::<swarm_events::configuration::HealthPolicy>();
     generator.subschema_for::<swarm_events::task::Dependency>();
     generator.subschema_for::<explain::answer::TaskExplanation>();
     if let Some(schemas) = document

@@ -56,6 +56,32 @@ impl Params {
             })
             .transpose()
     }
+    /// The parameter `name` as a number from `low` to `high`.
+    ///
+    /// # Errors
+    /// 400 if it is none.
+    pub fn within<T>(&mut self, name: &str, low: T, high: T) -> Answer<Option<T>>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let cure = format!("give a number from {low} to {high}");
+        let value = self.value::<T>(name, &cure)?;
+        match value {
+            Some(value) if value < low || value > high => {
+                let detail = format!("{value} is outside {low} to {high}");
+                Err(wrong(name, detail, &cure))
+            }
+            value => Ok(value),
+        }
+    }
+    /// The parameter `name` as true or false; false if it is absent.
+    ///
+    /// # Errors
+    /// 400 if it is neither.
+    pub fn flag(&mut self, name: &str) -> Answer<bool> {
+        let flag = self.value(name, "give true or false")?;
+        Ok(flag.unwrap_or(false))
+    }
     /// The parameter `name` as one of these words.
     ///
     /// # Errors
@@ -169,6 +195,29 @@ mod tests {
                 Some("give a number from 1 to 1000")
             );
         }
+    }
+
+    #[test]
+    fn a_number_is_within_its_range_and_a_flag_is_true_or_false() {
+        let within = |query| params(query).within("lines", 0, 10);
+        assert_eq!(within("").expect("none"), None);
+        assert_eq!(within("lines=0").expect("lowest"), Some(0));
+        assert_eq!(within("lines=10").expect("highest"), Some(10));
+        for query in ["lines=11", "lines=-1", "lines=x", "lines="] {
+            let problem = within(query).expect_err(query).problem.clone();
+            assert_eq!(problem.field.as_deref(), Some("?lines"));
+            assert_eq!(problem.cure.as_deref(), Some("give a number from 0 to 10"));
+        }
+        let flag = |query| params(query).flag("force");
+        assert!(!flag("").expect("absent") && flag("force=true").expect("true"));
+        assert_eq!(
+            flag("force=yes")
+                .expect_err("a word")
+                .problem
+                .field
+                .as_deref(),
+            Some("?force")
+        );
     }
 
     #[test]

@@ -146,6 +146,12 @@ fn status_of(code: &str) -> StatusCode {
         "queue-full" | "queue-limit" | "shed" => StatusCode::TOO_MANY_REQUESTS,
         "name-taken"
         | "agent-limit"
+        | "max-agents"
+        | "max-workers"
+        | "min-agents"
+        | "nothing-alike"
+        | "by-hand"
+        | "not-hosted"
         | "cancelled"
         | "no-dead-letter"
         | "duplicate-swarm"

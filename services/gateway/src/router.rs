@@ -15,7 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     agents, app::Shared, bulk, explain, figures, health, live, openapi, orders, organization,
-    probes, problem::ApiProblem, submit, swarms, tasks,
+    probes, problem::ApiProblem, scale, submit, swarms, tasks,
 };
 
 /// Every route.
@@ -26,11 +26,14 @@ pub fn router(app: Shared) -> Router {
             "/swarms/{id}",
             get(swarms::show).put(swarms::update).delete(swarms::delete),
         )
-        .route("/swarms/{id}/agents", get(agents::list))
+        .route("/swarms/{id}/agents", post(agents::add).get(agents::list))
         .route(
             "/swarms/{id}/agents/{agent}",
-            get(agents::show).delete(agents::remove),
+            get(agents::show).put(agents::update).delete(agents::remove),
         )
+        .route("/swarms/{id}/agents/{agent}/restart", post(agents::restart))
+        .route("/swarms/{id}/agents/{agent}/logs", get(agents::logs::show))
+        .route("/swarms/{id}/scale", post(scale::scale))
         .route(
             "/organization",
             get(organization::show).put(organization::update),

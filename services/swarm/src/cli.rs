@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::{
     commands::{
         agent, audit, completions, create, delete, demo, demo_worker, doctor, down, events,
-        explain, health, list, metrics, org, projection, replay, service, show, status, task, up,
-        update,
+        explain, health, list, metrics, org, projection, replay, scale, service, show, status,
+        task, up, update,
     },
     connection::ServerArgs,
     exit::Outcome,
@@ -63,7 +63,7 @@ pub enum Command {
     Update(update::Args),
     /// Terminate a swarm; it stays readable
     Delete(delete::Args),
-    /// Run, list and remove agents
+    /// Run, add, list, change, restart and remove agents
     #[command(subcommand)]
     Agent(agent::Command),
     /// Submit, follow and end tasks
@@ -73,6 +73,8 @@ pub enum Command {
     Explain(explain::Args),
     /// Show the health of a swarm
     Health(health::Args),
+    /// Have as many agents as wanted
+    Scale(scale::Args),
     /// Show the figures of a swarm
     Metrics(metrics::Args),
     /// Show and change the organization
@@ -119,6 +121,7 @@ impl Cli {
             Command::Task(command) => task::run(command, &server, output).await,
             Command::Explain(args) => explain::run(args, &server, output).await,
             Command::Health(args) => health::run(args, &server, output).await,
+            Command::Scale(args) => scale::run(args, &server, output).await,
             Command::Metrics(args) => metrics::run(args, &server, output).await,
             Command::Org(command) => org::run(command, &server, output).await,
             Command::Events(args) => events::run(args, &server, output).await,
@@ -163,8 +166,19 @@ mod tests {
             "swarm update s --name t --unset max_agents",
             "swarm delete s",
             "swarm agent run --swarm s --name n --capability a --capability b --slots 2 --waiting 0 -- wc -l",
+            "swarm agent add s --type t -- wc -l",
+            "swarm agent add s --name n --count 3 --slots 2 --capability a --restart on-failure --memory 512M --cpu 50 --env K=V -- worker --fast",
+            "swarm agent add s --url http://127.0.0.1:1/hook -o json",
             "swarm agent list s",
+            "swarm agent list s --status idle",
+            "swarm agent update s n --capability a --slots 3",
+            "swarm agent restart s n --reason r",
+            "swarm agent logs s n -n 10 -f",
             "swarm agent remove s n",
+            "swarm agent remove s n --force",
+            "swarm scale s 5",
+            "swarm scale s +5 --type t",
+            "swarm scale s -2 --wait --timeout 30s -o json",
             "swarm task submit s --type t --payload {\"a\":1} --wait",
             "swarm task submit s --file graph.json",
             "swarm task submit s --file tasks.jsonl --key k --skip-invalid bad.jsonl --ids ids.txt",
@@ -207,7 +221,6 @@ mod tests {
     fn what_is_not_there_yet_is_not_offered() {
         for line in [
             "swarm top",
-            "swarm scale s",
             "swarm service scaler",
             "swarm service agent-host",
         ] {
@@ -221,6 +234,12 @@ mod tests {
             "swarm",
             "swarm task submit s",
             "swarm agent run --swarm s",
+            "swarm agent add s --count 0 -- wc",
+            "swarm agent add s --url http://h -- wc",
+            "swarm agent remove s n --force --grace 5s",
+            "swarm scale s",
+            "swarm scale s some",
+            "swarm scale s 5 --timeout 5s",
             "swarm create s -o yaml",
             "swarm replay --from x",
             "swarm audit --gaps nobody",

@@ -285,6 +285,9 @@ fn from_row(app: &App, place: Place, row: &TaskRow) -> Option<Explanation> {
             attempts: count(row.attempt_count),
             max_attempts: count(row.max_attempts),
             steals: count(row.steals),
+            declines: count(row.declines),
+            // The read models have it with the attempts.
+            decline_reason: None,
             error: row.error_message.clone(),
             created_at: time(row.created_at),
             submitted: sequence(row.submitted_seq),

@@ -8,7 +8,7 @@ use swarm_events::{
     agent::{Evidence, Joined, LivenessRule, Profile, Suspected},
     command::{Cancel, CancelGraph, Create, CreateOrg, Discard},
     configuration::Configuration,
-    control::Claimed,
+    control::{Claimed, Observed},
     envelope::{Decided, Source},
     subject::{AgentVerb, CommandVerb, ControlVerb, OrgVerb, SwarmVerb},
     swarm::{AgentLoad, AgentSample, Measured, Sampled},
@@ -18,9 +18,9 @@ use super::*;
 
 mod queues;
 
-/// [`FORMAT`] without the coordinator's part, and the SHA-256 of the fold below in postcard.
+/// [`FORMAT`] without the parts of the cores, and the SHA-256 of the fold below in postcard.
 const GOLDEN: (u32, &str) = (
-    2,
+    3,
     "066d968cb2ac330e7d56fdce1c345fcc20bdcaf5c813a4cf44ed6c4b577bcd32",
 );
 
@@ -68,6 +68,21 @@ impl Story {
         let event = Event::new(id, source, Timestamp::ZERO, &subject, about, claimed);
         self.meet(&subject, &event);
         self.epochs.insert(service.as_str(), (self.sequence, 0));
+    }
+    /// What health's shell saw.
+    fn observe(&mut self, partition: Partition, id: Uuid, observed: Observed) {
+        let subject = Subject::Control(Service::Health, partition, ControlVerb::Observed);
+        let source = Source::Service(Service::Health, InstanceId(Uuid::from_u128(3)));
+        let about = Event::about_partition(partition);
+        let event = Event::new(
+            EventId(id),
+            source,
+            Timestamp::ZERO,
+            &subject,
+            about,
+            observed,
+        );
+        self.meet(&subject, &event);
     }
     fn decide(
         &mut self,
@@ -216,12 +231,18 @@ fn story() -> Story {
         queue_depth: 4,
         current_tasks: vec![TaskId(Uuid::from_u128(8))],
     };
+    let observed = Observed::Samples {
+        org_id: place.org,
+        swarm_id: place.swarm,
+        agents: BTreeMap::from([(agent, sample.clone())]),
+    };
+    story.observe(place.partition, Uuid::from_u128(60), observed);
     let sampled = Sampled {
         agents: BTreeMap::from([(agent, sample)]),
     };
     story.decide(
         Service::Health,
-        Uuid::nil(),
+        Uuid::from_u128(60),
         of_swarm(SwarmVerb::Sampled),
         about,
         sampled,
@@ -293,15 +314,57 @@ fn a_changed_layout_needs_a_higher_format() {
         (LAYOUT, hex::encode(Sha256::digest(&bytes)).as_str()),
         GOLDEN,
         "if the layout of the gateway's own part has changed, raise LAYOUT, so that snapshots of the old one are passed over; \
-         if the coordinator's has, its FORMAT is in this one already; then set GOLDEN to what is on the left"
+         if that of a core has, its FORMAT is in this one already; then set GOLDEN to what is on the left"
     );
 }
 
 #[test]
-fn another_layout_of_the_coordinator_is_another_format() {
+fn what_health_decides_counts_by_healths_own_rules() {
+    let mut story = story();
+    let (place, agent) = (place(), AgentId(Uuid::from_u128(4)));
+    let before = story
+        .fold
+        .samples(place)
+        .and_then(|s| s.get(agent))
+        .cloned();
+    let sample = before.as_ref().and_then(|heard| heard.sample.clone());
+    let sampled = Sampled {
+        agents: BTreeMap::from([(
+            agent,
+            AgentSample {
+                cpu_centipercent: 99,
+                ..sample.expect("a sample")
+            },
+        )]),
+    };
+    // Nothing was observed that it would answer.
+    let subject = Subject::Swarm(place, SwarmVerb::Sampled);
+    story.decide(
+        Service::Health,
+        Uuid::nil(),
+        subject,
+        place.swarm.0,
+        sampled,
+    );
+    assert_eq!(story.fold.voids(), 1);
+    let after = story
+        .fold
+        .samples(place)
+        .and_then(|s| s.get(agent))
+        .cloned();
+    assert_eq!(after, before);
+    let found = story.fold.health(place).expect("the swarm");
     assert_eq!(
-        (FORMAT >> 16, FORMAT & 0xffff),
-        (LAYOUT, Coordinator::FORMAT)
+        found.agents[&agent].liveness,
+        swarm_health_core::Liveness::Suspected
+    );
+}
+
+#[test]
+fn another_layout_of_a_core_is_another_format() {
+    assert_eq!(
+        (FORMAT >> 16, (FORMAT >> 8) & 0xff, FORMAT & 0xff),
+        (LAYOUT, Health::FORMAT, Coordinator::FORMAT)
     );
 }
 

@@ -29,6 +29,7 @@ pub(super) struct View<'a> {
     configuration: &'a Configuration,
     status: SwarmStatus,
     live_agents: usize,
+    desired_agents: usize,
     created_by: Option<UserId>,
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -46,6 +47,11 @@ impl<'a> View<'a> {
             configuration: &swarm.configuration,
             status: swarm.status(),
             live_agents: swarm.live_agents(),
+            desired_agents: {
+                let wanted = swarm.agents.values();
+                let wanted = wanted.filter(|agent| agent.holds_place() && !agent.is_leaving());
+                wanted.count()
+            },
             created_by: swarm.created_by,
             created_at: swarm.created_at,
             updated_at: swarm.updated_at,
@@ -74,6 +80,7 @@ impl<'a> View<'a> {
                 SwarmStatus::Starting
             },
             live_agents: 0,
+            desired_agents: 0,
             created_by: created.created_by,
             created_at: outcome.time,
             updated_at: outcome.time,
@@ -107,6 +114,7 @@ impl<'a> View<'a> {
             status: self.status.as_str().to_owned(),
             leader_agent_id: None,
             agent_count: i32::try_from(self.live_agents).unwrap_or(i32::MAX),
+            desired_agents: i32::try_from(self.desired_agents).unwrap_or(i32::MAX),
             partition: i16::from(self.place.partition.number()),
             created_by: self.created_by.map(|user| user.0),
             created_at: time(self.created_at),

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod org;
 pub mod projection;
 pub mod replay;
+pub mod scale;
 pub mod service;
 pub mod show;
 pub mod status;
