@@ -197,29 +197,37 @@ fn the_key_of_a_declined_task_finds_another_home() {
 
 #[test]
 fn who_declined_it_does_not_take_it_over() {
-    // Given: it waits at B, which is busy, and A has nothing to do.
-    let mut s = Scene::new();
-    s.join_as("A", 1, 0, &[]);
-    s.submit("t");
-    s.news();
-    s.join_as("B", 1, 1, &[]);
-    s.submit("long");
-    s.world.settle();
-    s.start("long");
-    s.decline("t");
-    assert_eq!(s.news()[1..], ["assigned t to B"]);
-    // When
-    s.world.later(1_000);
-    // Then
-    assert_eq!(s.news(), [""; 0]);
-    s.join("C");
-    assert_eq!(
-        s.news(),
-        [
-            "withdrawn t from B: Steal, queue if not started",
-            "assigned t to C"
-        ]
-    );
+    for algorithm in [
+        Algorithm::LeastLoaded,
+        Algorithm::RoundRobin,
+        Algorithm::CapabilityMatch,
+        Algorithm::Affinity,
+    ] {
+        // Given: it waits at B, which is busy, and A has nothing to do.
+        let mut s = Scene::with(|c| c.distribution_algorithm = algorithm);
+        s.join_as("A", 1, 0, &[]);
+        s.submit("t");
+        s.news();
+        s.join_as("B", 1, 1, &[]);
+        s.submit("long");
+        s.world.settle();
+        s.start("long");
+        s.decline("t");
+        assert_eq!(s.news()[1..], ["assigned t to B"], "{algorithm:?}");
+        // When
+        s.world.later(1_000);
+        // Then
+        assert_eq!(s.news(), [""; 0], "{algorithm:?}");
+        s.join("C");
+        assert_eq!(
+            s.news(),
+            [
+                "withdrawn t from B: Steal, queue if not started",
+                "assigned t to C"
+            ],
+            "{algorithm:?}"
+        );
+    }
 }
 
 #[test]

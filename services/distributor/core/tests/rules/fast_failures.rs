@@ -207,3 +207,28 @@ fn a_new_process_is_not_barred_for_the_old_one() {
     s.world.later(BARRED_MS);
     s.folds_agree();
 }
+
+#[test]
+fn what_still_waits_when_a_bar_is_over_stays() {
+    // Given: three wait at A, and nobody decides while it is barred.
+    let mut s = scene();
+    s.join_as("A", 1, 3, &[]);
+    for task in ["t", "u", "v", "w"] {
+        s.submit(task);
+    }
+    fails_after(&mut s, "t", 0, true);
+    s.world.settle();
+    s.start("u");
+    s.fail_attempt("u", true);
+    assert!(s.agent("A").barred_until.is_some());
+    assert_eq!(s.agent("A").waiting.len(), 3);
+    // When
+    s.world.now = s.world.now.plus_millis(BARRED_MS);
+    s.wake();
+    // Then: only the first has had a free slot for too long.
+    assert_eq!(s.agent("A").barred_until, None);
+    s.world.decide_twice(64).expect("as if made anew");
+    let taken = s.news();
+    let drained = |line: &String| line.contains("Drain");
+    assert!(!taken.iter().any(drained), "{taken:?}");
+}
