@@ -396,6 +396,47 @@ async fn overlapping_filters_end_the_tail_with_a_reason() {
 }
 
 #[tokio::test]
+async fn a_tail_can_begin_with_the_last_message_of_each_subject() {
+    let mut server = server(Durability::Speed).await;
+    let log = open(&server.url, Durability::Speed, &Provision::default()).await;
+    let put = async |name: &str, body: &str| {
+        let stored = log.append(vec![message(&subject(name), body)]).await;
+        stored[0].as_ref().expect("stored").sequence
+    };
+    put("a", "1").await;
+    let b = put("b", "2").await;
+    let a = put("a", "3").await;
+    put("other", "4").await;
+    let mut tail = log.tail_last_first(vec![subject("a"), subject("b")]);
+    let mut next = async || loop {
+        match tail.next().await.expect("it goes on").expect("no error") {
+            Tailed::Message(message) => return Some(message.sequence),
+            Tailed::CaughtUp => return None,
+            Tailed::Interrupted | Tailed::Resumed => {}
+        }
+    };
+    assert_eq!(next().await, Some(b), "in the order of the log");
+    assert_eq!(next().await, Some(a));
+    assert_eq!(next().await, None);
+    let live = put("b", "5").await;
+    assert_eq!(next().await, Some(live));
+    // Afterwards it is a tail like any other: nothing is left out, and nothing is told again.
+    server.restart().await;
+    let mut stored = Vec::new();
+    while stored.len() < 2 {
+        if let Ok(done) = &log.append(vec![message(&subject("b"), "6")]).await[0] {
+            stored.push(done.sequence);
+        }
+    }
+    let mut seen = Vec::new();
+    while seen.last() != stored.last() {
+        seen.extend(next().await);
+    }
+    assert!(stored.iter().all(|sequence| seen.contains(sequence)));
+    assert!(seen.is_sorted() && seen[0] > live);
+}
+
+#[tokio::test]
 async fn many_disjoint_filters_are_taken() {
     let server = server(Durability::Speed).await;
     let log = open(&server.url, Durability::Speed, &Provision::default()).await;
