@@ -1,8 +1,11 @@
 //! The coordinator's core: organizations, swarms and their membership, as a fold over the log and answers to its open marks.
 //!
-//! It alone writes `swarm.created`, `updated`, `stopping`, `deleted`, `refused`, `agent.joined`, `left`, `removed` and all
-//! organizations' events. It decides from the log only: no clock, randomness, IO, float or hash order. Gateways and
-//! projections fold it too, over all partitions, to answer questions and to tell valid from void.
+//! It alone writes `swarm.created`, `updated`, `stopping`, `deleted`, `refused`, `scaled`, `agent.added`, `spawn_requested`,
+//! `crash_looping`, `stopping`, `updated`, `joined`, `left`, `removed` and all organizations' events. Commands leave marks,
+//! which are answered; what an agent's state or a swarm's number of agents demands by itself is found from the state, by the
+//! time at which it falls due (`decide/process.rs`, `decide/scale.rs`). It decides from the log only: no clock, randomness,
+//! IO, float or hash order. Gateways and projections fold it too, over all partitions, to answer questions and to tell valid
+//! from void.
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
 
@@ -177,22 +180,26 @@ impl Decider for Coordinator {
 /// What a decision of the coordinator names as its cause.
 fn own_cause(recorded: &Recorded) -> Option<Uuid> {
     let event = &recorded.event;
-    event.causation.filter(|_| fold::is_own(event))
+    event
+        .causation
+        .filter(|cause| fold::is_own(event) && !cause.is_nil())
 }
 
 impl Coordinator {
     /// Keeps the plan in step with what an event changed about agents.
     fn keep_up(&self, plan: &mut Plan, recorded: &Recorded, touched: &Touched) {
-        if let (Some(cause), Subject::Agent(place, verb, agent)) =
-            (own_cause(recorded), recorded.subject)
+        if let Subject::Agent(place, verb, agent) = recorded.subject
+            && fold::is_own(&recorded.event)
         {
             let swarm = (place.org, place.swarm);
             let key = (place.org, place.swarm, agent);
-            if plan.agent_met(key, cause) {
-                self.schedule(plan, key);
-            }
-            if verb == AgentVerb::Added && cause.is_nil() && plan.short_met(swarm) {
-                self.look_for_shortage(plan, swarm);
+            match own_cause(recorded) {
+                Some(cause) if plan.agent_met(key, cause) => self.schedule(plan, key),
+                // What was added by the swarm's own settings answers nothing.
+                None if verb == AgentVerb::Added && plan.short_met(swarm) => {
+                    self.look_for_shortage(plan, swarm);
+                }
+                _ => {}
             }
         }
         for key in &touched.agents {

@@ -3,7 +3,11 @@
 mod support;
 
 use sha2::{Digest, Sha256};
-use support::{Given, P, agent, create, join, org, place, user};
+use support::{
+    Given, P, agent, create,
+    hosts::{code, slot, spec, webhook},
+    join, org, place, user,
+};
 use swarm_coordinator_core::Coordinator;
 use swarm_events::{
     Json, KeyId, Subject,
@@ -16,12 +20,12 @@ use uuid::Uuid;
 
 /// [`Decider::FORMAT`], and the SHA-256 of the world's state in postcard.
 const GOLDEN: (u32, &str) = (
-    2,
-    "e9482a3654162ab1e9c8ec96c2580f40eb99576db7d15048df64cdff7c99619b",
+    3,
+    "e02795ccac86d1ab42f6b5d3c84aec245acfde00190c2426a1be2c871e9aafca",
 );
 
 /// A state with something in every field: keys, swarms in each status, agents that are well, suspected, failed,
-/// gone; open marks, sums, remembered commands.
+/// gone, and managed ones in every phase; open marks, sums, remembered commands.
 fn world() -> Given {
     let mut given =
         Given::a_swarm(r#"{"agent_slots": 2, "agent_waiting": 0, "retry": {"base_ms": 10}}"#);
@@ -51,6 +55,24 @@ fn world() -> Given {
     for n in 1..=5 {
         given.join(n, join(n, None));
     }
+    given.add(11, slot("worker"));
+    given.running(12);
+    given.quarantine(12, 1, swarm_events::agent::Cause::Stuck);
+    given.drain(12, 86_400_000);
+    given.add(13, webhook());
+    given.decline(13, 1, 1);
+    given.add(14, spec("worker"));
+    given.claim(14, 2, 1);
+    for n in [15, 16] {
+        let mut wanted = spec("worker");
+        wanted.restart.crash_limit = u32::from(n == 15);
+        wanted.restart.backoff_ms = 86_400_000;
+        wanted.restart.backoff_cap_ms = 86_400_000;
+        given.add(n, wanted);
+        given.runs(n);
+        given.exit(n, 1, 1, code(3), 5);
+    }
+    given.scale(None, Some(1), None);
     given.measured(0);
     given.suspected(2, 1);
     given.failed(3, 1);
@@ -64,6 +86,17 @@ fn world() -> Given {
     given.command(3, CommandVerb::Create, create("s3"));
     given.delete(1);
     // From here on nothing is answered.
+    given.send(
+        1,
+        CommandVerb::Scale,
+        place(1).swarm.0,
+        swarm_events::command::Scale {
+            desired: Some(1),
+            delta: None,
+            agent_type: None,
+            reason: None,
+        },
+    );
     given.send(4, CommandVerb::Create, place(4).swarm.0, create("s4"));
     given.send(3, CommandVerb::Join, agent(9).0, join(9, Some("nine")));
     given.0.client(

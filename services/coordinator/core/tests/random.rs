@@ -6,13 +6,24 @@ mod support;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use support::{Given, P, agent, create, join, place, sha, user};
-use swarm_coordinator_core::Coordinator;
+use support::{
+    Given, P, agent, create,
+    hosts::{code, exited, figures, host, slot, spec},
+    join, place, sha, user,
+};
+use swarm_coordinator_core::{Coordinator, Lifecycle, Membership};
 use swarm_events::{
-    Json, KeyId, Subject,
-    agent::{Failed, Recovered, Suspected},
-    command::{CreateKey, Delete, Leave, RemoveAgent, RevokeKey, Update, UpdateOrg},
+    Body, Event, EventId, Json, KeyId, Problem, Subject,
+    agent::{
+        Cause, Failed, HostFailed, Launched, LimitedBy, Quarantined, Recovered, Released, Restart,
+        SpawnClaimed, SpawnDeclined, Suspected,
+    },
+    command::{
+        AddAgent, CreateKey, Delete, Leave, RemoveAgent, RestartAgent, RevokeKey, Scale, Update,
+        UpdateAgent, UpdateOrg,
+    },
     decider::{Decider, Verdict},
+    envelope::Source,
     org::Role,
     subject::{AgentVerb, CommandVerb, Service, SwarmVerb},
     swarm::Measured,
@@ -30,12 +41,18 @@ enum Step {
     Delete(usize),
     Join(usize, u128, u128, u8),
     Leave(usize, u128, u64),
-    Remove(usize, u128),
+    Remove(usize, u128, bool),
+    Add(usize, u128, u8),
+    Restart(usize, u128, bool),
+    Change(usize, u128, u8),
+    Scale(usize, i64),
+    Host(usize, u128, u64, u8, u128),
     Judge(usize, u128, u64, u8),
     Measured(usize, u64),
     Garbage(usize),
     Repeat(usize),
     Decide(usize),
+    DecideTwice,
     Deliver(usize),
     Claim,
     Later(u64),
@@ -54,13 +71,20 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (swarm.clone(), agents.clone(), 1u128..9, 0u8..4)
             .prop_map(|(s, a, i, n)| Step::Join(s, a, i, n)),
         2 => (swarm.clone(), agents.clone(), 1u64..4).prop_map(|(s, a, i)| Step::Leave(s, a, i)),
-        2 => (swarm.clone(), agents.clone()).prop_map(|(s, a)| Step::Remove(s, a)),
-        4 => (swarm.clone(), agents, 1u64..4, 0u8..3).prop_map(|(s, a, i, v)| Step::Judge(s, a, i, v)),
+        2 => (swarm.clone(), agents.clone(), any::<bool>()).prop_map(|(s, a, f)| Step::Remove(s, a, f)),
+        4 => (swarm.clone(), agents.clone(), 0u8..6).prop_map(|(s, a, n)| Step::Add(s, a, n)),
+        2 => (swarm.clone(), agents.clone(), any::<bool>()).prop_map(|(s, a, f)| Step::Restart(s, a, f)),
+        1 => (swarm.clone(), agents.clone(), 0u8..4).prop_map(|(s, a, n)| Step::Change(s, a, n)),
+        2 => (swarm.clone(), -2i64..3).prop_map(|(s, n)| Step::Scale(s, n)),
+        10 => (swarm.clone(), agents.clone(), 1u64..4, 0u8..6, 1u128..3)
+            .prop_map(|(s, a, n, v, h)| Step::Host(s, a, n, v, h)),
+        6 => (swarm.clone(), agents, 1u64..4, 0u8..6).prop_map(|(s, a, i, v)| Step::Judge(s, a, i, v)),
         2 => (swarm.clone(), 0u64..2).prop_map(|(s, open)| Step::Measured(s, open)),
         1 => swarm.prop_map(Step::Garbage),
         1 => (0usize..100).prop_map(Step::Repeat),
         8 => (1usize..6).prop_map(Step::Decide),
         8 => (1usize..6).prop_map(Step::Deliver),
+        4 => Just(Step::DecideTwice),
         2 => Just(Step::Claim),
         2 => (1u64..3_000).prop_map(Step::Later),
     ]
@@ -144,7 +168,10 @@ impl Run {
                 self.commands.push(id);
             }
             Step::Update(s, n) => {
-                let text = format!(r#"{{"name": "n{n}", "configuration": {{"min_agents": {n}}}}}"#);
+                let after = u64::from(n) * 900;
+                let text = format!(
+                    r#"{{"name": "n{n}", "configuration": {{"min_agents": {n}, "health": {{"remove_after_ms": {after}}}}}}}"#
+                );
                 let patch = Json::parse(&text).expect("JSON");
                 let about = place(s).swarm.0;
                 let id = self
@@ -160,7 +187,16 @@ impl Run {
             }
             Step::Join(s, a, i, n) => {
                 let name = (n > 0).then(|| format!("a{n}"));
-                let order = join(i, name.as_deref());
+                let mut order = join(i, name.as_deref());
+                // That of the current process, where there is one.
+                order.spawn = self
+                    .given
+                    .0
+                    .state
+                    .swarm(support::org(), place(s).swarm)
+                    .and_then(|swarm| swarm.agents.get(&agent(a))?.managed.as_ref())
+                    .filter(|managed| managed.has_adapter() && n < 3)
+                    .map(|managed| managed.spawn);
                 let id = self.given.send(s, CommandVerb::Join, agent(a).0, order);
                 self.commands.push(id);
             }
@@ -172,17 +208,59 @@ impl Run {
                 let id = self.given.send(s, CommandVerb::Leave, agent(a).0, order);
                 self.commands.push(id);
             }
-            Step::Remove(s, a) => {
+            Step::Remove(s, a, force) => {
                 let order = RemoveAgent {
                     reason: None,
-                    force: true,
-                    grace_ms: None,
+                    force,
+                    grace_ms: (!force).then_some(700),
                 };
-                let id = self
-                    .given
-                    .send(s, CommandVerb::RemoveAgent, agent(a).0, order);
+                self.order(s, CommandVerb::RemoveAgent, a, order);
+            }
+            Step::Add(s, a, n) => {
+                let mut spec = if n == 0 { slot("exec") } else { spec("exec") };
+                spec.agent_name = (n < 3).then(|| format!("a{n}"));
+                if n > 0 {
+                    spec.restart.crash_limit = 2;
+                    spec.restart.restart = match n {
+                        4 => Restart::OnFailure,
+                        5 => Restart::Never,
+                        _ => Restart::Always,
+                    };
+                }
+                let order = AddAgent {
+                    spec,
+                    body_sha256: None,
+                };
+                self.order(s, CommandVerb::AddAgent, a, order);
+            }
+            Step::Restart(s, a, force) => {
+                let order = RestartAgent {
+                    reason: None,
+                    force,
+                    grace_ms: (!force).then_some(700),
+                };
+                self.order(s, CommandVerb::RestartAgent, a, order);
+            }
+            Step::Change(s, a, n) => {
+                let patch = format!(r#"{{"agent_name": "a{n}", "slots": {}}}"#, n + 1);
+                let order = UpdateAgent {
+                    incarnation: (n == 3).then_some(1),
+                    patch: Json::parse(&patch).expect("JSON"),
+                };
+                self.order(s, CommandVerb::UpdateAgent, a, order);
+            }
+            Step::Scale(s, delta) => {
+                let order = Scale {
+                    desired: None,
+                    delta: Some(delta),
+                    agent_type: (delta == 2).then(|| "exec".into()),
+                    reason: None,
+                };
+                let about = place(s).swarm.0;
+                let id = self.given.send(s, CommandVerb::Scale, about, order);
                 self.commands.push(id);
             }
+            Step::Host(s, a, spawn, what, h) => self.host(s, a, spawn, what, h),
             Step::Judge(s, a, incarnation, verdict) => self.judge(s, a, incarnation, verdict),
             Step::Measured(s, queued) => {
                 let measured = Measured {
@@ -217,11 +295,20 @@ impl Run {
             Step::Decide(limit) => {
                 self.world().decide(limit);
             }
+            Step::DecideTwice => {
+                let outcome = self.world().decide_twice(4);
+                if let Err(difference) = outcome {
+                    panic!("a plan made anew decides otherwise: {difference}");
+                }
+            }
             Step::Deliver(count) => {
                 for _ in 0..count {
-                    // Decided on facts alone: what is stored in the order of its decision is never void here, unless
-                    // another service's event came between, which leaves the coordinator's own fields alone.
-                    if let Some(Verdict::Void(why)) = self.world().deliver() {
+                    // Decided on facts alone: what is stored in the order of its decision is never void here, unless a
+                    // host's word came between by which the agent is not to run any more.
+                    let not_wanted = ["not-wanted", "not-ended", "not-a-member"];
+                    if let Some(Verdict::Void(why)) = self.world().deliver()
+                        && !not_wanted.contains(&why)
+                    {
                         panic!("an own decision is void: {why}");
                     }
                 }
@@ -232,6 +319,57 @@ impl Run {
                 self.world().now = now.plus_millis(millis);
             }
         }
+    }
+
+    fn order(&mut self, s: usize, verb: CommandVerb, a: u128, body: impl Into<Body>) {
+        let id = self.given.send(s, verb, agent(a).0, body);
+        self.commands.push(id);
+    }
+
+    /// What a host says of the agent's current request, or of that number.
+    fn host(&mut self, s: usize, a: u128, number: u64, what: u8, h: u128) {
+        let current = self.given.0.state.swarm(support::org(), place(s).swarm);
+        let current = current.and_then(|swarm| swarm.agents.get(&agent(a))?.managed.as_ref());
+        let spawn = current.map_or(number, |managed| managed.spawn + 1 - number.min(2));
+        let (verb, body): (_, Body) = match what {
+            0 | 1 => {
+                let claimed = SpawnClaimed {
+                    spawn,
+                    host: host(h),
+                };
+                (AgentVerb::SpawnClaimed, claimed.into())
+            }
+            2 => {
+                let launched = Launched {
+                    spawn,
+                    host: host(h),
+                    pid: 9,
+                    limited_by: LimitedBy::Rlimit,
+                    unlimited: vec!["cpu_percent".into()],
+                };
+                (AgentVerb::Launched, launched.into())
+            }
+            3 => {
+                let declined = SpawnDeclined {
+                    spawn,
+                    host: host(h),
+                    problem: Problem::new("full", "no room"),
+                };
+                (AgentVerb::SpawnDeclined, declined.into())
+            }
+            what => {
+                let status = i32::from(what == 4);
+                let mut exit = exited(spawn, h, code(status), number * 4_000);
+                exit.host_leaving = number == 3 && what == 5;
+                (AgentVerb::Exited, exit.into())
+            }
+        };
+        let subject = Subject::Agent(place(s), verb, agent(a));
+        let source = Source::Host(host(h).instance);
+        let world = &mut self.given.0;
+        let id = EventId(world.id());
+        let event = Event::new(id, source, world.now, &subject, agent(a).0, body);
+        world.event(&subject, &event);
     }
 
     fn judge(&mut self, s: usize, a: u128, incarnation: u64, verdict: u8) {
@@ -264,6 +402,34 @@ impl Run {
                 epoch,
                 ordinal,
             ),
+            2 => {
+                let quarantined = Quarantined {
+                    incarnation,
+                    cause: Cause::Stuck,
+                    figures: figures(),
+                    until: None,
+                };
+                let subject = at(AgentVerb::Quarantined);
+                world.other(Service::Health, subject, about, quarantined, epoch, ordinal)
+            }
+            3 => {
+                let released = Released {
+                    incarnation,
+                    cause: Cause::Stuck,
+                    figures: figures(),
+                };
+                let subject = at(AgentVerb::Released);
+                world.other(Service::Health, subject, about, released, epoch, ordinal)
+            }
+            4 => {
+                let failed = HostFailed {
+                    spawn: incarnation,
+                    host: host(1),
+                    evidence,
+                };
+                let subject = at(AgentVerb::HostFailed);
+                world.other(Service::Health, subject, about, failed, epoch, ordinal)
+            }
             _ => world.other(
                 Service::Health,
                 at(AgentVerb::Failed),
@@ -292,12 +458,45 @@ fn invariants(state: &Coordinator) {
             live.iter().filter(|a| a.is_healthy()).count(),
             swarm.healthy_agents()
         );
-        assert!(live.len() <= 3, "max_agents is 3");
-        let names: std::collections::BTreeSet<_> =
-            live.iter().map(|a| &a.profile.agent_name).collect();
-        assert_eq!(names.len(), live.len(), "two live agents of one name");
+        let places: Vec<_> = swarm
+            .agents
+            .iter()
+            .filter(|(_, a)| a.holds_place())
+            .collect();
+        assert_eq!(places.len(), swarm.places_taken());
+        // One whose process ended while its join was under way is about to be removed.
+        let ended = |a: &swarm_coordinator_core::Agent| {
+            a.managed.as_ref().is_some_and(|managed| managed.ended)
+        };
+        let counted = places.iter().filter(|(_, a)| !ended(a));
+        assert!(counted.count() <= 3, "max_agents is 3");
+        for (id, agent) in places {
+            let name = &agent.profile.agent_name;
+            assert_eq!(swarm.agent_named(name), Some(*id), "two agents of one name");
+        }
+        for agent in swarm.agents.values() {
+            let expected = agent.membership == Membership::Expected;
+            assert!(
+                !expected || agent.is_wanted(),
+                "expected and not wanted: {agent:?}"
+            );
+            assert_eq!(
+                agent.lifecycle() == Lifecycle::Stopped,
+                !agent.holds_place(),
+                "{agent:?}"
+            );
+            let _ = agent.status_reason();
+            let Some(managed) = &agent.managed else {
+                continue;
+            };
+            assert!(managed.spawn > 0 || !managed.has_process());
+            assert!(managed.has_adapter() || managed.spawn == 0);
+            assert!(managed.crashes <= 2, "crash_limit is 2");
+            assert!(!agent.is_live() || agent.joined_spawn <= managed.spawn);
+        }
         if swarm.deleted_at.is_some() {
             assert!(live.is_empty(), "a deleted swarm has live agents");
+            assert_eq!(swarm.places_taken(), 0, "a deleted swarm wants agents");
         }
         let others = state
             .swarms()
@@ -310,7 +509,7 @@ fn invariants(state: &Coordinator) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_command_is_answered_once_and_every_fold_agrees(steps in prop::collection::vec(step(), 1..120)) {
@@ -327,6 +526,25 @@ proptest! {
         run.given.0.run_out();
         invariants(&run.given.0.state);
         prop_assert_eq!(run.given.0.state.open_marks(), 0);
+        // No number of a request and no incarnation comes twice.
+        let mut seen = std::collections::BTreeSet::new();
+        run.given.valid(|subject, body| {
+            let number = match body {
+                Body::AgentSpawnRequested(r) => ("spawn", r.spawn),
+                Body::AgentSpawnClaimed(c) => ("claim", c.spawn),
+                Body::AgentLaunched(l) => ("launch", l.spawn),
+                Body::AgentJoined(j) => ("join", j.incarnation),
+                Body::AgentRemoved(r) => ("end", r.incarnation),
+                Body::AgentLeft(l) => ("end", l.incarnation),
+                Body::AgentCrashLooping(c) => ("loop", c.spawn),
+                _ => return None::<()>,
+            };
+            let of = subject.to_string();
+            let of = of.rsplit_once('.').map(|(_, agent)| agent.to_owned());
+            let place = subject.place();
+            assert!(seen.insert((place, of, number)), "twice: {number:?} {subject}");
+            None
+        });
 
         let world = &run.given.0;
         let mut answers: BTreeMap<Uuid, usize> = BTreeMap::new();

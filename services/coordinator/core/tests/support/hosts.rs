@@ -313,7 +313,7 @@ impl Given {
         all.drain(..from.min(all.len()));
         all
     }
-    pub fn valid<T>(&self, pick: impl Fn(&Subject, &Body) -> Option<T>) -> Vec<T> {
+    pub fn valid<T>(&self, mut pick: impl FnMut(&Subject, &Body) -> Option<T>) -> Vec<T> {
         let all = self.0.log.iter().zip(&self.0.verdicts);
         all.filter(|(_, verdict)| matches!(verdict, Verdict::Applied))
             .filter_map(|(stored, _)| match stored.input() {
