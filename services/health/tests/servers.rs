@@ -7,12 +7,12 @@ use futures::StreamExt;
 use swarm_events::{
     AgentId, Body, Event, EventId, Input, InstanceId, Json, KeyId, OrgId, Place, Subject, SwarmId,
     Timestamp, UserId,
-    agent::LivenessRule,
-    command::{Create, CreateOrg, Join},
+    agent::{AgentSpec, HostName, LivenessRule, SpawnClaimed},
+    command::{AddAgent, Create, CreateOrg, Join},
     envelope::Source,
     read,
-    subject::{CommandVerb, connection_name, filter},
-    swarm::Heartbeat,
+    subject::{self, AgentVerb, CommandVerb, connection_name, filter, host_connection_name},
+    swarm::{Heartbeat, HostBeat, ProcessFigures},
 };
 use swarm_log::{
     Log, Message, Tailed,
@@ -336,5 +336,143 @@ async fn a_closed_connection_is_noticed_before_any_silence() {
         "{:?}",
         failed.evidence
     );
+    installation.end().await;
+}
+
+/// What a host says of an agent's process.
+async fn host_says(
+    installation: &Installation,
+    host: InstanceId,
+    agent: AgentId,
+    verb: AgentVerb,
+    body: impl Into<Body>,
+) {
+    let now = Timestamp::from(chrono::Utc::now());
+    let subject = Subject::Agent(installation.place, verb, agent);
+    let id = EventId(Uuid::now_v7());
+    let event = Event::new(id, Source::Host(host), now, &subject, agent.0, body);
+    let message = Message {
+        subject: subject.to_string(),
+        payload: event.to_json().expect("JSON").into(),
+        message_id: None,
+        fence: None,
+    };
+    for stored in installation.log.append(vec![message]).await {
+        stored.expect("stored");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_beats_for_its_agents_and_its_closed_connection_is_its_loss() {
+    let (nats, authority) = swarm_servers::testing::nats_with_auth().await;
+    let with = |name: &str, creds: String| {
+        let mut settings = ConnectSettings::new(&nats.url, name);
+        settings.creds = Some(Credentials::Text(creds));
+        settings
+    };
+    let all = swarm_servers::Permissions::all();
+    let mint = |name: &str| authority.mint(name, &all).expect("minted");
+    let system = authority.mint_system().expect("minted");
+    let installation =
+        Installation::start(with("test", mint("admin")), Some(with("health", system))).await;
+    let (agent, process) = (AgentId(Uuid::now_v7()), InstanceId(Uuid::now_v7()));
+    let host = InstanceId(Uuid::now_v7());
+    let name = HostName {
+        instance: host,
+        name: "h".into(),
+    };
+    let spec = serde_json::json!({"agent_type": "exec", "adapter": "exec", "command": ["true"]});
+    let spec: AgentSpec = serde_json::from_value(spec).expect("a spec");
+    let add = AddAgent {
+        spec,
+        body_sha256: None,
+    };
+    installation
+        .command(CommandVerb::AddAgent, agent.0, add)
+        .await;
+    let requested = installation
+        .until(|event| matches!(event.body, Body::AgentSpawnRequested(_)))
+        .await;
+    let Body::AgentSpawnRequested(requested) = requested.body else {
+        panic!("a request")
+    };
+    let spawn = requested.spawn;
+    let claimed = SpawnClaimed {
+        spawn,
+        host: name.clone(),
+    };
+    host_says(&installation, host, agent, AgentVerb::SpawnClaimed, claimed).await;
+    let join = Join {
+        instance: process,
+        agent_type: "exec".into(),
+        agent_name: None,
+        capabilities: Vec::new(),
+        slots: None,
+        waiting: None,
+        metadata: Json::object(),
+        spawn: Some(spawn),
+    };
+    installation.command(CommandVerb::Join, agent.0, join).await;
+    installation
+        .until(|event| matches!(event.body, Body::AgentJoined(_)))
+        .await;
+    // The host and the agent beat; the sample has the host's figures.
+    let connection = connect(with(&host_connection_name(host), mint("host")))
+        .await
+        .expect("connected");
+    let (end, mut ended) = oneshot::channel::<()>();
+    let client = connection.client().clone();
+    let beats = tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        for counter in 1.. {
+            tokio::select! {
+                _ = &mut ended => return,
+                _ = ticks.tick() => {}
+            }
+            let figures = ProcessFigures {
+                cpu_centipercent: 77,
+                memory_kib: 7_777_777,
+                active_connections: 7,
+                processes: 2,
+            };
+            let beat = HostBeat {
+                host,
+                name: "h".into(),
+                counter,
+                room: 1,
+                agents: [(agent, figures)].into(),
+            };
+            let payload = serde_json::to_vec(&beat).expect("JSON");
+            let sent = client
+                .publish(subject::host_beat(host), payload.into())
+                .await;
+            sent.expect("sent");
+        }
+    });
+    let client = installation.log.client().clone();
+    let _beats = beating(client, installation.place, agent, process);
+    installation
+        .until(|event| match &event.body {
+            Body::SwarmSampled(sampled) => sampled
+                .agents
+                .get(&agent)
+                .is_some_and(|sample| sample.memory_kib == 7_777_777),
+            _ => false,
+        })
+        .await;
+    end.send(()).expect("it beats");
+    beats.await.expect("no panic");
+    connection.client().drain().await.expect("closed");
+    drop(connection);
+    let failed = installation
+        .until(|event| matches!(event.body, Body::AgentHostFailed(_)))
+        .await;
+    assert_eq!(failed.about, agent.0);
+    let Body::AgentHostFailed(failed) = failed.body else {
+        panic!("a verdict")
+    };
+    assert_eq!((failed.spawn, failed.host), (spawn, name));
+    assert_eq!(failed.evidence.rule, LivenessRule::Disconnected);
+    assert!(failed.evidence.last_heartbeat_at.is_some() && failed.evidence.age_ms > 500);
     installation.end().await;
 }

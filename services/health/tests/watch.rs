@@ -298,13 +298,11 @@ fn a_part_holds_no_more_agents_than_an_event_may() {
         scene.beat(n, n, 1);
     }
     scene.pass(u64::try_from(FIRST_SAMPLE.as_millis()).expect("small"));
-    assert_eq!(scene.samples().len(), 1, "a part at a time");
-    for n in 1..=count {
-        scene.beat(n, n, 2);
-    }
-    scene.pass(u64::try_from((TICK + SAMPLE_INTERVAL + TICK).as_millis()).expect("small"));
     let sizes: Vec<usize> = scene.samples().iter().map(Vec::len).collect();
-    assert_eq!(sizes, [1, SAMPLE_AGENTS_MAX, 1]);
+    assert_eq!(sizes, [SAMPLE_AGENTS_MAX], "a part at a time");
+    scene.pass(u64::try_from(TICK.as_millis()).expect("small"));
+    let sizes: Vec<usize> = scene.samples().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [1]);
 }
 
 #[test]
@@ -376,9 +374,9 @@ fn a_wall_clock_that_jumps_makes_nobody_old_or_young() {
     scene.joins(2, 1, 2);
     scene.beating = vec![(1, 7)];
     scene.beat(2, 2, 0);
-    for skew_ms in [0, 5 * HOUR_MS, -7 * HOUR_MS, 0] {
+    for skew_ms in [0, 5 * HOUR_MS, -7 * HOUR_MS, 0, HOUR_MS] {
         scene.skew_ms = skew_ms;
-        scene.pass(625);
+        scene.pass(500);
     }
     assert_eq!(scene.sightings(), [], "2.5 s of the monotonic clock");
     scene.skew_ms = -20 * HOUR_MS;
