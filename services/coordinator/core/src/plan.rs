@@ -45,8 +45,6 @@ struct UnderWay {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Joining {
     pub(crate) name: String,
-    /// Whether it makes the swarm larger (a takeover does not).
-    pub(crate) adds: bool,
 }
 
 /// Something that decisions are about. While one is under way, nothing that could contradict it is decided, so that every

@@ -231,7 +231,8 @@ pub(super) fn promise(
                 .cure("choose another name, or remove that agent"),
         );
     }
-    let adds = !swarm.agents.get(&agent).is_some_and(Agent::holds_place);
+    let has_place = |agent: &AgentId| swarm.agents.get(agent).is_some_and(Agent::holds_place);
+    let adds = !has_place(&agent);
     if adds {
         room_for(swarm, 1)?;
     }
@@ -240,14 +241,14 @@ pub(super) fn promise(
         if joining.name == name && *other != agent {
             return Ok(None);
         }
-        promised += usize::from(joining.adds);
+        // As it is now: what had a place when it was promised may have lost it since.
+        promised += usize::from(!has_place(other));
     }
     if adds && swarm.places_taken() + promised >= most_agents(swarm).1 {
         return Ok(None);
     }
     Ok(Some(Joining {
         name: name.to_owned(),
-        adds,
     }))
 }
 
