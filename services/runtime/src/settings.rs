@@ -57,7 +57,28 @@ pub struct Settings {
     /// The replica's name, the same whenever its process is started again, so that the new process replaces the old one at
     /// once instead of after the old one's silence (`replica_name`; none: each process is a replica of its own).
     pub replica_name: Option<String>,
+    /// Name of an agent host, for people (`host_name`; the machine's if none).
+    pub host_name: Option<String>,
+    /// What an agent host may run: patterns of program paths or bare names, separated by commas (`host_allow`; none: nothing,
+    /// and everything under `swarm up`).
+    pub host_allow: Option<String>,
+    /// Patterns of variables that an agent host passes on to agents that ask for them (`host_pass_env`).
+    pub host_pass_env: String,
+    /// Processes that an agent host runs at most (`host_agents_max`).
+    pub host_agents_max: u32,
+    /// The user that agents run as, a name or `<uid>:<gid>` (`host_user`; none: the host's own).
+    pub host_user: Option<String>,
+    /// Where agents' folders are made (`host_dir`; none: below the folder for temporary files).
+    pub host_dir: Option<PathBuf>,
+    /// File with the seed of the SWARM account, from which an agent host makes its agents' credentials
+    /// (`host_account_seed`; none: nats-server asks for no credentials).
+    pub host_account_seed: Option<PathBuf>,
 }
+
+/// Processes that an agent host runs unless it is told otherwise.
+pub const HOST_AGENTS_DEFAULT: u32 = 100;
+/// Most processes that an agent host can be told to run: what it says of them every second must fit into one message.
+pub const HOST_AGENTS_MAX: u32 = 5_000;
 
 /// Longest replica name: host names, which orchestrators use for it, have at most 63 characters.
 pub const REPLICA_NAME_CHARS_MAX: usize = 63;
@@ -81,6 +102,13 @@ impl Default for Settings {
             log: None,
             log_json: false,
             replica_name: None,
+            host_name: None,
+            host_allow: None,
+            host_pass_env: String::new(),
+            host_agents_max: HOST_AGENTS_DEFAULT,
+            host_user: None,
+            host_dir: None,
+            host_account_seed: None,
         }
     }
 }
@@ -110,6 +138,18 @@ const ENV_OTHER: &[&str] = &[
     "task_id",
     "attempt",
     "fencing_token",
+    "org_id",
+    "swarm_id",
+    "agent_id",
+    "agent_name",
+    "agent_type",
+    "agent_capabilities",
+    "agent_slots",
+    "agent_waiting",
+    "agent_metadata",
+    "agent_spawn",
+    "drain_grace_ms",
+    "limit_memory_kib",
     "test_seed",
 ];
 
@@ -244,17 +284,30 @@ impl Settings {
                 "json" => self.log_json = true,
                 _ => bad("give text or json"),
             },
-            "replica_name" => {
+            "replica_name" | "host_name" => {
                 let fits = (1..=REPLICA_NAME_CHARS_MAX).contains(&value.len())
                     && value
                         .bytes()
                         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-                if fits {
-                    self.replica_name = Some(value.to_owned());
-                } else {
+                if !fits {
                     bad("give 1 to 63 letters, digits, dashes, underscores or dots");
+                } else if name == "host_name" {
+                    self.host_name = Some(value.to_owned());
+                } else {
+                    self.replica_name = Some(value.to_owned());
                 }
             }
+            "host_allow" => self.host_allow = Some(value.to_owned()),
+            "host_pass_env" => value.clone_into(&mut self.host_pass_env),
+            "host_agents_max" => match value.parse() {
+                Ok(most @ 1..=HOST_AGENTS_MAX) => self.host_agents_max = most,
+                _ => bad("give a number from 1 to 5000"),
+            },
+            "host_user" if value.is_empty() => bad("give a user's name, or <uid>:<gid>"),
+            "host_user" => self.host_user = Some(value.to_owned()),
+            "host_dir" if !value.starts_with('/') => bad("give the whole path of a folder"),
+            "host_dir" => self.host_dir = Some(value.into()),
+            "host_account_seed" => self.host_account_seed = Some(value.into()),
             _ => problems.push(format!("{origin}: there is no such setting")),
         }
     }
@@ -308,6 +361,24 @@ mod tests {
         assert_eq!(Settings::default().replica_name, None);
         for name in ["", "a b", "ä", &format!("{longest}x")] {
             assert!(load(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_agent_host_runs_1_to_5000_processes() {
+        let load = |most: &str| {
+            Settings::load(&Sources {
+                env: pairs(&[("SWARM_HOST_AGENTS_MAX", most)]),
+                ..Sources::default()
+            })
+            .map(|settings| settings.host_agents_max)
+        };
+        assert_eq!(Settings::default().host_agents_max, HOST_AGENTS_DEFAULT);
+        assert_eq!(load("1"), Ok(1));
+        assert_eq!(load("5000"), Ok(HOST_AGENTS_MAX));
+        for wrong in ["0", "5001", "many"] {
+            let problems = load(wrong).expect_err("wrong").to_string();
+            assert!(problems.contains("SWARM_HOST_AGENTS_MAX"), "{problems}");
         }
     }
 

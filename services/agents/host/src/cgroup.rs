@@ -12,7 +12,7 @@ use std::{
 
 use swarm_events::agent::ResourceLimits;
 
-/// Start of the names of the groups that hosts make.
+/// Start of the names of the groups that hosts make; the id of the host's process follows.
 const NAME: &str = "swarm-host-";
 /// Controllers that limits need.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
@@ -40,7 +40,7 @@ pub struct Held {
 }
 
 impl Cgroups {
-    /// Makes a place for the groups of the host `name`. `family` are this process and those that it may move with it.
+    /// Makes a place for the groups of the host `name`. `family` is this process, and those that it may move with it.
     ///
     /// # Errors
     /// Why there can be none, for people.
@@ -71,10 +71,11 @@ impl Cgroups {
                 ));
             }
         }
-        let root = base.join(format!("{NAME}{name}"));
+        let own = family.first().copied().unwrap_or_default();
+        let root = base.join(format!("{NAME}{own}-{name}"));
         fs::create_dir(&root).map_err(wrong(&root))?;
         if !is_root {
-            let beside = base.join(format!("{NAME}{name}-own"));
+            let beside = base.join(format!("{NAME}{own}-{name}-own"));
             let moved = fs::create_dir(&beside).and_then(|()| {
                 family
                     .iter()
@@ -235,13 +236,18 @@ fn base(mountinfo: &str, own: &str) -> Result<PathBuf, String> {
     Ok(Path::new(point).join(below.trim_start_matches('/')))
 }
 
-/// Groups of hosts that were killed are empty: only such can be taken away.
+/// Takes away the groups of hosts that were killed. One of a living host may be empty at the moment too.
 fn remove_leftovers(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else {
         return;
     };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(NAME) {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| {
+            let (pid, _) = name.strip_prefix(NAME)?.split_once('-')?;
+            pid.parse::<u32>().ok()
+        });
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             remove_tree(&entry.path());
         }
     }
@@ -290,13 +296,28 @@ mod tests {
     }
 
     #[test]
+    fn groups_of_dead_hosts_are_taken_away_and_those_of_living_ones_are_not() {
+        let dir = hierarchy("", "");
+        let own = std::process::id();
+        let alive = dir.path().join(format!("{NAME}{own}-x"));
+        // Process ids end below this.
+        let dead = dir.path().join(format!("{NAME}{}-x", u32::MAX));
+        for group in [&alive, &dead] {
+            fs::create_dir_all(group.join("agent")).expect("made");
+        }
+        remove_leftovers(dir.path());
+        assert!(alive.join("agent").exists());
+        assert!(!dead.exists());
+    }
+
+    #[test]
     fn a_host_moves_out_of_the_way_of_its_agents_groups_if_it_is_alone() {
         let dir = hierarchy("cpu memory\n", "7\n8\n");
         let crowded = Cgroups::below(dir.path(), "a", &[7]);
         assert!(crowded.expect_err("not alone").contains("Delegate=yes"));
         let groups = Cgroups::below(dir.path(), "a", &[7, 8]).expect("alone");
         assert_eq!(groups.controllers(), ["memory", "cpu"]);
-        let moved = fs::read_to_string(dir.path().join("swarm-host-a-own/cgroup.procs"));
+        let moved = fs::read_to_string(dir.path().join("swarm-host-7-a-own/cgroup.procs"));
         assert_eq!(moved.expect("written"), "8", "the last one that was moved");
         let limits = ResourceLimits {
             memory_kib: Some(2_048),

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
@@ -40,6 +40,14 @@ impl HostFolder {
             .mode(mode)
             .create(dir)
             .map_err(named)?;
+        // A folder that somebody else made may be changed by them at any time.
+        let owner = fs::metadata(dir).map_err(named)?.uid();
+        if owner != rustix::process::geteuid().as_raw() {
+            return Err(named(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it is another user's: choose another folder with SWARM_HOST_DIR",
+            )));
+        }
         if let Some(user) = &user {
             user.reaches(dir).map_err(named)?;
         }
@@ -158,8 +166,6 @@ fn remove_abandoned(dir: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use swarm_events::InstanceId;
     use uuid::Uuid;
 

@@ -196,6 +196,12 @@ pub async fn run(
 }
 
 fn cgroups(settings: &HostSettings, watchdog: u32) -> Option<Cgroups> {
+    if !settings.cgroups {
+        settings
+            .status
+            .show_limits("memory by rlimit; no cgroup v2: not wanted".to_owned());
+        return None;
+    }
     let name = settings.instance.to_string();
     // Only a process that is nothing but a host may move itself.
     let family = [std::process::id(), watchdog];

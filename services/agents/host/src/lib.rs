@@ -46,11 +46,6 @@ pub use wishes::{Fate, Key, Todo, Wishes};
 /// Makes the text of an agent's NATS credentials; `None` where nats-server asks for none. Blocks.
 pub type Mint = Arc<dyn Fn(Place, AgentId) -> Result<Option<String>, String> + Send + Sync>;
 
-/// Processes that a host runs unless it is told otherwise.
-pub const AGENTS_MAX_DEFAULT: u32 = 100;
-/// Most processes that a host can be told to run: its beat must fit into a message.
-pub const AGENTS_MAX: u32 = 5_000;
-
 /// Settings of a host.
 #[derive(Clone)]
 pub struct HostSettings {
@@ -72,6 +67,8 @@ pub struct HostSettings {
     pub nats_url: String,
     /// Makes their credentials.
     pub mint: Mint,
+    /// Whether to use cgroup v2 where it is there.
+    pub cgroups: bool,
     /// The process does nothing but this: every dead child of it may be taken out of the process table.
     pub whole_process: bool,
     /// What it shows of itself.

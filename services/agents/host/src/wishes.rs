@@ -79,6 +79,9 @@ struct Record {
     grace_ms: u64,
     /// The first valid claim.
     claimed_by: Option<InstanceId>,
+    /// A claim of a request that was not met yet: what is met is the last of each subject first, and a request that is
+    /// stored twice (which counts for nothing) stands behind the claim of its first copy.
+    claimed_before: Option<(u64, InstanceId)>,
     /// Sequence of the last claim on the subject, valid or not.
     last_claim: u64,
     /// The process of `spawn` was told to go.
@@ -128,9 +131,13 @@ impl Wishes {
         let record = self.agents.entry(key).or_default();
         match &event.body {
             Body::AgentSpawnRequested(request) if request.spawn > record.spawn => {
+                let before = record.claimed_before.filter(|(of, _)| *of == request.spawn);
+                let claimed_by = before.map(|(_, host)| host);
+                let open = claimed_by.is_none_or(|host| host == me);
                 *record = Record {
                     spawn: request.spawn,
-                    request: Some(Box::new(request.clone())),
+                    request: open.then(|| Box::new(request.clone())),
+                    claimed_by,
                     grace_ms: request.grace_ms,
                     last_claim: record.last_claim,
                     started: record.started,
@@ -142,6 +149,10 @@ impl Wishes {
                 // Nobody claims for another.
                 let own_word = event.source == Source::Host(claim.host.instance);
                 let open = record.claimed_by.is_none() && record.over.is_none();
+                let of = record.claimed_before.map_or(record.spawn, |(of, _)| of);
+                if claim.spawn > of && own_word {
+                    record.claimed_before = Some((claim.spawn, claim.host.instance));
+                }
                 if claim.spawn == record.spawn && open && own_word {
                     record.claimed_by = Some(claim.host.instance);
                     if claim.host.instance != me {

@@ -10,7 +10,7 @@ use crate::{
     connection::{ConnectionFile, ServerArgs, Target},
     exit::{Failure, Outcome},
     installation::{
-        DataDir, Holder, Lock, probe,
+        DataDir, Holder, Lock, ServiceName, probe,
         servers::{CLUSTER_SERVERS, NATS},
     },
     output::{Column, Format},
@@ -60,6 +60,9 @@ pub async fn run(_: Args, server: &ServerArgs, output: Format) -> Outcome {
     if running || server.nats_url.is_some() {
         nats(&mut report, &target).await;
     }
+    if running {
+        hosts(&mut report, &target).await;
+    }
     if running || server.database_url.is_some() {
         database(&mut report, &target).await;
     }
@@ -107,6 +110,33 @@ async fn programs(report: &mut Report) {
             error.to_string(),
             "install it, or set SWARM_POSTGRES_BIN_DIR",
         ),
+    }
+}
+
+/// Whether agents can be run, and how what they use is limited.
+async fn hosts(report: &mut Report, target: &Target) {
+    let file = ConnectionFile::read(&target.data).ok().flatten();
+    let probes = file.unwrap_or_default().probes;
+    let hosts = probes
+        .iter()
+        .filter(|(name, _)| name.starts_with(ServiceName::AgentHost.as_str()));
+    for (name, base) in hosts {
+        let answer = probe::readyz(base).await;
+        let said = |field: &str| match &answer.detail[field] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let found = match answer.ready {
+            true => format!(
+                "{} agents, room for {}; limits: {}; may run: {}",
+                said("agents"),
+                said("room"),
+                said("limits"),
+                said("allow")
+            ),
+            false => answer.detail.to_string(),
+        };
+        report.add(name, answer.ready, found, "see its log in the data folder");
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, io::Read, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use swarm_events::{InstanceId, Timestamp};
+use swarm_agent_host::{Allow, HostSettings, HostStatus, RunUser};
+use swarm_events::{InstanceId, Timestamp, subject::host_connection_name};
 use swarm_gateway::BootstrapError;
 use swarm_log::{
     LogError,
@@ -23,7 +24,7 @@ use uuid::Uuid;
 use crate::{
     connection::ServerArgs,
     exit::{Failure, Outcome},
-    installation::{ServiceName, supervisor::ORGANIZATION},
+    installation::{ServiceName, credentials, supervisor::ORGANIZATION},
     output,
 };
 
@@ -126,6 +127,7 @@ async fn serve(
             }
             swarm_gateway::run(log, &settings.database_url, settings.api_addr, stop).await?;
         }
+        ServiceName::AgentHost => host(log, instance, settings, stop).await?,
         ServiceName::Coordinator | ServiceName::Distributor | ServiceName::Health => {
             // The server's own notices find a lost replica or agent at once; without them its silence does.
             let notices = |who: &str| {
@@ -160,12 +162,65 @@ async fn serve(
     Ok(())
 }
 
+/// The agent host.
+async fn host(
+    log: JetStreamLog,
+    instance: InstanceId,
+    settings: Settings,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    if settings.nats_creds.is_some() && settings.host_account_seed.is_none() {
+        anyhow::bail!(
+            "nats-server asks for credentials, and agents would have none: set SWARM_HOST_ACCOUNT_SEED to the file that signs the users of its account"
+        );
+    }
+    let user = settings.host_user.as_deref().map(RunUser::parse);
+    let user = user
+        .transpose()
+        .map_err(|why| anyhow::anyhow!("SWARM_HOST_USER: {why}"))?;
+    let machine = rustix::system::uname();
+    let machine = machine.nodename().to_string_lossy().into_owned();
+    let uid = rustix::process::geteuid().as_raw();
+    let temporary = || std::env::temp_dir().join(format!("swarm-agent-host-{uid}"));
+    let status = HostStatus::default();
+    let who = who(instance, &settings);
+    let allow = settings.host_allow.clone().unwrap_or_default();
+    let (shown, may_run) = (status.clone(), allow.clone());
+    let readiness: Readiness = Arc::new(move || {
+        let figures = serde_json::json!({
+            "agents": shown.running(), "room": shown.room(), "unreported": shown.unreported(),
+            "limits": shown.limits(), "allow": may_run,
+        });
+        (shown.ready(), with(&who, figures))
+    });
+    probe(&settings, readiness, &stop).await?;
+    let host = HostSettings {
+        instance,
+        name: settings.host_name.unwrap_or(machine),
+        allow: Allow::new(&allow, &settings.host_pass_env),
+        agents_max: settings.host_agents_max,
+        user,
+        dir: settings.host_dir.unwrap_or_else(temporary),
+        program: std::env::current_exe().context("this program's own path is unknown")?,
+        nats_url: settings.nats_url,
+        mint: credentials::minter(settings.host_account_seed)?,
+        cgroups: true,
+        whole_process: true,
+        status,
+    };
+    Ok(swarm_agent_host::run(log, host, stop).await?)
+}
+
 async fn open(
     service: ServiceName,
     instance: InstanceId,
     settings: &Settings,
 ) -> anyhow::Result<JetStreamLog> {
-    let name = format!("swarm {} {instance}", service.as_str());
+    let name = match service {
+        // By it health knows whose connection closed.
+        ServiceName::AgentHost => host_connection_name(instance),
+        _ => format!("swarm {} {instance}", service.as_str()),
+    };
     let mut connecting = ConnectSettings::new(&settings.nats_url, name);
     connecting.creds = settings.nats_creds.clone().map(Credentials::File);
     connecting.first_connect_wait = FIRST_CONNECT_WAIT;
@@ -177,7 +232,7 @@ async fn open(
     let how = LogSettings::new(durability, settings.replicas);
     match JetStreamLog::open(&connection, how.clone()).await {
         // Nobody has made the streams yet. Whoever has the right to does; the same from several processes at once.
-        Err(LogError::Incompatible(why)) => {
+        Err(LogError::Incompatible(why)) if service != ServiceName::AgentHost => {
             tracing::info!(why, "making the streams");
             let context = async_nats::jetstream::new(connection.client().clone());
             let provision = Provision {

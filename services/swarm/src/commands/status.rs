@@ -7,7 +7,8 @@
 //! - `projection`: `log_sequence`, `projected_sequence`, `lag` (events);
 //! - `services`, one entry for each process: `service` (`distributor`, `nats-server`, …), `name` (`distributor-2`; null for a
 //!   replica without a name that another machine runs), `state` (`ready`, `not ready`, `down`, `cut off`), `pid`, `uptime`,
-//!   `detail` (its own words), `instance`, `since` (its start, RFC 3339), `role` (projectors: `writing`, `standby`, …),
+//!   `detail` (its own words), `instance`, `since` (its start, RFC 3339), `role` (projectors: `writing`, `standby`, …;
+//!   agent hosts: how many agents they run, and for how many they have room),
 //!   `owned` and `standby` (numbers of partitions that it decides for, and stands by for), `stuck` (partitions), `leaving`,
 //!   `behind` (`events`: stream sequences between what it had met at its last sign of life and the end of what it reads;
 //!   `ms`: the same in log time), `cut_off_since` (RFC 3339). What is not known or makes no sense for a process is null;

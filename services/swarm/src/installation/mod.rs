@@ -18,12 +18,13 @@ use std::{
 use anyhow::Context;
 
 /// The services of an installation, in the order in which they are started and shown.
-pub const SERVICES: [ServiceName; 5] = [
+pub const SERVICES: [ServiceName; 6] = [
     ServiceName::Coordinator,
     ServiceName::Distributor,
     ServiceName::Health,
     ServiceName::Projector,
     ServiceName::Gateway,
+    ServiceName::AgentHost,
 ];
 
 /// A service that this binary can be.
@@ -39,6 +40,8 @@ pub enum ServiceName {
     Projector,
     /// Serves the API
     Gateway,
+    /// Runs agents' processes
+    AgentHost,
 }
 impl ServiceName {
     /// As it stands in arguments, file names and `connection.json`.
@@ -49,6 +52,7 @@ impl ServiceName {
             Self::Health => "health",
             Self::Projector => "projector",
             Self::Gateway => "gateway",
+            Self::AgentHost => "agent-host",
         }
     }
 }
@@ -125,6 +129,10 @@ impl DataDir {
     /// The part of a cluster: a folder for each of its servers.
     pub fn nats_cluster(&self) -> PathBuf {
         self.0.join("nats-cluster")
+    }
+    /// The folders of agents that run here.
+    pub fn agents(&self) -> PathBuf {
+        self.0.join("agents")
     }
     /// PostgreSQL's part.
     pub fn postgres(&self) -> PathBuf {

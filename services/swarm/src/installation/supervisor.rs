@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     DataDir, Member, ServiceName,
     child::{self, Spec},
-    credentials, log_tail, members, ports, probe,
+    credentials, log_tail, members, numbered, ports, probe,
     servers::{self, NatsPorts},
     shared::Shared,
 };
@@ -80,11 +80,11 @@ pub struct Supervisor {
 /// How many [`stage`]s there are.
 const STAGES: usize = 3;
 
-/// When a service ends: first those that take new work in, then those that decide, then the one that writes down what they
+/// When a service ends: first those that take new work in or work on it, so that agents still leave in good order, then those that decide, then the one that writes down what they
 /// decided.
 const fn stage(service: ServiceName) -> usize {
     match service {
-        ServiceName::Gateway => 0,
+        ServiceName::Gateway | ServiceName::AgentHost => 0,
         ServiceName::Coordinator | ServiceName::Distributor | ServiceName::Health => 1,
         ServiceName::Projector => 2,
     }
@@ -301,6 +301,9 @@ impl Supervisor {
         if let Some(creds) = creds {
             env.insert("SWARM_NATS_CREDS", creds.display().to_string());
         }
+        if member.service == ServiceName::AgentHost {
+            env.extend(self.host_env(member, authority.is_some()));
+        }
         // Those who decide hear the server's own notices: health of its agents, all of them of the other replicas.
         let system = match (stage(member.service), authority) {
             (1, Some(authority)) => Some(authority.write_system_creds()?),
@@ -333,6 +336,38 @@ impl Supervisor {
             env,
             log: self.plan.data.log_of(&name),
         })
+    }
+
+    /// Settings of an agent host. It is on the user's own machine: everything may run unless it is told otherwise.
+    fn host_env(&self, member: Member, own_keys: bool) -> BTreeMap<&'static str, String> {
+        let settings = &self.plan.settings;
+        let machine = rustix::system::uname();
+        let machine = machine.nodename().to_string_lossy();
+        let name = settings.host_name.as_deref().unwrap_or(&machine);
+        let allow = settings.host_allow.as_deref().unwrap_or("*");
+        let dir = settings.host_dir.clone();
+        let dir = dir.unwrap_or_else(|| self.plan.data.agents());
+        let seed = match own_keys {
+            true => Some(self.plan.data.keys().join(credentials::ACCOUNT_SEED)),
+            false => settings.host_account_seed.clone(),
+        };
+        let mut env = BTreeMap::from([
+            ("SWARM_HOST_NAME", numbered(name, member.number)),
+            ("SWARM_HOST_ALLOW", allow.to_owned()),
+            ("SWARM_HOST_PASS_ENV", settings.host_pass_env.clone()),
+            (
+                "SWARM_HOST_AGENTS_MAX",
+                settings.host_agents_max.to_string(),
+            ),
+            ("SWARM_HOST_DIR", absolute(&dir)),
+        ]);
+        if let Some(user) = &settings.host_user {
+            env.insert("SWARM_HOST_USER", user.clone());
+        }
+        if let Some(seed) = seed {
+            env.insert("SWARM_HOST_ACCOUNT_SEED", absolute(&seed));
+        }
+        env
     }
 
     async fn until_ready(&self, members: impl Iterator<Item = Member>) -> Result<(), Failure> {
@@ -413,6 +448,12 @@ async fn key_holds(api_url: &str, key: &str) -> Result<bool, Failure> {
         .await
         .map_err(|error| Failure::failed(format!("the gateway does not answer: {error}")))?;
     Ok(response.status() != reqwest::StatusCode::UNAUTHORIZED)
+}
+
+/// Agents work in other folders than this process.
+fn absolute(path: &std::path::Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.display().to_string()
 }
 
 fn free_bytes(path: &std::path::Path) -> Option<u64> {

@@ -134,21 +134,21 @@ async fn a_stop_without_grace_kills_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_process_leaves_behind_is_killed_and_counted() {
-    let mut ground = Ground::new().await;
-    let host = ground.host(ground.settings("one")).await;
-    let agent = agent();
-    // Two in its group, one in a session of its own whose parent is gone.
-    ground
-        .request(
-            agent,
-            1,
-            "sleep 1000 & sleep 1001 & (setsid sleep 1002 &) ; sleep 0.2; exit 5",
-        )
-        .await;
-    let ended = ground.exited(agent).await;
-    assert_eq!((ended.exit.code, ended.left_behind), (Some(5), 3));
-    let left = ground.left().await;
-    assert!(left.is_empty(), "gone before the end is told: {left:?}");
-    host.stop().await;
-    ground.assert_clean().await;
+    // By cgroup, if this machine has it; without, by group, tree and environment.
+    for cgroups in [true, false] {
+        let mut ground = Ground::new().await;
+        let mut settings = ground.settings("one");
+        settings.cgroups = cgroups;
+        let host = ground.host(settings).await;
+        let agent = agent();
+        // Two in its group, one in a session of its own whose parent is gone.
+        let script = "sleep 1000 & sleep 1001 & (setsid sleep 1002 &) ; sleep 0.2; exit 5";
+        ground.request(agent, 1, script).await;
+        let ended = ground.exited(agent).await;
+        assert_eq!((ended.exit.code, ended.left_behind), (Some(5), 3));
+        let left = ground.left().await;
+        assert!(left.is_empty(), "gone before the end is told: {left:?}");
+        host.stop().await;
+        ground.assert_clean().await;
+    }
 }

@@ -79,6 +79,7 @@ impl Ground {
             program: "/no/such/swarm".into(),
             nats_url: self.nats.url.clone(),
             mint: none,
+            cgroups: true,
             whole_process: false,
             status: HostStatus::default(),
         }

@@ -29,6 +29,7 @@ async fn the_host() {
         program: "/no/such/swarm".into(),
         nats_url: url.clone(),
         mint: std::sync::Arc::new(|_, _| Ok(None)),
+        cgroups: true,
         whole_process: true,
         status: swarm_agent_host::HostStatus::default(),
     };

@@ -121,6 +121,12 @@ async fn process(
             row["role"] = role;
             row["behind"] = behind;
         }
+        ServiceName::AgentHost => {
+            if let (Some(agents), Some(room)) = (detail["agents"].as_u64(), detail["room"].as_u64())
+            {
+                row["role"] = json!(format!("runs {agents} agents, room for {room}"));
+            }
+        }
         ServiceName::Gateway => {
             let (met, last) = (&detail["nats"]["met_seq"], &seen.gateways_read);
             if let (Some(met), Some(end)) = (met.as_u64(), last) {
