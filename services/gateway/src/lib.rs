@@ -14,6 +14,7 @@ pub mod auth;
 mod bootstrap;
 pub mod bulk;
 pub mod bus;
+pub mod callbacks;
 pub mod command;
 pub mod explain;
 pub mod figures;

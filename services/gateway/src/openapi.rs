@@ -11,7 +11,7 @@ use utoipa::{
 };
 
 use crate::{
-    agents, bulk, explain, figures, health, live, orders, organization, probes, problem, scale,
+    agents, bulk, callbacks, explain, figures, health, live, orders, organization, probes, problem, scale,
     submission, submit, swarms, tasks,
 };
 
@@ -95,7 +95,7 @@ impl Modify for BearerKey {
     ),
     paths(
         swarms::create, swarms::list, swarms::show, swarms::update, swarms::delete,
-        agents::list, agents::show, agents::add, agents::update, agents::remove, agents::restart, agents::logs::show,
+        agents::list, agents::show, agents::add, agents::update, agents::remove, agents::restart, agents::logs::show, callbacks::call,
         scale::scale,
         organization::show, organization::update,
         submit::submit, bulk::submit, tasks::list, tasks::show, tasks::show_anywhere,

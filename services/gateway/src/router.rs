@@ -14,8 +14,8 @@ use swarm_events::Problem;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    agents, app::Shared, bulk, explain, figures, health, live, openapi, orders, organization,
-    probes, problem::ApiProblem, scale, submit, swarms, tasks,
+    agents, app::Shared, bulk, callbacks, explain, figures, health, live, openapi, orders,
+    organization, probes, problem::ApiProblem, scale, submit, swarms, tasks,
 };
 
 /// Every route.
@@ -33,6 +33,10 @@ pub fn router(app: Shared) -> Router {
         )
         .route("/swarms/{id}/agents/{agent}/restart", post(agents::restart))
         .route("/swarms/{id}/agents/{agent}/logs", get(agents::logs::show))
+        .route(
+            "/swarms/{id}/agents/{agent}/callbacks/{assignment}",
+            post(callbacks::call),
+        )
         .route("/swarms/{id}/scale", post(scale::scale))
         .route(
             "/organization",

@@ -531,3 +531,38 @@ async fn under_a_limit_a_command_that_cannot_start_is_told_like_any_other() {
         assert!(!failed.retryable, "{failed}");
     }
 }
+
+#[tokio::test]
+async fn a_hosts_environment_is_passed_on_but_for_what_speaks_as_the_agent() {
+    let given = [
+        ("SWARM_NATS_URL", false),
+        ("SWARM_NATS_CREDS", false),
+        ("SWARM_LIMIT_MEMORY_KIB", false),
+        ("SWARM_WEBHOOK_SECRET", false),
+        ("SWARM_AGENT_NAME", true),
+        ("TOKEN", true),
+    ];
+    if std::env::var("SWARM_NATS_CREDS").is_err() {
+        // Once more, in an environment as a host makes it.
+        let name = "a_hosts_environment_is_passed_on_but_for_what_speaks_as_the_agent";
+        let again = Command::new(std::env::current_exe().expect("this test"))
+            .args([name, "--exact"])
+            .envs(given.map(|(name, _)| (name, "given")))
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&again.stdout);
+        assert!(
+            again.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
+        return;
+    }
+    let printed = run(&command(&["env"]).inherit_environment())
+        .await
+        .expect("it succeeds");
+    let printed = printed["stdout"].as_str().expect("text").to_owned();
+    for (name, passed) in given {
+        let there = printed.lines().any(|line| line == format!("{name}=given"));
+        assert_eq!(there, passed, "{name}");
+    }
+}

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    callback::Callbacks,
     environment::{self, EnvironmentError},
     handler::{Handler, Handlers, TaskContext, TaskError, Typed},
     join::NotJoined,
@@ -122,6 +123,7 @@ impl Agent {
             },
             handlers: Handlers::default(),
             schemas: true,
+            callbacks: None,
             wishes: None,
             heartbeat_interval: None,
             drain_grace: None,
@@ -139,6 +141,7 @@ pub struct AgentBuilder {
     profile: Join,
     handlers: Handlers,
     schemas: bool,
+    callbacks: Option<Callbacks>,
     wishes: Option<Arc<Mutex<mpsc::Receiver<Wish>>>>,
     heartbeat_interval: Option<Duration>,
     drain_grace: Option<Duration>,
@@ -260,6 +263,12 @@ impl AgentBuilder {
         self
     }
 
+    /// Answers the gateway's requests about assignments that are worked on elsewhere.
+    pub fn callbacks(mut self, callbacks: Callbacks) -> Self {
+        self.callbacks = Some(callbacks);
+        self
+    }
+
     /// Also a handle with which the agent is changed while it runs: what it can do, how much at once.
     pub fn with_handle(mut self) -> (Self, AgentHandle) {
         let (handle, wishes) = AgentHandle::new();
@@ -275,6 +284,11 @@ impl AgentBuilder {
     #[cfg(test)]
     pub(crate) fn parts(&self) -> (&LinkSettings, Place, &Join, Option<Duration>) {
         (&self.link, self.place, &self.profile, self.drain_grace)
+    }
+
+    /// Its swarm.
+    pub const fn swarm_id(&self) -> SwarmId {
+        self.place.swarm
     }
 
     /// The id that it has or will have.
@@ -321,6 +335,7 @@ impl AgentBuilder {
         let settings = Settings {
             profile: Profile::new(profile),
             handlers: Arc::new(self.handlers),
+            callbacks: self.callbacks,
             heartbeat_interval: self.heartbeat_interval,
             drain_grace: self.drain_grace,
         };

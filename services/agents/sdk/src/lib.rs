@@ -17,6 +17,7 @@
 //! effect that must not happen twice is guarded by [`TaskContext::fencing_token`], which rises from assignment to assignment.
 
 mod agent;
+mod callback;
 mod environment;
 mod ground;
 mod handler;
@@ -35,6 +36,7 @@ mod wire;
 mod work;
 
 pub use agent::{Agent, AgentBuilder, AgentError, Stopped};
+pub use callback::{Awaited, CallbackAnswer, CallbackRequest, Callbacks, Called};
 pub use environment::{ENVIRONMENT, EnvironmentError};
 pub use handler::{Handler, Progress, Report, TaskContext, TaskError};
 pub use link::{Link, LinkSettings};

@@ -11,7 +11,7 @@ use futures::{
 use swarm_events::{
     Body, Input,
     ids::EventId,
-    subject::{AgentVerb, Subject, TaskVerb, filter},
+    subject::{self, AgentVerb, Subject, TaskVerb, filter},
     swarm::Heartbeat,
 };
 use swarm_log::{LogError, StoredMessage};
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    callback::Callbacks,
     ground::OnLog,
     handler::Handlers,
     io,
@@ -54,6 +55,7 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Settings {
     pub(crate) profile: Profile,
     pub(crate) handlers: Arc<Handlers>,
+    pub(crate) callbacks: Option<Callbacks>,
     /// As the agent's author wants it; else the swarm's.
     pub(crate) heartbeat_interval: Option<Duration>,
     /// The same.
@@ -88,6 +90,7 @@ enum Channel {
     Own(Own),
     Verdicts,
     Swarm,
+    Callback,
 }
 
 /// Joins, works until `stop` or a verdict, and cleans up.
@@ -113,9 +116,18 @@ pub(crate) async fn run(
             .subscribe(format!("swarm.live.evt.{}.agent.*.{}", me.place, me.agent))
             .await?;
         let swarm = link.client().subscribe(filter::settings(me.place)).await?;
-        Ok::<_, async_nats::client::SubscribeError>((assigned, withdrawn, verdicts, swarm))
+        let callbacks = match &settings.callbacks {
+            Some(_) => {
+                let subject = subject::callback(me.place, me.agent);
+                Some(link.client().subscribe(subject).await?)
+            }
+            None => None,
+        };
+        Ok::<_, async_nats::client::SubscribeError>((
+            assigned, withdrawn, verdicts, swarm, callbacks,
+        ))
     };
-    let (assigned, withdrawn, mut verdicts, swarm) = subscribed
+    let (assigned, withdrawn, mut verdicts, swarm, callbacks) = subscribed
         .await
         .map_err(|error| NotJoined::Log(LogError::Unreachable(error.to_string())))?;
     let joined = tokio::select! {
@@ -153,7 +165,7 @@ pub(crate) async fn run(
             incarnation: joined.data.incarnation,
         }),
     };
-    let live = SelectAll::from_iter([
+    let mut live = SelectAll::from_iter([
         assigned
             .map(|message| (Channel::Own(Own::Assigned), message))
             .boxed(),
@@ -163,6 +175,7 @@ pub(crate) async fn run(
         verdicts.map(|message| (Channel::Verdicts, message)).boxed(),
         swarm.map(|message| (Channel::Swarm, message)).boxed(),
     ]);
+    live.extend(callbacks.map(|c| c.map(|message| (Channel::Callback, message)).boxed()));
     Ok(session.work(live, doubts, stop, wishes).await)
 }
 
@@ -255,6 +268,9 @@ impl Session<'_> {
     }
 
     fn hear(&mut self, channel: Channel, message: &Message) {
+        if matches!(channel, Channel::Callback) {
+            return self.answer(message);
+        }
         let Some((message, previous)) = live::republished(message) else {
             tracing::warn!(subject = %message.subject, "a live message without its place in the log is ignored");
             return;
@@ -270,6 +286,24 @@ impl Session<'_> {
             }
             Channel::Verdicts => self.judge(&message),
             Channel::Swarm => self.swarm.meet(&message),
+            Channel::Callback => {}
+        }
+    }
+
+    /// Somebody calls back through the gateway.
+    fn answer(&mut self, message: &Message) {
+        let (Some(callbacks), Some(reply)) = (&self.settings.callbacks, message.reply.clone())
+        else {
+            return;
+        };
+        let answer = callbacks.answer(&message.payload);
+        if let Ok(payload) = serde_json::to_vec(&answer) {
+            let client = self.link.client().clone();
+            tokio::spawn(async move {
+                if let Err(error) = client.publish(reply, payload.into()).await {
+                    tracing::warn!(%error, "a call back could not be answered");
+                }
+            });
         }
     }
 

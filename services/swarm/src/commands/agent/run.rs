@@ -1,8 +1,10 @@
 //! `swarm agent run`: an agent whose work is a command, or a web address.
 
 use anyhow::Context;
-use swarm_agent_adapters::ExecAdapter;
-use swarm_agent_sdk::{Agent, AgentBuilder, AgentError, Credentials, LinkSettings, Stopped};
+use swarm_agent_adapters::{ExecAdapter, WebhookAdapter};
+use swarm_agent_sdk::{
+    Agent, AgentBuilder, AgentError, Callbacks, Credentials, LinkSettings, Stopped,
+};
 use swarm_events::{AgentId, OrgId, Place, SwarmId};
 
 use crate::{
@@ -14,6 +16,11 @@ use crate::{
 
 /// Most memory that a command may use, in KiB: set by the agent's host where it cannot limit the process tree itself.
 const MEMORY_LIMIT: &str = "SWARM_LIMIT_MEMORY_KIB";
+
+/// Signs what a webhook is sent: `whsec_` and base64. From the environment alone, so that no process list shows it.
+const WEBHOOK_SECRET: &str = "SWARM_WEBHOOK_SECRET";
+/// Where the gateway is, for callbacks.
+const API_URL: &str = "SWARM_API_URL";
 
 /// Arguments of `swarm agent run`.
 #[derive(clap::Args, Debug)]
@@ -45,21 +52,24 @@ pub struct Args {
     /// Who it is and where its swarm is stands in the environment, as an agent host sets it (SWARM_SWARM_ID, SWARM_AGENT_ID, …)
     #[arg(long, conflicts_with_all = ["swarm", "name", "agent_type", "capabilities", "slots", "waiting", "id", "org"])]
     pub from_env: bool,
+    /// Call this address for each task instead of running a command; SWARM_WEBHOOK_SECRET signs the requests
+    #[arg(long, value_name = "URL", conflicts_with = "command")]
+    pub webhook: Option<String>,
     /// The command that does the work: one JSON object on stdin, the result on stdout
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(
+        last = true,
+        required_unless_present = "webhook",
+        value_name = "COMMAND"
+    )]
     pub command: Vec<String>,
 }
 
 /// Joins, works until SIGTERM or Ctrl-C, drains and leaves.
 pub async fn run(args: Args, server: &ServerArgs) -> Outcome {
-    let mut work = ExecAdapter::new(args.command.clone())
-        .map_err(|error| Failure::usage(error.to_string()))?;
-    if args.from_env {
-        work = work.inherit_environment();
-    }
-    if let Some(kib) = memory_limit()? {
-        work = work.memory_limit_kib(kib);
-    }
+    let exec = match &args.webhook {
+        Some(_) => None,
+        None => Some(command(&args)?),
+    };
     // Only that mistakes show before anything is connected.
     let found = if args.from_env {
         Some(Agent::from_env().map_err(|error| Failure::usage(error.to_string()))?)
@@ -72,8 +82,11 @@ pub async fn run(args: Args, server: &ServerArgs) -> Outcome {
         Some(agent) => agent,
         None => by_hand(&args, server).await?,
     };
-    let agent = agent.any_raw_handler(work);
     let id = agent.agent_id();
+    let agent = match (exec, &args.webhook) {
+        (Some(work), _) => agent.any_raw_handler(work),
+        (None, url) => with_webhook(agent, url.as_deref().unwrap_or_default())?,
+    };
     tracing::info!(agent.id = %id, "joining");
     match agent.run(stop).await {
         Ok(Stopped::Left) => Ok(()),
@@ -92,15 +105,47 @@ pub async fn run(args: Args, server: &ServerArgs) -> Outcome {
     }
 }
 
+/// The agent's work as a command.
+fn command(args: &Args) -> Outcome<ExecAdapter> {
+    let mut work = ExecAdapter::new(args.command.clone())
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    if args.from_env {
+        work = work.inherit_environment();
+    }
+    if let Some(kib) = memory_limit()? {
+        work = work.memory_limit_kib(kib);
+    }
+    Ok(work)
+}
+
+/// The agent with a web address as its work.
+fn with_webhook(agent: AgentBuilder, url: &str) -> Outcome<AgentBuilder> {
+    let usage = |error: &dyn std::fmt::Display| Failure::usage(error.to_string());
+    let callbacks = Callbacks::new().map_err(|error| usage(&error))?;
+    let (swarm, id) = (agent.swarm_id(), agent.agent_id());
+    let mut work = WebhookAdapter::new(url, swarm, id, callbacks.clone()).map_err(|e| usage(&e))?;
+    let var = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+    if let Some(secret) = var(WEBHOOK_SECRET) {
+        work = work
+            .secret(&secret)
+            .map_err(|error| Failure::usage(format!("{WEBHOOK_SECRET}: {error}")))?;
+    } else {
+        tracing::warn!("{WEBHOOK_SECRET} is not set: requests are not signed");
+    }
+    if let Some(gateway) = var(API_URL) {
+        work = work.gateway(gateway.split(',').next().unwrap_or_default());
+    }
+    Ok(agent.any_raw_handler(work).callbacks(callbacks))
+}
+
 /// What `SWARM_LIMIT_MEMORY_KIB` says.
 fn memory_limit() -> Outcome<Option<u64>> {
     let Some(text) = std::env::var(MEMORY_LIMIT).ok().filter(|t| !t.is_empty()) else {
         return Ok(None);
     };
     let kib = text.parse::<u64>().ok().filter(|kib| *kib > 0);
-    kib.map(Some).ok_or_else(|| {
-        Failure::usage(format!("{MEMORY_LIMIT}={text} is no number of KiB above 0"))
-    })
+    kib.map(Some)
+        .ok_or_else(|| Failure::usage(format!("{MEMORY_LIMIT}={text} is no number of KiB above 0")))
 }
 
 /// The agent that the flags describe.
