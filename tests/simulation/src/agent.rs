@@ -8,7 +8,7 @@ use std::{
 use futures::FutureExt;
 use rand::{Rng, rngs::StdRng};
 use swarm_agent_sdk::protocol::{
-    Assignment, Do, Fact, Outcome, Own, Protocol, Verdict, Via, Write, WriteKind, Written,
+    Assignment, Do, Fact, Outcome, Own, Protocol, Stop, Verdict, Via, Write, WriteKind, Written,
 };
 use swarm_audit::{Invariant, Violation};
 use swarm_events::{
@@ -75,6 +75,16 @@ pub struct ModelAgent {
     ran: BTreeSet<u64>,
     /// A broken promise that only the agent can see.
     pub found: Option<Violation>,
+    /// Its attempts fail at once while things go wrong.
+    pub fails_fast: bool,
+    /// The request by which a host started it; `None`: it was started by hand, and comes back by itself.
+    spawn: Option<u64>,
+    /// It has been told to go by a signal.
+    going: bool,
+    /// When it last said that it leaves.
+    left: Option<u64>,
+    /// The exit code of a process that a host started, once it has ended.
+    pub ended: Option<i32>,
 }
 
 impl ModelAgent {
@@ -103,10 +113,42 @@ impl ModelAgent {
             next_beat: 0,
             ran: BTreeSet::new(),
             found: None,
+            fails_fast: false,
+            spawn: None,
+            going: false,
+            left: None,
+            ended: None,
         }
     }
 
+    /// A process that a host starts.
+    pub fn started(
+        id: AgentId,
+        place: Place,
+        log: SimulatedLog,
+        slots: u32,
+        capabilities: Vec<String>,
+        spawn: u64,
+    ) -> Self {
+        Self {
+            id,
+            name: format!("{id}-{spawn}"),
+            spawn: Some(spawn),
+            ..Self::new(0, place, log, slots, capabilities)
+        }
+    }
+
+    /// SIGTERM.
+    pub fn go(&mut self) {
+        self.going = true;
+    }
+
+    /// What it runs is no more. One that a host started has ended with it.
     pub fn crash(&mut self, until: u64) {
+        if self.spawn.is_some() {
+            self.ended = Some(i32::from(!self.going));
+        }
+        self.left = None;
         self.stage = Stage::Down { until };
         self.running.clear();
         self.outbox.clear();
@@ -135,7 +177,14 @@ impl ModelAgent {
         faults: Faultiness,
     ) -> Option<u64> {
         let now = clock.micros();
+        if self.ended.is_some() {
+            return None;
+        }
         match &mut self.stage {
+            Stage::Joining { .. } if self.going => {
+                self.crash(now);
+                return None;
+            }
             Stage::Down { until } if *until <= now => {
                 self.instance = InstanceId(new_id(clock, rng));
                 let from = journal.last_sequence();
@@ -172,12 +221,12 @@ impl ModelAgent {
             let body = command::Join {
                 instance: self.instance,
                 agent_type: "model".to_owned(),
-                agent_name: Some(self.name.clone()),
+                agent_name: self.spawn.is_none().then(|| self.name.clone()),
                 capabilities: self.capabilities.clone(),
                 slots: Some(self.slots),
                 waiting: None,
                 metadata: Json::object(),
-                spawn: None,
+                spawn: self.spawn,
             };
             let time = Timestamp::from_micros(clock.wall());
             let event = Event::new(
@@ -230,10 +279,27 @@ impl ModelAgent {
             self.cursor = journal.last_sequence();
             self.stage = Stage::Working(Box::new(protocol));
         } else if refused {
-            self.stage = Stage::Down {
-                until: now + 500_000,
-            };
+            self.crash(now + 500_000);
         }
+    }
+
+    /// It goes by its own word, with nothing in its hands.
+    fn leave(&self, clock: &Clock, rng: &mut StdRng) {
+        let subject = Subject::Command(self.place, CommandVerb::Leave);
+        let body = command::Leave {
+            incarnation: self.incarnation,
+            reason: Some("told to go".to_owned()),
+        };
+        let (id, time) = (new_id(clock, rng), Timestamp::from_micros(clock.wall()));
+        let source = Source::Agent(self.id);
+        let event = Event::new(EventId(id), source, time, &subject, self.id.0, body);
+        let message = Message {
+            subject: subject.to_string(),
+            payload: event.to_json().expect("JSON").into(),
+            message_id: Some(id.to_string()),
+            fence: None,
+        };
+        drop(self.log.append(vec![message]).now_or_never());
     }
 
     fn last(&self, journal: &Journal, verb: TaskVerb) -> u64 {
@@ -282,11 +348,21 @@ impl ModelAgent {
             }
         }
         self.report(clock, rng);
+        if self.going {
+            protocol.drain();
+        }
+        let leaves = self.going || protocol.stop().is_some();
+        if leaves && protocol.is_idle() && self.left.is_none_or(|at| now >= at + JOIN_RETRY) {
+            self.left = Some(now);
+            self.leave(clock, rng);
+        }
         for action in protocol.next(now_ms) {
             self.act(&mut protocol, action, clock, journal, rng, faults);
         }
         if protocol.over().is_some() {
+            self.going |= protocol.stop().is_some();
             self.crash(now + faults.delay(rng));
+            self.going &= self.spawn.is_some();
         } else {
             self.stage = Stage::Working(protocol);
         }
@@ -409,7 +485,12 @@ impl ModelAgent {
         faults: Faultiness,
     ) {
         self.judge(assignment.sequence, journal);
-        let outcome = if rng.random_ratio(faults.failing, 1_000) {
+        let fast = self.fails_fast && faults.failing > 0;
+        let outcome = if fast {
+            Outcome::failed("the model always says no", true)
+        } else if rng.random_ratio(faults.declining, 1_000) {
+            Outcome::declined("not for this model")
+        } else if rng.random_ratio(faults.failing, 1_000) {
             Outcome::failed("the model says no", rng.random_ratio(9, 10))
         } else {
             Outcome::Completed(Carried::Inline(Json::from(
@@ -417,7 +498,9 @@ impl ModelAgent {
             )))
         };
         // Some outlive their time limit without a word, and some take long and tell of it.
-        let (takes, tells) = if rng.random_ratio(faults.slow, 1_000) {
+        let (takes, tells) = if fast {
+            (rng.random_range(0..60_000), None)
+        } else if rng.random_ratio(faults.slow, 1_000) {
             (8_000_000, None)
         } else if rng.random_ratio(faults.telling, 1_000) {
             (rng.random_range(500_000..3_000_000), Some(clock.micros()))
@@ -543,15 +626,6 @@ impl ModelAgent {
                         }
                         .into(),
                     ),
-                    WriteKind::Ended(Outcome::Declined { reason }) => (
-                        TaskVerb::Declined,
-                        task::Declined {
-                            assignment: write.assignment.sequence,
-                            incarnation: self.incarnation,
-                            reason: reason.clone(),
-                        }
-                        .into(),
-                    ),
                 };
                 let subject = Subject::Task(self.place, verb, Some(self.id));
                 let time = Timestamp::from_micros(clock.wall());
@@ -628,6 +702,18 @@ fn verdict(recorded: &Recorded) -> Option<Verdict> {
         Body::AgentLeft(l) => Verdict::Removed {
             incarnation: l.incarnation,
             reason: l.reason.clone(),
+        },
+        Body::AgentStopping(s) => Verdict::Stopping {
+            incarnation: s.incarnation,
+            stop: Stop {
+                grace_ms: s.grace_ms,
+                then: s.then,
+                reason: s.reason.clone(),
+            },
+        },
+        Body::AgentUpdated(u) => Verdict::Slots {
+            incarnation: u.incarnation,
+            slots: u.profile.slots,
         },
         _ => return None,
     })

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use futures::FutureExt;
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use swarm_events::{
-    Body, Event, EventId, GraphId, Json, OrgId, Place, Subject, TaskId, Timestamp, command,
+    AgentId, Body, Event, EventId, GraphId, Json, OrgId, Place, Subject, TaskId, Timestamp,
+    agent::{AgentSpec, Restart, RestartPolicy},
+    command,
     configuration::Algorithm,
     envelope::Source,
     ids::{KeyId, UserId},
@@ -18,6 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     clock::{Clock, new_id},
+    host::PROGRAMS,
     journal::Met,
 };
 
@@ -45,8 +48,51 @@ pub fn settings(rng: &mut StdRng, of: u32) -> serde_json::Map<String, serde_json
     set(rng, "queue_timeout_ms", &numbers(&[0, 0, 0, 800, 4_000]));
     set(rng, "progress_timeout_ms", &numbers(&[0, 0, 0, 1_500]));
     set(rng, "priority_step_ms", &numbers(&[0, 20, 300, 30_000]));
+    set(rng, "min_agents", &numbers(&[0, 0, 2, 4]));
+    set(rng, "drain_grace_ms", &numbers(&[0, 300, 2_000]));
+    let health = [
+        serde_json::json!({"fast_failures_max": 2, "quarantine_ms": 200}),
+        serde_json::json!({"fast_failures_max": 3, "quarantine_ms": 1_000, "remove_after_ms": 0}),
+        serde_json::json!({"fast_failures_max": 0, "stuck_after_ms": 700}),
+        serde_json::json!({"error_rate_percent": 40, "error_attempts_min": 4, "error_window_ms": 10_000}),
+        serde_json::json!({"remove_after_ms": 800, "fast_failures_max": 2}),
+    ];
+    set(rng, "health", &health);
     set(rng, "stealing", &[true.into(), true.into(), false.into()]);
     drawn
+}
+
+/// The type of agents whose processes hosts start.
+const MANAGED: &str = "model";
+
+/// The agent that was started by hand as the `n`th.
+pub fn by_hand(n: usize) -> AgentId {
+    AgentId(Uuid::from_u128(0xa6e0_0000 + n as u128))
+}
+
+/// What an agent is to be, and what its program does.
+fn spec(rng: &mut StdRng) -> AgentSpec {
+    let program = match rng.random_range(0..12) {
+        n @ 0..6 => PROGRAMS[n],
+        _ => PROGRAMS[0],
+    };
+    let restart = RestartPolicy {
+        restart: match rng.random_range(0..5) {
+            0 => Restart::Never,
+            1 => Restart::OnFailure,
+            _ => Restart::Always,
+        },
+        backoff_ms: rng.random_range(50..500),
+        backoff_cap_ms: 1_000,
+        crash_limit: rng.random_range(0..4),
+        stable_ms: rng.random_range(0..1_500),
+    };
+    let spec = serde_json::json!({
+        "agent_type": MANAGED, "adapter": "process", "command": [program],
+        "slots": rng.random_range(1..4), "restart": restart,
+        "capabilities": CAPABILITIES.iter().filter(|_| rng.random()).collect::<Vec<_>>(),
+    });
+    serde_json::from_value(spec).expect("a spec")
 }
 
 pub struct Client {
@@ -57,11 +103,22 @@ pub struct Client {
     graphs: Vec<Vec<GraphId>>,
     dead: Vec<Vec<TaskId>>,
     recent: VecDeque<Message>,
+    /// Agents that were started by hand.
+    by_hand: usize,
+    /// Agents that were added, by swarm.
+    added: Vec<Vec<AgentId>>,
 }
 
+/// Most agents that a client adds to a swarm one by one.
+const ADDED_MAX: usize = 4;
+/// Most agents of a swarm, those that were started by hand among them.
+pub const AGENTS_MAX: u32 = 9;
+
 impl Client {
-    pub fn new(places: Vec<Place>, log: SimulatedLog) -> Self {
+    pub fn new(places: Vec<Place>, by_hand: usize, log: SimulatedLog) -> Self {
         Self {
+            by_hand,
+            added: vec![Vec::new(); places.len()],
             sent: vec![Vec::new(); places.len()],
             graphs: vec![Vec::new(); places.len()],
             dead: vec![Vec::new(); places.len()],
@@ -151,7 +208,8 @@ impl Client {
     /// One step of a client's life.
     pub fn step(&mut self, clock: &Clock, rng: &mut StdRng) {
         let at = rng.random_range(0..self.places.len());
-        match rng.random_range(0..100) {
+        match rng.random_range(0..108) {
+            100.. => self.about_agents(at, clock, rng),
             0..46 => self.single(at, clock, rng),
             46..66 => self.graph(at, clock, rng),
             66..72 => self.command(at, clock, rng, CommandVerb::Cancel),
@@ -366,6 +424,82 @@ impl Client {
         let subject = Subject::Command(self.places[at], CommandVerb::CancelGraph);
         let message = self.event(clock, new_id(clock, rng), &subject, graph_id.0, body);
         self.send(message);
+    }
+
+    /// An order about agents.
+    fn about_agents(&mut self, at: usize, clock: &Clock, rng: &mut StdRng) {
+        let place = self.places[at];
+        let (verb, about, body): (CommandVerb, Uuid, Body) = match rng.random_range(0..10) {
+            0..3 if self.added[at].len() < ADDED_MAX => {
+                let id = AgentId(new_id(clock, rng));
+                self.added[at].push(id);
+                let spec = spec(rng);
+                let body_sha256 = None;
+                let order = command::AddAgent { spec, body_sha256 };
+                (CommandVerb::AddAgent, id.0, order.into())
+            }
+            0..6 => {
+                let desired = rng.random_bool(0.5);
+                let order = command::Scale {
+                    desired: desired.then(|| rng.random_range(1..7)),
+                    delta: (!desired).then(|| rng.random_range(-2..=2)),
+                    agent_type: rng.random_ratio(2, 3).then(|| MANAGED.to_owned()),
+                    reason: None,
+                };
+                (CommandVerb::Scale, place.swarm.0, order.into())
+            }
+            6 => {
+                let force = rng.random_ratio(1, 3);
+                let order = command::RemoveAgent {
+                    reason: None,
+                    force,
+                    grace_ms: (!force).then(|| rng.random_range(0..1_500)),
+                };
+                (
+                    CommandVerb::RemoveAgent,
+                    self.agent(at, rng).0,
+                    order.into(),
+                )
+            }
+            7 => {
+                let force = rng.random_ratio(1, 3);
+                let order = command::RestartAgent {
+                    reason: None,
+                    force,
+                    grace_ms: (!force).then(|| rng.random_range(0..1_500)),
+                };
+                (
+                    CommandVerb::RestartAgent,
+                    self.agent(at, rng).0,
+                    order.into(),
+                )
+            }
+            _ => {
+                let agent = self.agent(at, rng);
+                let mut patch = serde_json::json!({"slots": rng.random_range(1..4)});
+                // In each swarm one stays that can take every task.
+                if (0..self.places.len()).all(|n| by_hand(n) != agent) {
+                    let some = CAPABILITIES.iter().filter(|_| rng.random());
+                    patch["capabilities"] = some.copied().collect::<Vec<_>>().into();
+                }
+                let order = command::UpdateAgent {
+                    incarnation: None,
+                    patch: Json::from(patch),
+                };
+                (CommandVerb::UpdateAgent, agent.0, order.into())
+            }
+        };
+        let subject = Subject::Command(place, verb);
+        let message = self.event(clock, new_id(clock, rng), &subject, about, body);
+        self.send(message);
+    }
+
+    /// An agent of a swarm, mostly one that was added.
+    fn agent(&self, at: usize, rng: &mut StdRng) -> AgentId {
+        match self.added[at].choose(rng) {
+            Some(id) if rng.random_ratio(3, 4) => *id,
+            _ => by_hand(at + self.places.len() * rng.random_range(0..2) % self.by_hand.max(1)),
+        }
     }
 
     /// Other settings, under load.

@@ -2,6 +2,7 @@
 
 use swarm_events::{
     Body,
+    agent::LivenessRule,
     configuration::Algorithm,
     task::{AffinityOutcome, WithdrawReason},
 };
@@ -48,6 +49,26 @@ pub fn distributed(met: &Met) -> Vec<&'static str> {
         }
         Body::TaskRejected(r) if ["queue-full", "shed"].contains(&&*r.problem.code) => {
             shown.push("not admitted");
+        }
+        Body::TaskDeclined(_) => shown.push("tasks declined"),
+        Body::AgentAdded(a) if a.reason == "min_agents" => shown.push("added for the minimum"),
+        Body::AgentSpawnRequested(s) => shown.push(match s.spawn {
+            1 => "processes started",
+            _ => "processes started again",
+        }),
+        Body::AgentSpawnDeclined(_) => shown.push("processes declined"),
+        Body::AgentHostFailed(_) => shown.push("hosts lost"),
+        Body::AgentCrashLooping(_) => shown.push("crash loops"),
+        Body::AgentStopping(_) => shown.push("told to go"),
+        Body::AgentUpdated(_) => shown.push("updates of agents"),
+        Body::AgentQuarantined(_) => shown.push("quarantines"),
+        Body::AgentReleased(_) => shown.push("releases"),
+        Body::AgentFailed(f) if f.evidence.rule == LivenessRule::Exited => {
+            shown.push("failures by an exit");
+        }
+        Body::SwarmScaled(s) => {
+            shown.extend((!s.add.is_empty()).then_some("agents scaled up"));
+            shown.extend((!s.remove.is_empty()).then_some("agents scaled down"));
         }
         Body::TaskGraphCancelled(_) => shown.push("graphs called off"),
         Body::TaskDiscarded(_) => shown.push("dead letters put away"),

@@ -11,6 +11,7 @@ mod clock;
 mod coverage;
 mod folds;
 mod group;
+mod host;
 mod hunt;
 mod journal;
 mod process;
@@ -18,7 +19,13 @@ mod projector;
 mod report;
 mod shells;
 mod versions;
+/// The real fold of an agent host, without what a host needs of the operating system.
+#[path = "../../../services/agents/host/src/wishes.rs"]
+#[allow(dead_code, reason = "some of it is for who shows processes")]
+mod wishes;
 mod world;
+
+use swarm_events::AgentId;
 
 pub use hunt::{Caught, hunt};
 pub use report::{COVERED, FAULTS, Failure, Options, Report};

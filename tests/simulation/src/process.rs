@@ -29,7 +29,7 @@ use crate::{
     clock::{Clock, OwnClock, new_id},
     folds::Folds,
     journal::{Journal, Met},
-    shells::{Heard, Said, Shell},
+    shells::{Ears, Shell},
     versions::Version,
     world::Faultiness,
 };
@@ -79,6 +79,8 @@ pub trait Member {
     fn leave(&mut self, clock: &Clock);
     /// An agent's heartbeat reaches it.
     fn hear(&mut self, agent: AgentId, incarnation: u64, now: u64);
+    /// It hears of an agent host, as of that time.
+    fn hear_host(&mut self, host: InstanceId, at: u64);
     /// nats-server says that a member's connection closed.
     fn noticed(&mut self, instance: InstanceId, clock: &Clock);
 }
@@ -98,8 +100,7 @@ pub struct Process<D: Decider> {
     /// A snapshot on its way.
     storing: Option<(u64, Meta, Vec<u8>)>,
     was_cut: bool,
-    heard: Heard,
-    said: Said,
+    ears: Ears,
 }
 
 /// Longest that a join takes in microseconds.
@@ -136,8 +137,7 @@ impl<D: Decider + Shell> Process<D> {
             joining: None,
             storing: None,
             was_cut: false,
-            heard: Heard::new(),
-            said: Said::new(),
+            ears: Ears::default(),
             common,
             log,
         }
@@ -330,7 +330,7 @@ impl<D: Decider + Shell> Process<D> {
         if let Some(machine) = self.replica.machine(partition) {
             if owning == Owning::Owned {
                 let micros = around.clock.micros();
-                D::owned(machine.state(), &mut self.heard, &mut self.said, micros);
+                D::owned(machine.state(), &mut self.ears, micros);
             }
             if around.folds.sampling.takes(met.sequence()) {
                 let found = around.folds.compare(machine.state(), &self.common.handle);
@@ -518,8 +518,7 @@ impl<D: Decider + Shell> Process<D> {
             };
             let observed = D::observe(
                 machine.state(),
-                &mut self.heard,
-                &mut self.said,
+                &mut self.ears,
                 around.clock.micros(),
                 self.clock.wall(around.clock),
             );
@@ -563,7 +562,12 @@ impl<D: Decider + Shell> Member for Process<D> {
     }
     fn hear(&mut self, agent: AgentId, incarnation: u64, now: u64) {
         if !self.common.cut {
-            self.heard.insert(agent, (incarnation, now));
+            self.ears.heard.insert(agent, (incarnation, now));
+        }
+    }
+    fn hear_host(&mut self, host: InstanceId, at: u64) {
+        if !self.common.cut {
+            self.ears.hosts.insert(host, at);
         }
     }
     fn noticed(&mut self, instance: InstanceId, clock: &Clock) {

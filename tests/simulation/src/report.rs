@@ -6,12 +6,15 @@ use swarm_audit::Violation;
 
 /// Every fault that is injected, by the name under which it is counted. Beside them each message may be delayed, lost, stored
 /// with its acknowledgement lost, stored late, or refused because of a check in flight.
-pub const FAULTS: [&str; 22] = [
+pub const FAULTS: [&str; 26] = [
     "agent killed",
     "agent paused",
     "closed connection told",
     "decision repeated",
     "ghosts stored",
+    "host killed",
+    "host paused",
+    "host stopped",
     "log full",
     "message repeated",
     "planned stop",
@@ -21,6 +24,7 @@ pub const FAULTS: [&str; 22] = [
     "process added",
     "process cut off",
     "process killed",
+    "process of an agent killed",
     "process paused",
     "projector killed",
     "projector paused",
@@ -31,29 +35,43 @@ pub const FAULTS: [&str; 22] = [
     "version before",
 ];
 /// What else a run must come by.
-pub const COVERED: [&str; 23] = [
+pub const COVERED: [&str; 37] = [
+    "added for the minimum",
     "affinity hit",
     "affinity miss",
     "affinity new",
+    "agents scaled down",
+    "agents scaled up",
     "batches projected",
     "by affinity",
     "by capability_match",
     "by least_loaded",
     "by priority_queue",
     "by round_robin",
+    "crash loops",
     "dead letters put away",
     "failures by a path of two or more",
     "graphs called off",
+    "failures by an exit",
+    "hosts lost",
     "joins",
     "no progress",
     "not admitted",
     "partitions from a snapshot",
+    "processes declined",
+    "processes started",
+    "processes started again",
+    "quarantines",
+    "releases",
     "settings changed",
     "snapshots",
     "states compared",
     "steals",
     "steals that came too late",
     "stolen and assigned",
+    "tasks declined",
+    "told to go",
+    "updates of agents",
     "waited too long",
 ];
 

@@ -1,12 +1,12 @@
 //! What the shells of the three services do, without IO of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt;
 use swarm_coordinator_core::Coordinator;
 use swarm_distributor_core::Distributor;
 use swarm_events::{
-    AgentId, Body, Event, Input, Json, Place, Problem, Timestamp,
+    AgentId, Body, Event, Input, InstanceId, Json, Partition, Place, Problem, Timestamp,
     agent::{Evidence, LivenessRule},
     control::{Observed, Sighting},
     decider::{Decider, Decision},
@@ -16,10 +16,21 @@ use swarm_events::{
 use swarm_health_core::{Health, Liveness, Thresholds};
 use swarm_log::{Log, simulated::SimulatedLog};
 
-/// When each agent was heard last, and as which incarnation.
-pub type Heard = BTreeMap<AgentId, (u64, u64)>;
-/// What was said of each agent last.
-pub type Said = BTreeMap<AgentId, (u64, Sighting)>;
+/// What a process of health hears beside the log, and what it has said of it.
+#[derive(Default)]
+pub struct Ears {
+    /// When each agent was heard last, and as which incarnation.
+    pub heard: BTreeMap<AgentId, (u64, u64)>,
+    /// What was said of each agent last.
+    said: BTreeMap<AgentId, (u64, Sighting)>,
+    /// When each host was heard last.
+    pub hosts: BTreeMap<InstanceId, u64>,
+    /// Hosts that were said to be gone, by partition.
+    gone: BTreeSet<(Partition, InstanceId)>,
+}
+
+/// Silence after which a host is gone, in milliseconds.
+pub const HOST_SILENCE_MS: u64 = 4_000;
 
 /// A service's shell.
 pub trait Shell: Decider {
@@ -28,17 +39,11 @@ pub trait Shell: Decider {
         Ok(decision)
     }
     /// What is to be said of agents.
-    fn observe(
-        _state: &Self,
-        _heard: &mut Heard,
-        _said: &mut Said,
-        _now: u64,
-        _time: Timestamp,
-    ) -> Vec<Observed> {
+    fn observe(_state: &Self, _ears: &mut Ears, _now: u64, _time: Timestamp) -> Vec<Observed> {
         Vec::new()
     }
     /// Silence is counted from a takeover on: what was heard before is not known to the new owner.
-    fn owned(_state: &Self, _heard: &mut Heard, _said: &mut Said, _now: u64) {}
+    fn owned(_state: &Self, _ears: &mut Ears, _now: u64) {}
     /// What a version after this one decides otherwise.
     fn otherwise(_decision: &mut Decision) {}
     /// Whether a version before this one knows what an event says.
@@ -116,12 +121,17 @@ impl Shell for Distributor {
 }
 
 impl Shell for Health {
-    fn owned(state: &Self, heard: &mut Heard, said: &mut Said, now: u64) {
+    fn owned(state: &Self, ears: &mut Ears, now: u64) {
         for agent in state.swarms().flat_map(|swarm| swarm.agents.keys()) {
-            said.remove(agent);
-            if let Some((_, at)) = heard.get_mut(agent) {
+            ears.said.remove(agent);
+            if let Some((_, at)) = ears.heard.get_mut(agent) {
                 *at = now;
             }
+        }
+        let partition = state.head().partition;
+        ears.gone.retain(|(of, _)| *of != partition);
+        for host in hosts(state) {
+            ears.hosts.insert(host, now);
         }
     }
 
@@ -129,14 +139,22 @@ impl Shell for Health {
         !matches!(body, Body::AgentRecovered(_))
     }
 
-    fn observe(
-        state: &Self,
-        heard: &mut Heard,
-        said: &mut Said,
-        now: u64,
-        time: Timestamp,
-    ) -> Vec<Observed> {
+    fn observe(state: &Self, ears: &mut Ears, now: u64, time: Timestamp) -> Vec<Observed> {
         let mut out = Vec::new();
+        let partition = state.head().partition;
+        for host in hosts(state) {
+            let age_ms = (now - *ears.hosts.entry(host).or_insert(now)) / 1_000;
+            if age_ms > HOST_SILENCE_MS && ears.gone.insert((partition, host)) {
+                let evidence = Evidence {
+                    rule: LivenessRule::Silence,
+                    last_heartbeat_at: Some(time.minus_millis(age_ms)),
+                    age_ms,
+                    limit_ms: HOST_SILENCE_MS,
+                };
+                out.push(Observed::HostGone { host, evidence });
+            }
+        }
+        let Ears { heard, said, .. } = ears;
         for swarm in state.swarms() {
             let Thresholds {
                 suspect_after_ms,
@@ -191,6 +209,14 @@ impl Shell for Health {
         }
         out
     }
+}
+
+/// Hosts with a process of this partition in their hands.
+fn hosts(state: &Health) -> BTreeSet<InstanceId> {
+    let agents = state.swarms().flat_map(|swarm| swarm.agents.values());
+    agents
+        .filter_map(|agent| Some(agent.process.host()?.instance))
+        .collect()
 }
 
 fn liveness(

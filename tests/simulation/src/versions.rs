@@ -8,7 +8,7 @@ use swarm_events::{
 };
 use swarm_log::simulated::SimulatedLog;
 
-use crate::shells::{Heard, Said, Shell};
+use crate::shells::{Ears, Shell};
 
 /// A version of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,17 +62,11 @@ impl<D: Decider + Shell> Shell for Later<D> {
     fn hydrate(log: &SimulatedLog, decision: Decision) -> Result<Decision, Problem> {
         D::hydrate(log, decision)
     }
-    fn observe(
-        state: &Self,
-        heard: &mut Heard,
-        said: &mut Said,
-        now: u64,
-        time: Timestamp,
-    ) -> Vec<Observed> {
-        D::observe(&state.0, heard, said, now, time)
+    fn observe(state: &Self, ears: &mut Ears, now: u64, time: Timestamp) -> Vec<Observed> {
+        D::observe(&state.0, ears, now, time)
     }
-    fn owned(state: &Self, heard: &mut Heard, said: &mut Said, now: u64) {
-        D::owned(&state.0, heard, said, now);
+    fn owned(state: &Self, ears: &mut Ears, now: u64) {
+        D::owned(&state.0, ears, now);
     }
     fn known_before(body: &Body) -> bool {
         D::known_before(body)

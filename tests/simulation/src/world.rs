@@ -17,11 +17,12 @@ use uuid::Uuid;
 
 use crate::{
     agent::ModelAgent,
-    client::{CAPABILITIES, Client, settings},
+    client::{AGENTS_MAX, CAPABILITIES, Client, settings},
     clock::Clock,
     coverage::distributed,
     folds::{Folds, Sampling},
     group::{Coming, Group},
+    host::ModelHost,
     journal::{Journal, SERVICES},
     process::Around,
     projector::{Database, Projector},
@@ -40,6 +41,8 @@ pub struct Faultiness {
     pub slow: u32,
     /// Attempts that take long and tell of their progress, in thousandths.
     pub telling: u32,
+    /// Tasks that an agent gives back, in thousandths.
+    pub declining: u32,
     /// Longest delay of a message, in microseconds.
     pub delay_max: u64,
 }
@@ -59,6 +62,7 @@ const FAULTY: Faultiness = Faultiness {
     failing: 120,
     slow: 20,
     telling: 40,
+    declining: 30,
     delay_max: 400_000,
 };
 const CALM: Faultiness = Faultiness {
@@ -66,6 +70,7 @@ const CALM: Faultiness = Faultiness {
     failing: 0,
     slow: 0,
     telling: 0,
+    declining: 0,
     delay_max: 5_000,
 };
 const RATES: FaultRates = FaultRates {
@@ -80,6 +85,9 @@ const FULL: FaultRates = FaultRates {
     full: 1_000,
     ..RATES
 };
+
+/// Agent hosts: two, so that they compete for each process.
+const HOSTS: usize = 2;
 
 /// Steps after healing, some five seconds, in which ownership settles, and as many more in which it must stay as it is.
 const SETTLING_STEPS: u64 = 2_500;
@@ -96,6 +104,7 @@ struct World {
     folds: Folds,
     groups: Vec<Group>,
     agents: Vec<ModelAgent>,
+    hosts: Vec<ModelHost>,
     client: Client,
     database: Database,
     projectors: Vec<Projector>,
@@ -169,7 +178,7 @@ impl World {
             }
             group
         });
-        let agents = (0..options.agents)
+        let agents: Vec<ModelAgent> = (0..options.agents)
             .map(|n| {
                 // In each swarm somebody can take every task.
                 let first = n < places.len() as u64;
@@ -188,9 +197,11 @@ impl World {
                 )
             })
             .collect();
+        let host = |n| ModelHost::new(n, log.handle(&format!("host-{n}")));
+        let hosts = (0..HOSTS).map(host).collect();
         Self {
             seed,
-            client: Client::new(places, log.handle("client")),
+            client: Client::new(places, agents.len(), log.handle("client")),
             reader: log.handle("reader"),
             rng,
             clock,
@@ -199,6 +210,7 @@ impl World {
             journal: Journal::new(),
             folds: Folds::new(&partitions, Sampling::of(seed)),
             groups: groups.into(),
+            hosts,
             agents,
             database: Database::default(),
             projectors: (0..2).map(|n| Projector::new(&partitions, n)).collect(),
@@ -294,7 +306,7 @@ impl World {
             .iter()
             .flat_map(|&group| (0..self.groups[group].members.len()).map(move |n| (group, n)))
             .collect();
-        let others = self.agents.len() + self.projectors.len() + 1;
+        let others = self.agents.len() + self.hosts.len() + self.projectors.len() + 1;
         let pick = self.rng.random_range(0..members.len() + others);
         let now = self.clock.micros();
         if let Some(&(group, number)) = members.get(pick) {
@@ -315,6 +327,10 @@ impl World {
             return agent.found.take();
         }
         let pick = pick - self.agents.len();
+        if pick < self.hosts.len() {
+            return self.host_acts(pick);
+        }
+        let pick = pick - self.hosts.len();
         if let Some(projector) = self.projectors.get_mut(pick) {
             if projector.paused_until <= now {
                 projector.step(&mut self.database, &self.journal, &mut self.rng);
@@ -323,6 +339,21 @@ impl World {
             self.client.step(&self.clock, &mut self.rng);
         }
         None
+    }
+
+    fn host_acts(&mut self, number: usize) -> Option<Violation> {
+        let (now, faults) = (self.clock.micros(), self.faultiness());
+        let host = &mut self.hosts[number];
+        let heard = host.step(&self.clock, &self.journal, &mut self.rng, faults);
+        for health in &mut self.groups[2].members {
+            for (id, incarnation) in &heard.agents {
+                health.hear(*id, *incarnation, now);
+            }
+            if let Some(host) = heard.host {
+                health.hear_host(host, now);
+            }
+        }
+        host.found.take()
     }
 
     fn member_acts(&mut self, group: usize, number: usize) -> Option<Violation> {
@@ -467,7 +498,7 @@ impl World {
         self.settle("org.key_created", 1)?;
         for place in &places {
             let mut configuration = serde_json::json!({
-                "max_attempts": 3, "retry": {"base_ms": 200, "cap_ms": 2_000},
+                "max_agents": AGENTS_MAX, "max_attempts": 3, "retry": {"base_ms": 200, "cap_ms": 2_000},
             });
             if let serde_json::Value::Object(all) = &mut configuration {
                 all.extend(settings(&mut self.rng, 1));
@@ -485,7 +516,7 @@ impl World {
         }
         self.heal();
         let healing = self.steps;
-        while !(self.checker.quiet() && self.steps > healing + options.healing_min) {
+        while !(self.at_rest() && self.steps > healing + options.healing_min) {
             if let Some(violation) = self.step() {
                 return Err(self.failure(violation));
             }
@@ -500,6 +531,11 @@ impl World {
             || Ok(self.report()),
             |violation| Err(self.failure(violation)),
         )
+    }
+
+    /// Everything that was begun is finished, and every agent is as it is wanted.
+    fn at_rest(&self) -> bool {
+        self.checker.quiet() && self.checker.wishes().is_empty()
     }
 
     /// Goes on for a while in which nobody may take anything over.
@@ -529,11 +565,32 @@ impl World {
         })
     }
 
+    /// A process that runs and should not: of an older request, or of an agent that nobody wants.
+    fn left_behind(&self) -> Option<Violation> {
+        let running = self.hosts.iter().flat_map(|host| {
+            let at = host.processes();
+            at.map(move |(key, spawn)| (host.instance(), key, spawn))
+        });
+        running
+            .filter(|(host, key, spawn)| {
+                self.checker.host_of(key.place, key.agent, *spawn) != Some(*host)
+            })
+            .map(|(host, key, spawn)| Violation {
+                invariant: Invariant::NoProcessLeftBehind,
+                sequence: self.journal.last_sequence(),
+                detail: format!("process {spawn} of agent {} runs at host {host}", key.agent),
+            })
+            .next()
+    }
+
     /// What must hold at the end.
     fn judge(&mut self) -> Option<Violation> {
         self.checker.finish(self.log.last_sequence());
         if let Some(violation) = self.checker.violations.first() {
             return Some(violation.clone());
+        }
+        if let Some(violation) = self.left_behind() {
+            return Some(violation);
         }
         // What was on its way under an older claim stays out for ever.
         let ended = self.checker.ended;

@@ -72,6 +72,11 @@ pub(super) struct Agent {
     /// What the distributor told of it, and what was sampled of its processes.
     pub(super) loads: Told<AgentLoad>,
     pub(super) samples: Told<(u64, u32)>,
+    /// Attempts of it that failed, one after another, since it joined or completed one.
+    failures: Told<u32>,
+    failed_in_a_row: u32,
+    /// Where what it can do changed last.
+    pub(super) described: u64,
     /// Where health's shell first saw that an incarnation was gone.
     gone_seen: Option<(u64, u64)>,
 }
@@ -110,7 +115,9 @@ impl Agent {
             return Err("old-incarnation");
         }
         self.incarnation = joined.incarnation;
-        self.describe(&joined.profile);
+        self.describe(&joined.profile, sequence);
+        self.failures = Told::default();
+        self.note_attempt(false, sequence);
         (self.member, self.suspected, self.failed) = (true, false, false);
         self.draining = false;
         self.quarantine.clear();
@@ -121,7 +128,8 @@ impl Agent {
         Ok(())
     }
 
-    fn describe(&mut self, profile: &Profile) {
+    fn describe(&mut self, profile: &Profile, sequence: u64) {
+        self.described = sequence;
         self.slots = profile.slots as usize;
         self.places = (profile.slots.saturating_add(profile.waiting)) as usize;
         let mut capabilities = profile.capabilities.clone();
@@ -134,9 +142,10 @@ impl Agent {
         &mut self,
         incarnation: u64,
         profile: &Profile,
+        sequence: u64,
     ) -> Result<(), &'static str> {
         self.judged(incarnation)?;
-        self.describe(profile);
+        self.describe(profile, sequence);
         Ok(())
     }
 
@@ -223,6 +232,25 @@ impl Agent {
             .iter()
             .filter_map(|(cause, until)| Some((*cause, (*until)?)))
             .filter(move |(_, until)| member && *until < now)
+    }
+
+    /// An attempt of it ended.
+    pub(super) fn note_attempt(&mut self, failed: bool, sequence: u64) {
+        let before = self.failed_in_a_row;
+        self.failed_in_a_row = if failed { before + 1 } else { 0 };
+        if self.failed_in_a_row != before || self.failures.0.is_empty() {
+            self.failures.note(sequence, self.failed_in_a_row);
+        }
+    }
+    /// Whether it surely was to get work as usual, for someone who had met everything up to `cause`: so many attempts that
+    /// failed fast in a row put it on probation.
+    pub(super) fn works_at(&self, cause: u64, failures_max: u32) -> bool {
+        let fails = self.failures.at(cause).copied();
+        let on_probation = failures_max > 0 && fails.map_or(true, |fails| fails >= failures_max);
+        !on_probation
+            && self.seen_at(cause).is_some_and(|seen| {
+                seen.living && !seen.draining && seen.quarantined_since == Timestamp::ZERO
+            })
     }
 
     pub(super) fn sampled(&mut self, sample: &AgentSample, sequence: u64) {

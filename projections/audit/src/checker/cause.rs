@@ -228,8 +228,13 @@ impl View {
         self.under_way.contains_key(&id)
     }
 
-    /// The queued task with the best rank among those that an agent with these capabilities can take.
-    pub(super) fn best(&self, post: &Post) -> Option<((i64, u64), TaskId)> {
+    /// The queued task with the best rank among those that an agent with these capabilities can take, those left out that are
+    /// `not_for` it.
+    pub(super) fn best(
+        &self,
+        post: &Post,
+        not_for: impl Fn(TaskId) -> bool,
+    ) -> Option<((i64, u64), TaskId)> {
         let mut last: Option<(&Arc<[String]>, bool)> = None;
         let mut best = None;
         for ((required, priority), waiting) in &self.ready {
@@ -238,7 +243,8 @@ impl View {
                 _ => post.can(required),
             };
             last = Some((required, fits));
-            if let Some(&(queued_at, submitted, id)) = waiting.first().filter(|_| fits) {
+            let mut first = waiting.iter().filter(|_| fits);
+            if let Some(&(queued_at, submitted, id)) = first.find(|(_, _, id)| !not_for(*id)) {
                 let rank = (
                     rank(queued_at, *priority, self.rules.priority_step_ms),
                     submitted,

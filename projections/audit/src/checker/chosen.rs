@@ -190,7 +190,7 @@ impl Checker {
             ),
             (
                 Invariant::PriorityOrder,
-                out_of_order(view, post, id, seen, queued_at, assigned),
+                out_of_order(swarm, view, (agent, post), id, seen, queued_at, assigned),
             ),
             (
                 Invariant::AlgorithmInForce,
@@ -212,11 +212,11 @@ impl Checker {
             found.push((Invariant::NothingWaitsUnderPriorityQueue, wrong));
         }
         if rules.algorithm == Algorithm::RoundRobin && !stolen {
-            let wrong = out_of_turn(swarm, view, agent, post, seen, cause);
+            let wrong = out_of_turn(swarm, view, agent, (post, id), seen, cause);
             found.push((Invariant::CircleKept, wrong));
         }
         if rules.algorithm == Algorithm::Affinity || assigned.affinity.is_some() {
-            let wrong = astray(swarm, view, agent, seen, assigned, cause);
+            let wrong = astray(swarm, view, (agent, id), seen, assigned, cause);
             found.push((Invariant::AffinityTold, wrong));
         }
         self.found(recorded.sequence, found);
@@ -358,8 +358,9 @@ fn not_due(over: Option<Timestamp>, now: Timestamp) -> Option<String> {
 
 /// What comes before it in the queue, if anything that this agent can take does.
 fn out_of_order(
+    swarm: &Swarm,
     view: &View,
-    post: &Post,
+    (agent, post): (AgentId, &Post),
     id: TaskId,
     seen: &Seen,
     queued_at: Timestamp,
@@ -380,7 +381,7 @@ fn out_of_order(
     }
     let step = view.rules.priority_step_ms;
     let own = (rank(queued_at, facts.priority, step), facts.submitted);
-    let (best, other) = view.best(post)?;
+    let (best, other) = view.best(post, |other| swarm.has_declined(agent, other))?;
     (best < own).then(|| {
         format!("{id} of rank {own:?} is assigned, and {other} of rank {best:?} comes before it")
     })
@@ -391,7 +392,7 @@ fn out_of_turn(
     swarm: &Swarm,
     view: &View,
     agent: AgentId,
-    post: &Post,
+    (post, task): (&Post, TaskId),
     seen: &Seen,
     cause: u64,
 ) -> Option<String> {
@@ -400,8 +401,8 @@ fn out_of_turn(
         .take_while(|(turn, _)| *turn < post.turn())
         .find(|(_, id)| {
             let other = view.agents.get(id);
-            let living = swarm.agents.get(id).and_then(|a| a.living_at(cause));
-            living == Some(true)
+            swarm.works_at(id, cause)
+                && !swarm.has_declined(*id, task)
                 && other.is_some_and(|other| {
                     !other.lapsed && other.load() < other.places && other.can(&seen.facts.required)
                 })
@@ -416,7 +417,7 @@ fn out_of_turn(
 fn astray(
     swarm: &Swarm,
     view: &View,
-    agent: AgentId,
+    (agent, task): (AgentId, TaskId),
     seen: &Seen,
     assigned: &Assigned,
     cause: u64,
@@ -433,7 +434,8 @@ fn astray(
         (Algorithm::Affinity, Some(AffinityOutcome::New)) => {
             let able = |id: &AgentId| {
                 let post = view.agents.get(id);
-                swarm.agents.get(id).and_then(|a| a.living_at(cause)) == Some(true)
+                swarm.works_at(id, cause)
+                    && !swarm.has_declined(*id, task)
                     && post.is_some_and(|post| post.can(&seen.facts.required))
             };
             home.filter(|id| able(id) && view.remembers_homes())

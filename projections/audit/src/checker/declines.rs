@@ -119,11 +119,7 @@ impl Checker {
             view.and_then(|view| {
                 let other = swarm.agents.iter().find(|(other, found)| {
                     !task.declines.contains(other)
-                        && found.seen_at(cause).is_some_and(|seen| {
-                            seen.living
-                                && !seen.draining
-                                && seen.quarantined_since == Timestamp::ZERO
-                        })
+                        && swarm.works_at(other, cause)
                         && view.agents.get(other).is_some_and(|post| {
                             !post.lapsed
                                 && post.incarnation == found.incarnation
@@ -143,6 +139,19 @@ impl Checker {
                 });
         }
         self.note_attempt(number, id, now);
+    }
+
+    /// An attempt of an agent ended, well or not.
+    pub(super) fn note_attempt_of(
+        &mut self,
+        number: usize,
+        agent: AgentId,
+        failed: bool,
+        sequence: u64,
+    ) {
+        if let Some(agent) = self.swarms[number].agents.get_mut(&agent) {
+            agent.note_attempt(failed, sequence);
+        }
     }
 
     fn note_attempt(&mut self, number: usize, id: TaskId, attempt: u32) {

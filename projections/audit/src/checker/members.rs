@@ -157,7 +157,7 @@ impl Checker {
             Body::AgentRecovered(e) => agent.suspect(e.incarnation, false, sequence),
             Body::AgentFailed(e) => agent.fail(e.incarnation, sequence),
             Body::AgentUpdated(e) => {
-                agent.updated(e.incarnation, &e.profile)?;
+                agent.updated(e.incarnation, &e.profile, sequence)?;
                 self.describe(number, id, sequence);
                 Ok(())
             }

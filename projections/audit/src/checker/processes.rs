@@ -68,7 +68,7 @@ impl Checker {
                 if wish.order.is_some() {
                     return Some(Err("agent-exists"));
                 }
-                wish.added(Order::of(&added.spec, sequence));
+                wish.added(Order::of(&added.spec, sequence), at);
                 Ok(())
             }
             Body::AgentSpawnRequested(request) => {
@@ -240,8 +240,7 @@ impl Checker {
         for id in &scaled.add {
             let wish = swarm.wishes.entry(*id).or_default();
             if let Some(like) = like.as_ref().filter(|_| wish.order.is_none()) {
-                wish.since = recorded.time;
-                wish.added(Order::like(like, recorded.sequence));
+                wish.added(Order::like(like, recorded.sequence), recorded.time);
             }
         }
         for id in &scaled.remove {

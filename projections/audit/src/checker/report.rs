@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use swarm_events::{Service, TaskId, Timestamp};
+use swarm_events::{AgentId, InstanceId, Place, Service, TaskId, Timestamp};
 
 use super::{
     Checker, Owner, Tally,
     processes::{LATE_MS, Lack, Unfulfilled},
     swarm::{self, Task},
+    wishes::Phase,
 };
 use crate::{Gap, Invariant};
 
@@ -218,6 +219,16 @@ impl Checker {
             .filter(|unfulfilled| unfulfilled.lack != Lack::Hopeless)
             .map(|unfulfilled| unfulfilled.what)
             .collect()
+    }
+
+    /// The host in whose hands the process of a request is, if that is the current one and is wanted.
+    pub fn host_of(&self, place: Place, agent: AgentId, spawn: u64) -> Option<InstanceId> {
+        let number = self.numbers.get(&(place.org, place.swarm))?;
+        let turn = self.swarms[*number].wishes.get(&agent)?.now;
+        match turn.phase {
+            Phase::Claimed(host) | Phase::Running(host) if turn.spawn == spawn => Some(host),
+            _ => None,
+        }
     }
 
     /// Whether everything that was begun is finished.

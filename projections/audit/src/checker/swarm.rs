@@ -257,6 +257,19 @@ impl Swarm {
             self.stopping_at = sequence;
         }
     }
+    /// Whether an agent surely was to get work as usual, for someone who had met everything up to `cause`.
+    pub(super) fn works_at(&self, id: &AgentId, cause: u64) -> bool {
+        let limit = self.settings.at(cause);
+        let limit = limit.map_or(1, |settings| settings.health.fast_failures_max);
+        let agent = self.agents.get(id);
+        agent.is_some_and(|agent| agent.works_at(cause, limit))
+    }
+    /// Whether an agent has given a task back in its present generation.
+    pub(super) fn has_declined(&self, agent: AgentId, task: TaskId) -> bool {
+        self.tasks
+            .get(&task)
+            .is_some_and(|task| task.declines.contains(&agent))
+    }
     /// Whether that had been met at `cause`.
     pub(super) const fn stopping_by(&self, cause: u64) -> bool {
         self.stopping_at != 0 && self.stopping_at <= cause

@@ -47,6 +47,7 @@ impl Checker {
                 self.heard(number, agent, e.incarnation, recorded);
                 self.runs(number, agent, state, e.assignment, e.incarnation)?;
                 if !matches!(&e.result, Carried::Inline(r) if r.len() > RESULT_BYTES_MAX) {
+                    self.note_attempt_of(number, agent, false, recorded.sequence);
                     self.release(number, state);
                     self.ends(number, id, End::Completed, recorded);
                 }
@@ -57,6 +58,7 @@ impl Checker {
                 let agent = by_agent(agent)?;
                 self.heard(number, agent, e.incarnation, recorded);
                 self.runs(number, agent, state, e.assignment, e.incarnation)?;
+                self.note_attempt_of(number, agent, true, recorded.sequence);
                 self.release(number, state);
                 self.set(number, id, State::Between, recorded.sequence);
                 return Ok(());
@@ -283,7 +285,8 @@ impl Checker {
             return Err("unknown-agent");
         };
         // Given to one that has gone or come back since: taken away again, and counted by nobody.
-        if !judged && agent.living() && agent.incarnation == assigned.incarnation {
+        let same = agent.incarnation == assigned.incarnation && agent.described <= cause;
+        if !judged && agent.living() && same {
             self.notes.checked(Invariant::SlotsKept);
             let (holds, places) = (agent.holds.len(), agent.places);
             if holds > places {

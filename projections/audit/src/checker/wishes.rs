@@ -39,7 +39,7 @@ pub(super) struct Stop {
 pub(super) enum Ended {
     /// By the report of its host, which its policy judges.
     Exited,
-    /// Its host went, or was lost.
+    /// Its host was lost.
     HostLost,
     /// Its incarnation was taken out before its end was known.
     Removed,
@@ -151,8 +151,9 @@ impl Wish {
     }
 
     /// It is wanted from here on.
-    pub(super) fn added(&mut self, order: Order) {
+    pub(super) fn added(&mut self, order: Order, at: Timestamp) {
         let sequence = order.sequence;
+        self.since = at;
         self.order = Some(order);
         self.turn(sequence, |turn| {
             turn.wanted = true;
@@ -241,7 +242,7 @@ impl Wish {
             if turn.stop.is_some() || turn.scaled_away {
                 turn.crashes = None;
             } else if exited.host_leaving {
-                turn.ended = Some(Ended::HostLost);
+                // Not its own end: it moves, and nothing is counted.
             } else if !again {
                 turn.wanted = false;
             } else if crashed {

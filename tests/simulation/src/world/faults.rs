@@ -14,7 +14,7 @@ use swarm_log::{
 };
 
 use super::{FULL, RATES, World};
-use crate::group::Coming;
+use crate::{group::Coming, shells::HOST_SILENCE_MS};
 
 /// Most processes of a service.
 const MEMBERS_MAX: usize = 4;
@@ -34,6 +34,7 @@ impl World {
 
     pub(super) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.agents.iter().map(|a| a.name.clone()).collect();
+        names.extend(self.hosts.iter().map(|host| host.name.clone()));
         for group in &self.groups {
             names.extend(group.members.iter().map(|m| m.common().handle.clone()));
         }
@@ -69,6 +70,7 @@ impl World {
                 self.full_until = now + self.rng.random_range(200_000..3_000_000);
                 self.spoil(FULL);
             }
+            59..65 => self.hurt_a_host(),
             58 => {
                 self.fault("presence lost");
                 self.log.forget_presence();
@@ -183,6 +185,40 @@ impl World {
         }
     }
 
+    fn hurt_a_host(&mut self) {
+        let now = self.clock.micros();
+        let number = self.rng.random_range(0..self.hosts.len());
+        let host = &mut self.hosts[number];
+        match self.rng.random_range(0..8) {
+            0..2 => {
+                // Its processes die with it, and it comes back under another id.
+                let (gone, until) = (host.instance(), now + self.rng.random_range(0..9_000_000));
+                host.kill(until);
+                if self.rng.random() {
+                    // nats-server tells of the closed connection: half a second is left of its silence.
+                    let at = now.saturating_sub((HOST_SILENCE_MS - 500) * 1_000);
+                    for health in &mut self.groups[2].members {
+                        health.hear_host(gone, at);
+                    }
+                }
+                self.fault("host killed");
+            }
+            2..4 => {
+                host.paused_until = now + self.rng.random_range(500_000..12_000_000);
+                self.fault("host paused");
+            }
+            4 => {
+                host.leave(now);
+                self.fault("host stopped");
+            }
+            _ => {
+                if host.kill_one(&mut self.rng) {
+                    self.fault("process of an agent killed");
+                }
+            }
+        }
+    }
+
     /// Something that a service sent arrives once more, under the same fence.
     fn repeat_of_a_service(&mut self) {
         let Some((group, number)) = self.any() else {
@@ -212,7 +248,10 @@ impl World {
         let Some(recorded) = met.recorded() else {
             return;
         };
-        if !matches!(writer(&recorded.subject), Writer::Agent | Writer::Client) {
+        if !matches!(
+            writer(&recorded.subject),
+            Writer::Agent | Writer::Client | Writer::Host
+        ) {
             return;
         }
         if matches!(recorded.subject, Subject::Task(_, TaskVerb::Started, _)) {

@@ -4,7 +4,7 @@ use rand::Rng;
 use swarm_log::simulated::Faults;
 
 use super::World;
-use crate::{agent::ModelAgent, versions::Version};
+use crate::{agent::ModelAgent, host::ModelHost, versions::Version};
 
 impl World {
     pub(super) fn heal(&mut self) {
@@ -19,6 +19,7 @@ impl World {
             self.log.release_ghosts();
         }
         self.agents.iter_mut().for_each(ModelAgent::rise);
+        self.hosts.iter_mut().for_each(ModelHost::rise);
         for projector in &mut self.projectors {
             projector.paused_until = 0;
         }
