@@ -3,7 +3,13 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use swarm_events::{AgentId, Timestamp, agent::Cause, swarm::AgentLoad, task::WithdrawReason};
+use swarm_events::{
+    AgentId, Timestamp,
+    agent::Cause,
+    planted::{self, Bug},
+    swarm::AgentLoad,
+    task::WithdrawReason,
+};
 
 /// How long an agent may leave a task unstarted while it has a free slot, in milliseconds: a live agent starts within a
 /// round trip, and finds a missed hint by itself after 1 s (it reads its own subjects then).
@@ -156,10 +162,10 @@ impl Agent {
 
     /// Why it is given nothing, if there is a reason for which it also gives back what waits at it.
     pub(crate) fn rests(&self) -> Option<Rest> {
-        if self.draining {
+        if self.draining && !planted::is(Bug::DrainingGetsWork) {
             return Some(Rest::Draining);
         }
-        if !self.quarantine.is_empty() {
+        if !self.quarantine.is_empty() && !planted::is(Bug::QuarantinedGetsWork) {
             return Some(Rest::Quarantined);
         }
         (self.barred_until != Timestamp::ZERO).then_some(Rest::FailedFast)

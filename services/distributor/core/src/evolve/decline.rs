@@ -3,6 +3,7 @@
 use swarm_events::{
     TaskId,
     decider::Verdict,
+    planted::{self, Bug},
     task::{self, DECLINE_REASON_BYTES_MAX},
 };
 
@@ -37,7 +38,7 @@ impl Distributor {
             return Verdict::Void("unknown-task");
         };
         let started = matches!(phase, Phase::Running(_));
-        if started {
+        if started && !planted::is(Bug::DeclineCountsAttempt) {
             task.attempts = task.attempts.saturating_sub(1);
         }
         let class = task.class;
@@ -49,7 +50,9 @@ impl Distributor {
         let declines = more.declines.get_or_insert_default();
         declines.count = declines.count.saturating_add(1);
         declines.reason = cut(&event.reason, DECLINE_REASON_BYTES_MAX).into();
-        if let Err(place) = declines.agents.binary_search(&agent) {
+        if let Err(place) = declines.agents.binary_search(&agent)
+            && !planted::is(Bug::DeclineGoesBackToSame)
+        {
             declines.agents.insert(place, agent);
         }
         if declines.count < DECLINES_MAX {

@@ -117,6 +117,7 @@ impl Distributor {
                     return Verdict::Void("not-quarantined");
                 }
             }
+            Body::AgentUpdated(_) if planted::is(Bug::UpdateNotHeard) => {}
             Body::AgentUpdated(e) => agent.take_over(&e.profile, moment.now),
             _ => return Verdict::Ignored,
         }
