@@ -72,6 +72,24 @@ planted! {
     what_was_put_away_is_retried: DiscardedRetried by DiscardedStays;
     what_waits_under_priority_queue: WaitsUnderPriorityQueue by NothingWaitsUnderPriorityQueue;
     homes_that_are_forgotten: HomesForgotten by AffinityTold;
+    work_for_the_quarantined: QuarantinedGetsWork by NothingToTheQuarantined;
+    work_for_those_that_go: DrainingGetsWork by NothingToTheLeaving;
+    what_was_declined_goes_back: DeclineGoesBackToSame by DeclinesKept;
+    what_was_declined_costs_an_attempt: DeclineCountsAttempt by DeclinesKept;
+    an_update_that_is_not_heard: UpdateNotHeard by AssignedToTheAble | SlotsKept;
+    the_second_claim_starts: SecondClaimStarts by LaunchedByTheClaimant;
+    the_end_of_an_old_process_counts: OldSpawnExitCounts by OneProcessWanted | ExitsJudged;
+    a_claim_that_outlives_its_host: HostFailedKeepsClaim by WantedAgentsRun;
+    crashes_without_an_end: CrashLoopForever by RestartsByPolicy;
+    no_wait_after_a_crash: BackoffSkipped by RestartsByPolicy;
+    a_policy_that_is_not_heeded: PolicyIgnored by OnlyTheWantedStart;
+    the_stopped_start_again: StoppedRespawns by OnlyTheWantedStart;
+    grace_without_an_end: RemovedStillDrains by GraceKept;
+    too_few_agents: MinAgentsForgotten by MinAgentsKept;
+    more_agents_than_were_told: ScaleAddsTwice by OnlyTheWantedStart;
+    an_end_that_is_not_judged: ExitNotJudged by ExitsJudged;
+    a_verdict_on_an_older_incarnation: OldIncarnationFailed by RemovalsHaveCauses | ExitsJudged;
+    a_quarantine_without_an_end: QuarantineNeverEnds by QuarantinesEnd;
 }
 
 /// The defects are in no build of the product.

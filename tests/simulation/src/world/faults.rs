@@ -6,7 +6,7 @@ use rand::Rng;
 use swarm_events::{
     Subject,
     read::{Writer, writer},
-    subject::TaskVerb,
+    subject::{AgentVerb, TaskVerb},
 };
 use swarm_log::{
     Log, Message,
@@ -254,8 +254,11 @@ impl World {
         ) {
             return;
         }
-        if matches!(recorded.subject, Subject::Task(_, TaskVerb::Started, _)) {
-            // Every agent starts under the check; without it, nothing is promised.
+        if matches!(
+            recorded.subject,
+            Subject::Task(_, TaskVerb::Started, _) | Subject::Agent(_, AgentVerb::SpawnClaimed, _)
+        ) {
+            // Every agent starts, and every host claims, under the check; without it, nothing is promised.
             return;
         }
         let message = Message {
