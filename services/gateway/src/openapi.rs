@@ -11,8 +11,8 @@ use utoipa::{
 };
 
 use crate::{
-    agents, bulk, callbacks, explain, figures, health, live, orders, organization, probes, problem, scale,
-    submission, submit, swarms, tasks,
+    agents, bulk, callbacks, explain, figures, health, live, orders, organization, probes, problem,
+    scale, submission, submit, swarms, tasks,
 };
 
 /// Stands for the schemas of the events crate, which are generated from the types that the log stores.
