@@ -472,11 +472,10 @@ fn invariants(state: &Coordinator) {
             assert_eq!(swarm.agent_named(name), Some(*id), "two agents of one name");
         }
         for agent in swarm.agents.values() {
+            // Until what was told to go has gone, it is expected no more and shown as stopped.
+            let there = agent.is_wanted() || agent.is_leaving();
             let expected = agent.membership == Membership::Expected;
-            assert!(
-                !expected || agent.is_wanted(),
-                "expected and not wanted: {agent:?}"
-            );
+            assert!(!expected || there, "expected and not wanted: {agent:?}");
             assert_eq!(
                 agent.lifecycle() == Lifecycle::Stopped,
                 !agent.holds_place(),
