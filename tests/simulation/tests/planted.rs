@@ -78,7 +78,7 @@ planted! {
     what_was_declined_costs_an_attempt: DeclineCountsAttempt by DeclinesKept;
     an_update_that_is_not_heard: UpdateNotHeard by AssignedToTheAble | SlotsKept;
     the_second_claim_starts: SecondClaimStarts by LaunchedByTheClaimant;
-    the_end_of_an_old_process_counts: OldSpawnExitCounts by OneProcessWanted | ExitsJudged;
+    the_end_of_an_old_process_counts: OldSpawnExitCounts by OneProcessWanted | ExitsJudged | WantedAgentsRun;
     a_claim_that_outlives_its_host: HostFailedKeepsClaim by WantedAgentsRun;
     crashes_without_an_end: CrashLoopForever by RestartsByPolicy;
     no_wait_after_a_crash: BackoffSkipped by RestartsByPolicy;
@@ -89,7 +89,7 @@ planted! {
     more_agents_than_were_told: ScaleAddsTwice by OnlyTheWantedStart;
     an_end_that_is_not_judged: ExitNotJudged by ExitsJudged;
     a_verdict_on_an_older_incarnation: OldIncarnationFailed by RemovalsHaveCauses | ExitsJudged;
-    a_quarantine_without_an_end: QuarantineNeverEnds by QuarantinesEnd;
+    a_quarantine_without_an_end: QuarantineNeverEnds by QuarantinesEnd | EveryTaskEnds;
 }
 
 /// The defects are in no build of the product.

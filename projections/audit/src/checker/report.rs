@@ -166,6 +166,8 @@ impl Checker {
         let open = self.open();
         self.notes.inside = true;
         self.all_called_off(last);
+        self.quarantines_are_over(last);
+        self.wishes_are_fulfilled(last);
         if self.counts.accepted > 0 {
             self.notes.checked(Invariant::EveryTaskEnds);
         }
@@ -176,8 +178,6 @@ impl Checker {
             });
         }
         self.nothing_waits_too_long(last);
-        self.quarantines_are_over(last);
-        self.wishes_are_fulfilled(last);
         for item in &open.graphs {
             self.notes
                 .broken(Invariant::GraphsDecided, item.sequence, || {

@@ -1,6 +1,7 @@
 //! For each promise a log that keeps it, and one that breaks it and is found, by name and sequence.
 
 mod distribution;
+mod processes;
 mod scene;
 
 use swarm_events::{

@@ -1,0 +1,347 @@
+//! Promises on agents' processes, on going, quarantine, scaling and declined tasks.
+
+use swarm_events::{
+    AgentId, Body, InstanceId, Subject,
+    agent::{
+        Added, AgentSpec, Cause, CrashLooping, Exit, Exited, Figures, HostName, Launched,
+        LimitedBy, Quarantined, Released, Removed, SpawnClaimed, SpawnReason, SpawnRequested,
+        StopThen, Stopping,
+    },
+    envelope::Source,
+    subject::{AgentVerb, SwarmVerb, TaskVerb},
+    swarm::{AgentLoad, Measured, Scaled},
+    task::Declined,
+};
+
+use super::{given, scene::*};
+use crate::Invariant;
+
+fn host(by: InstanceId) -> HostName {
+    HostName {
+        instance: by,
+        name: "h".to_owned(),
+    }
+}
+fn spec() -> AgentSpec {
+    let text = r#"{"agent_type": "t", "adapter": "process", "command": ["c"], "restart": {"crash_limit": 2}}"#;
+    serde_json::from_str(text).expect("a spec")
+}
+
+impl Scene {
+    fn agent_event(&mut self, verb: AgentVerb, id: AgentId, body: impl Into<Body>) -> u64 {
+        let subject = Subject::Agent(self.place, verb, id);
+        let service = if matches!(verb, AgentVerb::Quarantined | AgentVerb::Released) {
+            HEALTH
+        } else {
+            COORDINATOR
+        };
+        self.decide(service, subject, id.0, body)
+    }
+    fn by_host(
+        &mut self,
+        verb: AgentVerb,
+        id: AgentId,
+        by: InstanceId,
+        body: impl Into<Body>,
+    ) -> u64 {
+        let subject = Subject::Agent(self.place, verb, id);
+        self.write(subject, Source::Host(by), id.0, body)
+    }
+    fn add(&mut self, id: AgentId) -> u64 {
+        let reason = "by order".to_owned();
+        self.agent_event(
+            AgentVerb::Added,
+            id,
+            Added {
+                spec: spec(),
+                reason,
+            },
+        )
+    }
+    fn request(&mut self, id: AgentId, spawn: u64, reason: SpawnReason, crashes: u32) -> u64 {
+        let body = SpawnRequested {
+            spawn,
+            reason,
+            crashes,
+            spec: spec(),
+            grace_ms: 1_000,
+        };
+        self.agent_event(AgentVerb::SpawnRequested, id, body)
+    }
+    fn claim_spawn(&mut self, id: AgentId, spawn: u64, by: InstanceId) -> u64 {
+        let body = SpawnClaimed {
+            spawn,
+            host: host(by),
+        };
+        self.by_host(AgentVerb::SpawnClaimed, id, by, body)
+    }
+    fn launch(&mut self, id: AgentId, spawn: u64, by: InstanceId) -> u64 {
+        let body = Launched {
+            spawn,
+            host: host(by),
+            pid: 7,
+            limited_by: LimitedBy::Nothing,
+            unlimited: Vec::new(),
+        };
+        self.by_host(AgentVerb::Launched, id, by, body)
+    }
+    fn exit(&mut self, id: AgentId, spawn: u64, by: InstanceId) -> u64 {
+        let body = Exited {
+            spawn,
+            host: host(by),
+            exit: Exit {
+                code: Some(1),
+                ..Exit::default()
+            },
+            uptime_ms: 10,
+            host_leaving: false,
+            left_behind: 0,
+            last_output: String::new(),
+        };
+        self.by_host(AgentVerb::Exited, id, by, body)
+    }
+    fn stop(&mut self, id: AgentId, incarnation: u64, spawn: u64) -> u64 {
+        let body = Stopping {
+            incarnation,
+            spawn,
+            grace_ms: 1_000,
+            then: StopThen::Remove,
+            reason: "r".to_owned(),
+        };
+        self.agent_event(AgentVerb::Stopping, id, body)
+    }
+}
+
+/// An agent whose first process is in the hands of a host.
+fn runs() -> Scene {
+    let mut scene = given();
+    scene.add(agent(5));
+    scene.request(agent(5), 1, SpawnReason::Added, 0);
+    scene.claim_spawn(agent(5), 1, OWNER);
+    scene.launch(agent(5), 1, OWNER);
+    scene.clean();
+    scene
+}
+
+#[test]
+fn spawns_rise_and_only_the_wanted_start() {
+    let mut scene = given();
+    let stranger = scene.request(agent(5), 1, SpawnReason::Added, 0);
+    scene.broken(Invariant::OnlyTheWantedStart, stranger);
+    let mut scene = given();
+    scene.add(agent(5));
+    let second = scene.request(agent(5), 2, SpawnReason::Added, 0);
+    scene.broken(Invariant::SpawnsRise, second);
+    let mut scene = runs();
+    scene.stop(agent(5), 0, 1);
+    scene.exit(agent(5), 1, OWNER);
+    let again = scene.request(agent(5), 2, SpawnReason::Exited, 0);
+    scene.broken(Invariant::OnlyTheWantedStart, again);
+}
+
+#[test]
+fn one_process_wanted() {
+    let mut scene = runs();
+    let second = scene.request(agent(5), 2, SpawnReason::Exited, 0);
+    scene.broken(Invariant::OneProcessWanted, second);
+}
+
+#[test]
+fn launched_by_the_claimant() {
+    let mut scene = given();
+    scene.add(agent(5));
+    scene.request(agent(5), 1, SpawnReason::Added, 0);
+    scene.claim_spawn(agent(5), 1, OWNER);
+    scene.claim_spawn(agent(5), 1, OTHER);
+    scene.clean();
+    let second = scene.launch(agent(5), 1, OTHER);
+    scene.broken(Invariant::LaunchedByTheClaimant, second);
+}
+
+#[test]
+fn restarts_by_policy() {
+    let mut scene = runs();
+    scene.exit(agent(5), 1, OWNER);
+    // Half a second is the first wait.
+    scene.later(500);
+    scene.measure(0);
+    scene.request(agent(5), 2, SpawnReason::Exited, 1);
+    scene.clean();
+    let mut scene = runs();
+    scene.exit(agent(5), 1, OWNER);
+    scene.later(499);
+    scene.measure(0);
+    let early = scene.request(agent(5), 2, SpawnReason::Exited, 1);
+    scene.broken(Invariant::RestartsByPolicy, early);
+    let mut scene = runs();
+    scene.exit(agent(5), 1, OWNER);
+    let body = CrashLooping {
+        spawn: 1,
+        crashes: 1,
+        exit: Exit::default(),
+    };
+    let soon = scene.agent_event(AgentVerb::CrashLooping, agent(5), body);
+    scene.broken(Invariant::RestartsByPolicy, soon);
+}
+
+#[test]
+fn wanted_agents_run_and_grace_kept() {
+    let mut scene = runs();
+    scene.join(agent(5), 1, 1);
+    scene.checker.finish(scene.sequence);
+    scene.clean();
+    scene.stop(agent(5), 1, 1);
+    scene.later(7_000);
+    let last = scene.measure(0);
+    scene.checker.finish(last);
+    scene.broken(Invariant::GraceKept, last);
+    let mut scene = given();
+    scene.add(agent(5));
+    scene.later(6_000);
+    let last = scene.measure(0);
+    scene.checker.finish(last);
+    scene.broken(Invariant::WantedAgentsRun, last);
+}
+
+#[test]
+fn removals_have_causes() {
+    let body = || Removed {
+        incarnation: 1,
+        reason: "r".to_owned(),
+    };
+    let mut scene = given();
+    scene.fail_agent(agent(1), 1);
+    scene.agent_event(AgentVerb::Removed, agent(1), body());
+    scene.clean();
+    let mut scene = given();
+    let bare = scene.agent_event(AgentVerb::Removed, agent(1), body());
+    scene.broken(Invariant::RemovalsHaveCauses, bare);
+}
+
+#[test]
+fn exits_judged() {
+    let mut scene = runs();
+    scene.join(agent(5), 1, 1);
+    scene.exit(agent(5), 1, OWNER);
+    // It goes by a silence, and the end had been reported.
+    let late = scene.fail_agent(agent(5), 1);
+    scene.broken(Invariant::ExitsJudged, late);
+}
+
+fn quarantine(until: swarm_events::Timestamp, value: u64) -> Quarantined {
+    Quarantined {
+        incarnation: 1,
+        cause: Cause::FastFailures,
+        figures: Figures {
+            value,
+            limit: 5,
+            attempts: value,
+        },
+        until: Some(until),
+    }
+}
+
+#[test]
+fn quarantines_have_figures_and_end_and_give_nothing() {
+    let mut scene = given();
+    let load = AgentLoad {
+        fast_failures: 5,
+        ..AgentLoad::default()
+    };
+    let measured = Measured {
+        agents: [(agent(1), load)].into(),
+        ..Measured::default()
+    };
+    let (place, until) = (scene.place, scene.now.plus_millis(1_000));
+    let subject = Subject::Swarm(place, SwarmVerb::Measured);
+    scene.decide(DISTRIBUTOR, subject, place.swarm.0, measured);
+    scene.agent_event(AgentVerb::Quarantined, agent(1), quarantine(until, 5));
+    scene.clean();
+    scene.submit(task(1));
+    let given_work = scene.assign(task(1), agent(1));
+    scene.broken(Invariant::NothingToTheQuarantined, given_work);
+    scene.checker.violations.clear();
+    let released = Released {
+        incarnation: 1,
+        cause: Cause::FastFailures,
+        figures: quarantine(until, 5).figures,
+    };
+    let early = scene.agent_event(AgentVerb::Released, agent(1), released);
+    scene.broken(Invariant::QuarantinesEnd, early);
+    let mut scene = given();
+    let bare = scene.agent_event(AgentVerb::Quarantined, agent(1), quarantine(until, 5));
+    scene.broken(Invariant::QuarantinesHaveFigures, bare);
+}
+
+#[test]
+fn nothing_to_the_leaving() {
+    let mut scene = given();
+    let before = scene.submit(task(1));
+    scene.submit(task(2));
+    scene.stop(agent(1), 1, 0);
+    // Decided before that was met: repaired, not forbidden.
+    scene.forged.cause = Some(before);
+    scene.assign(task(1), agent(1));
+    scene.clean();
+    let knowing = scene.assign(task(2), agent(1));
+    scene.broken(Invariant::NothingToTheLeaving, knowing);
+}
+
+#[test]
+fn declines_kept() {
+    let declined = |others: bool| {
+        let mut scene = given();
+        if others {
+            scene.join(agent(2), 1, 1);
+        }
+        scene.submit(task(1));
+        let assignment = scene.assign(task(1), agent(1));
+        let subject = Subject::Task(scene.place, TaskVerb::Declined, Some(agent(1)));
+        let body = Declined {
+            assignment,
+            incarnation: 1,
+            reason: "no".to_owned(),
+        };
+        scene.write(subject, Source::Agent(agent(1)), task(1).0, body);
+        scene
+    };
+    // Nobody else is there.
+    let mut scene = declined(false);
+    scene.assign(task(1), agent(1));
+    scene.clean();
+    let mut scene = declined(true);
+    let back = scene.assign(task(1), agent(1));
+    scene.broken(Invariant::DeclinesKept, back);
+    let mut scene = declined(true);
+    let counted = scene.assign_with(task(1), agent(2), |a| a.attempt = 2);
+    scene.broken(Invariant::DeclinesKept, counted);
+}
+
+#[test]
+fn scales_add_up_and_min_agents_kept() {
+    let scaled = |add: u128| Scaled {
+        before: 2,
+        desired: 4,
+        like: Some(agent(5)),
+        add: (0..add).map(|n| agent(50 + n)).collect(),
+        remove: Vec::new(),
+        reason: "r".to_owned(),
+    };
+    for (add, right) in [(2, true), (3, false)] {
+        let mut scene = runs();
+        let (place, subject) = (scene.place, Subject::Swarm(scene.place, SwarmVerb::Scaled));
+        let at = scene.decide(COORDINATOR, subject, place.swarm.0, scaled(add));
+        if right {
+            scene.clean();
+        } else {
+            scene.broken(Invariant::ScalesAddUp, at);
+        }
+    }
+    let mut scene = runs();
+    scene.join(agent(5), 1, 1);
+    scene.set(|c| c.min_agents = 3);
+    scene.later(6_000);
+    let last = scene.measure(0);
+    scene.checker.finish(last);
+    scene.broken(Invariant::MinAgentsKept, last);
+}
