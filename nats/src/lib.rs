@@ -14,6 +14,7 @@ pub mod notices;
 mod presence;
 pub mod provision;
 pub mod simulated;
+pub mod tls;
 
 pub use log::*;
 pub use presence::*;

@@ -74,6 +74,7 @@ impl Api {
             .api_key
             .clone()
             .ok_or_else(|| target.missing("API key", "--api-key", "SWARM_API_KEY"))?;
+        swarm_log::tls::choose();
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(5))
             .build()

@@ -45,6 +45,7 @@ enum Bench {
 }
 
 fn main() -> anyhow::Result<()> {
+    swarm_log::tls::choose();
     match Cli::parse().bench {
         Bench::Pipeline(options) => pipeline::run(&options),
         Bench::Failover(options) => agents::failover(&options),

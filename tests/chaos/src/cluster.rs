@@ -285,6 +285,7 @@ impl Node {
 
     async fn is_healthy(&self) -> bool {
         let url = format!("http://{}/healthz", local(self.ports.monitor));
+        swarm_log::tls::choose();
         let asked = reqwest::Client::new()
             .get(url)
             .timeout(ANSWER_PATIENCE)

@@ -121,6 +121,7 @@ impl Installation {
     /// # Errors
     /// It cannot be made.
     pub fn prepare(plan: Plan) -> anyhow::Result<Self> {
+        swarm_log::tls::choose();
         let dir = tempfile::Builder::new()
             .prefix("swarm-chaos-")
             .tempdir_in(&plan.root)?;

@@ -106,8 +106,7 @@ impl WebhookAdapter {
         if !matches!(parsed.scheme(), "http" | "https") {
             return Err(wrong("it must begin with http:// or https://".to_owned()));
         }
-        // Once for the process; an earlier choice stands.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        swarm_log::tls::choose();
         let client = Client::builder()
             .user_agent(concat!("swarm/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)

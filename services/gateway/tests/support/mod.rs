@@ -1,6 +1,8 @@
 //! A gateway with the real deciding loops on a real nats-server, and with PostgreSQL and the projector where a test reads.
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod hosts;
+
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
@@ -138,6 +140,7 @@ impl Stage {
             .await
             .expect("in time")
             .expect("alive");
+        swarm_log::tls::choose();
         let admin = Client {
             http: reqwest::Client::new(),
             url: url.clone(),
