@@ -1,5 +1,6 @@
 //! The whole product through its one binary, as a user runs it: real nats-server, real PostgreSQL, real processes.
 
+mod agents;
 mod audit;
 mod bulk;
 mod cli;

@@ -125,6 +125,7 @@ impl Installation {
 
     /// Starts one in `<dir>/data`.
     pub async fn start_in(dir: TempDir, args: &[&str]) -> Self {
+        swarm_log::tls::choose();
         let data = dir.path().join("data");
         let up = swarm(&data)
             .args(["up", "--detach", "--any-ports"])

@@ -85,6 +85,19 @@ impl Record {
         .await
     }
 
+    /// The first `agent.<verb>` of an agent behind a sequence.
+    pub async fn agent_after(&mut self, after: u64, verb: &str, agent: &str) -> (u64, Value) {
+        self.until(&format!("{verb} of agent {agent}"), |at, event| {
+            at > after && is_of("agent", event, verb) && event["subject"] == agent
+        })
+        .await
+    }
+
+    /// The first `agent.<verb>` of an agent.
+    pub async fn agent(&mut self, verb: &str, agent: &str) -> (u64, Value) {
+        self.agent_after(0, verb, agent).await
+    }
+
     /// The first assignment of a task.
     pub async fn assigned(&mut self, task: &str) -> Assignment {
         Assignment::read(&self.task("assigned", task).await)
@@ -129,10 +142,13 @@ impl Record {
 
 /// Whether an event is a `task.<verb>` of any version.
 pub fn is(event: &Value, verb: &str) -> bool {
+    is_of("task", event, verb)
+}
+
+fn is_of(aggregate: &str, event: &Value, verb: &str) -> bool {
     let kind = event["type"].as_str().unwrap_or_default();
-    let rest = kind.strip_prefix("swarm.task.");
-    rest.and_then(|rest| rest.strip_prefix(verb))
-        .is_some_and(|rest| rest.starts_with(".v"))
+    let mut parts = kind.split('.').skip(1);
+    (parts.next(), parts.next()) == (Some(aggregate), Some(verb))
 }
 
 impl Assignment {

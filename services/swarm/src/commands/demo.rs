@@ -1,4 +1,4 @@
-//! `swarm demo`: the main job on real input, with real processes, one of which is killed.
+//! `swarm demo`: the main job on real input, with real processes, of which one is killed, one hangs, and one cannot even start.
 
 mod agents;
 mod follow;
@@ -12,7 +12,7 @@ use swarm_events::Place;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::{agents::Agents, follow::Followed, kills::Kills};
+use self::{follow::Followed, kills::Kills};
 use crate::{
     api::Api,
     connection::{ServerArgs, Target},
@@ -27,7 +27,7 @@ pub struct Args {
     /// Analyse the text files below this folder [default: the files that git tracks in this repository]
     #[arg(long, value_name = "PATH")]
     pub dir: Option<PathBuf>,
-    /// Agent processes; one of them is killed
+    /// Agent processes; one of them is killed, another is made to hang
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(2..=64))]
     pub agents: u16,
     /// Processes of each service in the demo's installation
@@ -51,18 +51,13 @@ pub struct Args {
     pub timeout: Duration,
 }
 
-/// How long agents may take to be listed as idle.
-const AGENTS_PATIENCE: Duration = Duration::from_secs(60);
 /// How long each task takes unless it is said otherwise.
 const PACE: Duration = Duration::from_millis(40);
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(100);
-
 /// Where the demo works.
 struct Stage {
     target: Target,
     api: Api,
-    /// Holds the copied input and the agents' logs.
+    /// Holds the copied input, and an own installation.
     dir: PathBuf,
     /// Its own installation, to be stopped at the end.
     own: bool,
@@ -98,9 +93,8 @@ pub async fn run(args: Args, server: &ServerArgs) -> Outcome {
             return Err(failure);
         }
     };
-    let mut agents = Agents::new(&stage.target, &stage.dir);
     let outcome = tokio::select! {
-        outcome = play(&args, &found, &stage, &mut agents) => outcome,
+        outcome = play(&args, &found, &stage) => outcome,
         () = stop.cancelled() => Err(Failure::failed("stopped")),
     };
     if args.keep {
@@ -109,28 +103,14 @@ pub async fn run(args: Args, server: &ServerArgs) -> Outcome {
             "\nEverything goes on. Look further:\n  {}",
             look_further(&stage)
         ));
-        say(&format!(
-            "To end it: kill {}{}",
-            agents
-                .pids()
-                .iter()
-                .map(u32::to_string)
-                .collect::<Vec<_>>()
-                .join(" "),
-            if stage.own {
-                format!(
-                    "; swarm down --data {}; rm -r {}",
-                    kept.display(),
-                    kept.display()
-                )
-            } else {
-                String::new()
-            }
-        ));
-        agents.leave_running();
+        if stage.own {
+            say(&format!(
+                "To end it: swarm down --data {0}; rm -r {0}",
+                kept.display()
+            ));
+        }
         return outcome;
     }
-    agents.stop().await;
     if stage.own {
         end(folder.path()).await;
     }
@@ -202,7 +182,7 @@ async fn end(folder: &std::path::Path) {
     spinner.finish_and_clear();
 }
 
-async fn play(args: &Args, found: &input::Input, stage: &Stage, agents: &mut Agents) -> Outcome {
+async fn play(args: &Args, found: &input::Input, stage: &Stage) -> Outcome {
     let api = &stage.api;
     say(&format!("gateway {}", api.base()));
     let copied = stage.dir.join("input");
@@ -230,8 +210,7 @@ async fn play(args: &Args, found: &input::Input, stage: &Stage, agents: &mut Age
     let pace = args
         .pace
         .unwrap_or_else(|| kills::pace(PACE, names.len(), args.agents, graph.tasks));
-    agents.start(args.agents, &swarm, pace)?;
-    until_idle(api, &swarm, agents, args.agents.into()).await?;
+    agents::add(api, &swarm, args.agents, pace).await?;
 
     let began = Instant::now();
     let submitted = api
@@ -249,8 +228,11 @@ async fn play(args: &Args, found: &input::Input, stage: &Stage, agents: &mut Age
         },
         graph.folders.len()
     ));
-    let (followed, kills) = follow_and_kill(args, stage, &swarm, &ids, agents, &names).await?;
+    let (followed, kills) = follow_and_kill(args, stage, &swarm, &ids, &names).await?;
     let took = began.elapsed();
+    if !stage.own && !args.keep {
+        agents::remove_all(api, &swarm).await?;
+    }
 
     let report = ids.get("report").context("the report has no id")?;
     let query = [("min_seq", followed.last_sequence.to_string())];
@@ -265,30 +247,30 @@ async fn play(args: &Args, found: &input::Input, stage: &Stage, agents: &mut Age
     verdict(&problems, &followed, &kills, graph.tasks, took)
 }
 
-/// Follows the tasks to their end. An agent is killed first, then what else is to be.
+/// Follows the tasks to their end. Agents are struck first, then what else is to be.
 async fn follow_and_kill(
     args: &Args,
     stage: &Stage,
     swarm: &str,
     ids: &std::collections::BTreeMap<String, String>,
-    agents: &mut Agents,
     names: &[String],
 ) -> Outcome<(Followed, Kills)> {
     let (first, over) = (CancellationToken::new(), CancellationToken::new());
     let org = follow::org_of(stage, swarm).await?;
     let place = Place::new(org, swarm.parse().context("the swarm's id is none")?);
     let plan = follow::Plan {
-        kill_at_percent: if names.is_empty() {
-            follow::KILL_AT_PERCENT
+        at_percent: if names.is_empty() {
+            (follow::KILL_AT_PERCENT, follow::HANG_AT_PERCENT)
         } else {
-            follow::KILL_EARLY_AT_PERCENT
+            follow::EARLY_AT_PERCENT
         },
-        killed: first.clone(),
+        broken: agents::add_broken(&stage.api, swarm).await?,
+        struck: first.clone(),
         patience: args.timeout,
     };
     let follow = async {
         let _over = over.clone().drop_guard();
-        follow::until_ended(stage, place, ids, agents, plan).await
+        follow::until_ended(stage, place, ids, plan).await
     };
     let kill = async {
         tokio::select! {
@@ -298,36 +280,6 @@ async fn follow_and_kill(
         kills::in_turn(stage, place, names, over.clone()).await
     };
     tokio::try_join!(follow, kill)
-}
-
-async fn until_idle(api: &Api, swarm: &str, agents: &mut Agents, wanted: usize) -> Outcome {
-    let spinner = progress::spinner(format!("waiting for {wanted} agents"));
-    let deadline = Instant::now() + AGENTS_PATIENCE;
-    loop {
-        agents.check()?;
-        let listed = api
-            .list(&format!("/v1/swarms/{swarm}/agents"), &[], None)
-            .await?;
-        let idle = listed
-            .iter()
-            .filter(|agent| agent["status"] == "idle")
-            .count();
-        if idle >= wanted {
-            break;
-        }
-        if Instant::now() > deadline {
-            return Err(Failure::timeout(format!(
-                "{idle} of {wanted} agents have joined"
-            )));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    spinner.finish_and_clear();
-    say(&format!(
-        "{wanted} agents, each a process of its own: {:?}",
-        agents.pids()
-    ));
-    Ok(())
 }
 
 /// Ids of the tasks by the key under which they were submitted.
@@ -414,15 +366,22 @@ fn verdict(
         "{tasks} tasks in {:.1} s, each completed once.",
         took.as_secs_f64()
     ));
-    if let Some(kill) = &followed.kill {
+    for strike in &followed.strikes {
         say(&format!(
-            "Agent {} (process {}) was killed while it ran task {}; that task ran elsewhere {:.2} s later.",
-            kill.agent,
-            kill.pid,
-            kill.task,
-            kill.elsewhere.unwrap_or_default().as_secs_f64()
+            "Agent {} (process {}) {} while it ran task {}; that task ran elsewhere {:.2} s later, and a new process of the agent had joined after {:.2} s.",
+            strike.agent,
+            strike.pid,
+            strike.how.words(),
+            strike.task,
+            strike.elsewhere.unwrap_or_default().as_secs_f64(),
+            strike.replaced.unwrap_or_default().as_secs_f64()
         ));
     }
+    let broken = &followed.broken;
+    say(&format!(
+        "Agent demo-broken ended {} times right after its start (\"{}\") and was given up; nobody waited for it.",
+        broken.exits, broken.said
+    ));
     if !kills.killed.is_empty() {
         let usual = kills.usual;
         say(&format!(

@@ -1,31 +1,29 @@
-//! The demo's agents: processes like any that a user starts.
+//! The demo's agents: processes that the installation's host runs, as for any user.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
-use rustix::process::Signal;
-use tokio::{
-    process::{Child, Command},
-    time::timeout,
-};
+use serde_json::{Value, json};
+use tokio::{process::Command, time::Instant};
 
 use crate::{
-    connection::Target,
+    api::Api,
     demo::graph,
     exit::{Failure, Outcome},
-    installation::{child::signal, log_tail},
+    progress,
 };
 
-/// What an agent may take to drain.
-const STOP_GRACE: Duration = Duration::from_secs(15);
-/// Lines of an agent's log in a message.
-const LOG_LINES: usize = 5;
+/// How long agents may take to be listed as idle.
+const AGENTS_PATIENCE: Duration = Duration::from_secs(60);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// Crashes in a row after which the broken agent is given up: few, so that nobody has to wait.
+const CRASHES: u32 = 3;
+/// Its first wait between two starts, in milliseconds.
+const BACKOFF_MS: u64 = 200;
+/// What the broken agent says before it ends.
+pub const COMPLAINT: &str = "the licence file is missing";
 
 /// This program, with the installation in `data` and nothing of ours in its environment that would name another.
 pub fn own_program(data: &Path) -> std::io::Result<Command> {
@@ -49,127 +47,102 @@ pub fn own_program(data: &Path) -> std::io::Result<Command> {
     Ok(command)
 }
 
-struct Running {
-    child: Child,
-    log: PathBuf,
+/// Adds `count` agents whose command is this program's worker, and waits until they are idle.
+pub async fn add(api: &Api, swarm: &str, count: u16, pace: Duration) -> Outcome {
+    let program = std::env::current_exe().context("this program's own path is unknown")?;
+    let body = json!({
+        "agent_type": "analyzer",
+        "agent_name": "demo",
+        "capabilities": [graph::CAPABILITY],
+        "adapter": "exec",
+        "command": [program, "demo-worker", "--pace", format!("{}ms", pace.as_millis())],
+        "count": count,
+    });
+    api.post(&format!("/v1/swarms/{swarm}/agents"), &body, None)
+        .await?;
+    until_idle(api, swarm, count.into()).await
 }
 
-/// The agent processes, by name.
-pub struct Agents {
-    target: Target,
-    logs: PathBuf,
-    running: BTreeMap<String, Running>,
+/// Adds one that ends as soon as it is started.
+pub async fn add_broken(api: &Api, swarm: &str) -> Outcome<String> {
+    let body = json!({
+        "agent_type": "analyzer",
+        "agent_name": "demo-broken",
+        "adapter": "process",
+        "command": ["/bin/sh", "-c", format!("echo {COMPLAINT} >&2; exit 3")],
+        "restart": {"restart": "always", "backoff_ms": BACKOFF_MS, "crash_limit": CRASHES},
+    });
+    let added = api
+        .post(&format!("/v1/swarms/{swarm}/agents"), &body, None)
+        .await?;
+    let id = added["id"].as_str().context("the agent has no id")?;
+    Ok(id.to_owned())
 }
 
-impl Agents {
-    /// None yet; they will find the server of `target`, and write to `dir`.
-    pub fn new(target: &Target, dir: &Path) -> Self {
-        Self {
-            target: target.clone(),
-            logs: dir.join("logs"),
-            running: BTreeMap::new(),
+async fn until_idle(api: &Api, swarm: &str, wanted: usize) -> Outcome {
+    let spinner = progress::spinner(format!("waiting for {wanted} agents"));
+    let deadline = Instant::now() + AGENTS_PATIENCE;
+    loop {
+        let listed = api
+            .list(&format!("/v1/swarms/{swarm}/agents"), &[], None)
+            .await?;
+        let of = |status: &str| {
+            listed
+                .iter()
+                .filter(|agent| agent["status"] == status)
+                .count()
+        };
+        if of("idle") >= wanted {
+            spinner.finish_and_clear();
+            super::say(&format!(
+                "{wanted} agents, each a process that the agent host runs: {}",
+                pids(&listed)
+            ));
+            return Ok(());
         }
-    }
-
-    /// Starts `count` agents whose command is this program's worker.
-    pub fn start(&mut self, count: u16, swarm: &str, pace: Duration) -> Outcome {
-        let program = std::env::current_exe().context("this program's own path is unknown")?;
-        for number in 1..=count {
-            let name = format!("demo-{number}");
-            let log = self.logs.join(format!("agent-{number}.log"));
-            let file =
-                File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
-            let mut command = own_program(&self.target.data)?;
-            if let Some(url) = &self.target.nats_url {
-                command.arg("--nats-url").arg(url);
-            }
-            if !self.target.api_urls.is_empty() {
-                command.arg("--api-url").arg(self.target.api_urls.join(","));
-            }
-            if let Some(creds) = &self.target.nats_creds {
-                command.arg("--nats-creds").arg(creds);
-            }
-            if let Some(key) = &self.target.api_key {
-                // Not on the command line, which every user of the machine can read.
-                command.env("SWARM_API_KEY", key);
-            }
-            command
-                .args([
-                    "agent", "run", "--swarm", swarm, "--name", &name, "--type", "analyzer",
-                ])
-                .args(["--capability", graph::CAPABILITY, "--"])
-                .arg(&program)
-                .args(["demo-worker", "--pace", &format!("{}ms", pace.as_millis())])
-                .env("NO_COLOR", "1")
-                .stdin(Stdio::null())
-                .stdout(file.try_clone()?)
-                .stderr(file)
-                .process_group(0)
-                .kill_on_drop(false);
-            let child = command.spawn().context("cannot start an agent")?;
-            self.running.insert(name, Running { child, log });
+        if Instant::now() > deadline {
+            let reasons: Vec<&str> = listed
+                .iter()
+                .filter_map(|agent| agent["status_reason"].as_str())
+                .collect();
+            return Err(Failure::timeout(format!(
+                "{} of {wanted} agents have joined; {}",
+                of("idle"),
+                reasons.join("; ")
+            )));
         }
-        Ok(())
-    }
-
-    /// An agent that ended by itself is an error.
-    pub fn check(&mut self) -> Outcome {
-        for (name, agent) in &mut self.running {
-            if let Some(status) = agent.child.try_wait()? {
-                let tail = log_tail(&agent.log, LOG_LINES);
-                return Err(Failure::failed(format!(
-                    "agent {name} has ended ({status}): {tail}"
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// Process ids.
-    pub fn pids(&self) -> Vec<u32> {
-        self.running
-            .values()
-            .filter_map(|agent| agent.child.id())
-            .collect()
-    }
-
-    /// Process id of the agent with this name.
-    pub fn pid(&self, name: &str) -> Option<u32> {
-        self.running.get(name)?.child.id()
-    }
-
-    /// SIGKILL, as by a crash, and waits until the process is gone.
-    pub async fn kill(&mut self, name: &str) -> Outcome {
-        if let Some(mut agent) = self.running.remove(name) {
-            agent.child.kill().await?;
-        }
-        Ok(())
-    }
-
-    /// Asks all to drain, and kills what does not.
-    pub async fn stop(&mut self) {
-        for pid in self.pids() {
-            signal(pid, Signal::TERM);
-        }
-        for agent in self.running.values_mut() {
-            if timeout(STOP_GRACE, agent.child.wait()).await.is_err() {
-                let _ = agent.child.kill().await;
-            }
-        }
-        self.running.clear();
-    }
-
-    /// From here on they are nobody's.
-    pub fn leave_running(&mut self) {
-        self.running.clear();
+        tokio::time::sleep(LOOK).await;
     }
 }
 
-impl Drop for Agents {
-    /// Whatever path led here: what is still ours is ended.
-    fn drop(&mut self) {
-        for pid in self.pids() {
-            signal(pid, Signal::TERM);
+fn pids(agents: &[Value]) -> String {
+    let pids: Vec<String> = agents
+        .iter()
+        .filter_map(|agent| agent["pid"].as_u64())
+        .map(|pid| pid.to_string())
+        .collect();
+    pids.join(", ")
+}
+
+/// Takes all agents out, on an installation that goes on without the demo.
+pub async fn remove_all(api: &Api, swarm: &str) -> Outcome {
+    let path = format!("/v1/swarms/{swarm}/agents");
+    for agent in api.list(&path, &[], None).await? {
+        if let Some(id) = agent["id"]
+            .as_str()
+            .filter(|_| agent["status"] != "stopped")
+        {
+            api.delete(&format!("{path}/{id}")).await?;
         }
     }
+    Ok(())
+}
+
+/// Whether the process is that of the agent, here on this machine: only then may it be signalled.
+pub fn is_process_of(pid: u32, agent: &str) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let wanted = format!("SWARM_AGENT_ID={agent}");
+    environment
+        .split(|byte| *byte == 0)
+        .any(|variable| variable == wanted.as_bytes())
 }
