@@ -119,10 +119,13 @@ async fn an_agent_is_shown_and_removed() {
         ("active", Some("one"))
     );
     assert_eq!(health.body["items"][0]["status"], "idle");
-    let removed = stage.admin.delete(&format!("{path}/agents/{agent}")).await;
+    let removed = stage
+        .admin
+        .delete(&format!("{path}/agents/{agent}?force=true"))
+        .await;
     assert_eq!(
         (removed.status, removed.text("status")),
-        (202, "stopped"),
+        (200, "stopped"),
         "{}",
         removed.body
     );

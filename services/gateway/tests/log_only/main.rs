@@ -5,7 +5,11 @@ mod support;
 
 mod access;
 mod admission;
+mod agents;
 mod bulk;
+mod callbacks;
+mod health;
 mod input;
 mod live;
+mod logs;
 mod tasks;
