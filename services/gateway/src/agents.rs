@@ -89,6 +89,7 @@ pub struct AddedAgents {
 /// What `POST …/agents` answers.
 #[derive(ToSchema)]
 #[serde(untagged)]
+#[expect(clippy::large_enum_variant, reason = "it is a schema, and never made")]
 pub enum AddAnswer {
     /// One agent.
     One(AgentAnswer),

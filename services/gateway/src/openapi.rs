@@ -217,8 +217,6 @@ mod tests {
             "CancelInput",
             "AgentInput",
             "ScaleInput",
-            "HealthAnswer",
-            "RestartPolicy",
             "CancelManyInput",
             "ManyInput",
             "OrganizationPatch",
