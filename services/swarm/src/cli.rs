@@ -220,10 +220,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_yet_is_not_offered() {
-        for line in [
-            "swarm top",
-            "swarm service scaler",
-        ] {
+        for line in ["swarm top", "swarm service scaler"] {
             assert!(parse(line).is_err(), "{line}");
         }
     }
