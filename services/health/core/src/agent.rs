@@ -30,6 +30,10 @@ pub struct Process {
     pub spawn: u64,
     /// How far it is.
     pub phase: Phase,
+    /// It is not started again after a verdict on its incarnation: its host keeps the claim until it was told to go.
+    pub(crate) is_final: bool,
+    /// It was told to go, or is to be: what becomes of its incarnation takes no claim away.
+    pub(crate) told: bool,
 }
 
 /// How far a process is.
@@ -52,13 +56,36 @@ pub enum Phase {
     HostLost,
     /// It was told to go before a host claimed it.
     Withdrawn,
+    /// It was taken out by a verdict on its incarnation, and counts as ended; this host has not said yet how it did.
+    TakenOut(InstanceId),
 }
 impl Process {
+    /// A request that no host has claimed.
+    pub(crate) const fn open(spawn: u64, is_final: bool) -> Self {
+        Self {
+            spawn,
+            phase: Phase::Open,
+            is_final,
+            told: false,
+        }
+    }
+
     /// The host whose claim holds.
-    pub fn host(&self) -> Option<&HostName> {
-        match &self.phase {
-            Phase::Claimed(host) | Phase::Running(host) => Some(host),
-            Phase::Open | Phase::Exited { .. } | Phase::HostLost | Phase::Withdrawn => None,
+    pub const fn host(&self) -> Option<&HostName> {
+        self.phase.host()
+    }
+}
+
+impl Phase {
+    /// The host whose claim holds.
+    pub(crate) const fn host(&self) -> Option<&HostName> {
+        match self {
+            Self::Claimed(host) | Self::Running(host) => Some(host),
+            Self::Open
+            | Self::Exited { .. }
+            | Self::HostLost
+            | Self::Withdrawn
+            | Self::TakenOut(_) => None,
         }
     }
 }
@@ -104,6 +131,9 @@ pub struct Agent {
     pub process: Process,
     /// The request that the current incarnation came from; 0: it was started by hand.
     pub spawn: u64,
+    /// The event that told of the end of that process, until it is judged or the incarnation has gone. A newer request may
+    /// come before that.
+    pub(crate) ended: Option<Uuid>,
     /// Why it gets no new work.
     pub quarantine: BTreeMap<Cause, Quarantine>,
     /// Of the current incarnation.
@@ -136,11 +166,9 @@ impl Agent {
             instance: InstanceId(Uuid::nil()),
             member: false,
             liveness: Liveness::Alive,
-            process: Process {
-                spawn: 0,
-                phase: Phase::Open,
-            },
+            process: Process::open(0, false),
             spawn: 0,
+            ended: None,
             quarantine: BTreeMap::new(),
             usage: None,
             load: AgentLoad::default(),
@@ -164,11 +192,17 @@ impl Agent {
         cause: u64,
         window_ms: u64,
     ) -> Option<u64> {
-        let spawn = match self.process.phase {
-            Phase::Claimed(_) | Phase::Running(_) => self.process.spawn,
+        let (spawn, ended) = match self.process.phase {
+            Phase::Claimed(_) | Phase::Running(_) => (self.process.spawn, None),
             // Its end crossed its joining: the process is gone already. Who joins after an end was started by hand.
-            Phase::Exited { sequence, .. } if cause < sequence => self.process.spawn,
-            Phase::Open | Phase::Exited { .. } | Phase::HostLost | Phase::Withdrawn => 0,
+            Phase::Exited { event, sequence } if cause < sequence => {
+                (self.process.spawn, Some(event))
+            }
+            Phase::Open
+            | Phase::Exited { .. }
+            | Phase::HostLost
+            | Phase::Withdrawn
+            | Phase::TakenOut(_) => (0, None),
         };
         let open = self.open.take();
         let earlier = std::mem::replace(self, Self::new(window_ms));
@@ -177,6 +211,7 @@ impl Agent {
         self.member = true;
         self.process = earlier.process;
         self.spawn = spawn;
+        self.ended = ended;
         self.load = AgentLoad {
             completed: earlier.load.completed,
             failed: earlier.load.failed,
@@ -190,6 +225,7 @@ impl Agent {
     /// It is no member any more. Answers with the observation that is settled by it.
     pub(crate) fn go(&mut self) -> Option<u64> {
         self.member = false;
+        self.ended = None;
         self.quarantine.clear();
         self.open.take()
     }
@@ -200,7 +236,7 @@ impl Agent {
     }
 
     /// Its current incarnation came from this request.
-    const fn is_of(&self, spawn: u64) -> bool {
+    pub(crate) const fn is_of(&self, spawn: u64) -> bool {
         spawn != 0 && self.spawn == spawn
     }
 
@@ -216,11 +252,6 @@ impl Agent {
 
     /// The end of the process of the current incarnation, which nobody has judged yet: the event that told of it.
     pub(crate) fn unjudged_exit(&self) -> Option<Uuid> {
-        match self.process.phase {
-            Phase::Exited { event, .. } if self.is_watched() && self.is_of(self.process.spawn) => {
-                Some(event)
-            }
-            _ => None,
-        }
+        self.ended.filter(|_| self.is_watched())
     }
 }

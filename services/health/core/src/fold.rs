@@ -125,6 +125,7 @@ impl Health {
             Body::SwarmMeasured(measured) => {
                 return self.measured(place, recorded, measured, touched);
             }
+            Body::SwarmScaled(scaled) => self.scaled(place, scaled),
             Body::SwarmSampled(sampled) => {
                 if !self.close_cause(&recorded.event) {
                     return Err("already-answered");
@@ -167,7 +168,11 @@ impl Health {
                 found.begin(joined, recorded.sequence, cause, window_ms)
             }
             Body::AgentLeft(left) => end(swarm, agent, left.incarnation)?,
-            Body::AgentRemoved(removed) => end(swarm, agent, removed.incarnation)?,
+            Body::AgentRemoved(removed) => {
+                let settled = end(swarm, agent, removed.incarnation)?;
+                self.taken_out((place.org, place.swarm, agent));
+                settled
+            }
             Body::AgentSuspected(v) => {
                 return self.judge(place, agent, v.incarnation, Liveness::Suspected);
             }
@@ -201,6 +206,9 @@ impl Health {
             (Liveness::Alive, Liveness::Suspected | Liveness::Failed)
             | (Liveness::Suspected, Liveness::Alive | Liveness::Failed) => found.liveness = to,
             _ => return Err("nothing-new"),
+        }
+        if to == Liveness::Failed {
+            found.ended = None;
         }
         if let Some(sequence) = found.open
             && let Some(mark) = self.marks.get(&sequence)

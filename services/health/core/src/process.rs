@@ -2,11 +2,12 @@
 
 use swarm_events::{
     AgentId, Body, InstanceId, Place, Recorded,
-    agent::{HostName, Stopping},
+    agent::{HostName, Restart, SpawnRequested, Stopping},
     control::Observed,
     decider::Verdict,
     envelope::Source,
     planted::{self, Bug},
+    swarm::Scaled,
 };
 
 use crate::{
@@ -28,7 +29,7 @@ impl Health {
         let key = (place.org, place.swarm, agent);
         let by = &recorded.event.source;
         let outcome = match &recorded.event.body {
-            Body::AgentSpawnRequested(e) => self.requested(key, e.spawn),
+            Body::AgentSpawnRequested(e) => self.requested(key, e),
             Body::AgentSpawnClaimed(e) => {
                 speaks(by, &e.host).and_then(|()| self.claimed(key, e.spawn, &e.host))
             }
@@ -48,7 +49,7 @@ impl Health {
         Some(outcome.map(|()| Verdict::Applied))
     }
 
-    fn requested(&mut self, key: Key, spawn: u64) -> Result<(), Void> {
+    fn requested(&mut self, key: Key, requested: &SpawnRequested) -> Result<(), Void> {
         let swarm = self
             .swarms
             .get_mut(&(key.0, key.1))
@@ -61,17 +62,13 @@ impl Health {
             .agents
             .entry(key.2)
             .or_insert_with(|| Agent::new(window_ms));
-        if spawn != found.process.spawn + 1 {
+        if requested.spawn != found.process.spawn + 1 {
             return Err("other-spawn");
         }
-        let before = std::mem::replace(
-            &mut found.process,
-            Process {
-                spawn,
-                phase: Phase::Open,
-            },
-        );
-        self.drop_claim(key, &before);
+        let is_final = requested.spec.restart.restart == Restart::Never;
+        let process = Process::open(requested.spawn, is_final);
+        let before = std::mem::replace(&mut found.process, process);
+        self.drop_claim(key, &before.phase);
         Ok(())
     }
 
@@ -108,16 +105,21 @@ impl Health {
         host: &HostName,
         recorded: &Recorded,
     ) -> Result<(), Void> {
-        let process = self.process(key, spawn)?;
-        if !process.is_held_by(host.instance) {
+        let found = self.agent_of(key, spawn)?;
+        let process = &mut found.process;
+        if !process.is_held_by(host.instance) && process.phase != Phase::TakenOut(host.instance) {
             return Err("not-claimed");
         }
+        let event = recorded.event.id.0;
         let exited = Phase::Exited {
-            event: recorded.event.id.0,
+            event,
             sequence: recorded.sequence,
         };
         let phase = std::mem::replace(&mut process.phase, exited);
-        self.drop_claim(key, &Process { spawn, phase });
+        if found.is_watched() && found.is_of(found.process.spawn) {
+            found.ended = Some(event);
+        }
+        self.drop_claim(key, &phase);
         Ok(())
     }
 
@@ -127,8 +129,38 @@ impl Health {
             return Err("not-claimed");
         }
         let phase = std::mem::replace(&mut process.phase, Phase::HostLost);
-        self.drop_claim(key, &Process { spawn, phase });
+        self.drop_claim(key, &phase);
         Ok(())
+    }
+
+    /// The incarnation was taken out. Unless it had been told to go, that ends its process too: another one is asked for, and
+    /// whether its host is still there is of no concern any more.
+    pub(crate) fn taken_out(&mut self, key: Key) {
+        let swarm = self.swarms.get_mut(&(key.0, key.1));
+        let Some(found) = swarm.and_then(|swarm| swarm.agents.get_mut(&key.2)) else {
+            return;
+        };
+        let process = &found.process;
+        if process.told || process.is_final || !found.is_of(process.spawn) {
+            return;
+        }
+        let Some(host) = process.host().map(|host| host.instance) else {
+            return;
+        };
+        let phase = std::mem::replace(&mut found.process.phase, Phase::TakenOut(host));
+        self.drop_claim(key, &phase);
+    }
+
+    /// These are to go: they are told so one after another.
+    pub(crate) fn scaled(&mut self, place: Place, scaled: &Scaled) {
+        let Some(swarm) = self.swarms.get_mut(&(place.org, place.swarm)) else {
+            return;
+        };
+        for id in &scaled.remove {
+            if let Some(found) = swarm.agents.get_mut(id) {
+                found.process.told = true;
+            }
+        }
     }
 
     /// A request that no host has claimed is withdrawn by it; a process that runs ends later.
@@ -148,6 +180,7 @@ impl Health {
         if stopping.spawn != 0 && stopping.spawn != found.process.spawn {
             return Err("other-spawn");
         }
+        found.process.told = true;
         if found.process.spawn != 0 && found.process.phase == Phase::Open {
             found.process.phase = Phase::Withdrawn;
         }
@@ -156,21 +189,26 @@ impl Health {
 
     /// The process of the current request.
     fn process(&mut self, key: Key, spawn: u64) -> Result<&mut Process, Void> {
+        Ok(&mut self.agent_of(key, spawn)?.process)
+    }
+
+    /// The agent, if this is its current request.
+    fn agent_of(&mut self, key: Key, spawn: u64) -> Result<&mut Agent, Void> {
         let swarm = self
             .swarms
             .get_mut(&(key.0, key.1))
             .ok_or("unknown-swarm")?;
         let found = swarm.agents.get_mut(&key.2).ok_or("unknown-agent")?;
-        let process = &mut found.process;
-        let is_current = process.spawn == spawn && spawn != 0;
+        let is_current = found.process.spawn == spawn && spawn != 0;
         if !is_current && !planted::is(Bug::OldSpawnExitCounts) {
             return Err("other-spawn");
         }
-        Ok(process)
+        Ok(found)
     }
 
-    fn drop_claim(&mut self, key: Key, process: &Process) {
-        let Some(by) = process.host().map(|host| host.instance) else {
+    /// A process of this phase is claimed no more.
+    fn drop_claim(&mut self, key: Key, phase: &Phase) {
+        let Some(by) = phase.host().map(|host| host.instance) else {
             return;
         };
         if let Some(host) = self.hosts.get_mut(&by) {

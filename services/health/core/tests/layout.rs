@@ -18,7 +18,7 @@ use swarm_health_core::{Health, Liveness};
 /// [`Decider::FORMAT`], and the SHA-256 of the state below in postcard.
 const GOLDEN: (u32, &str) = (
     2,
-    "23fbf55e49ff2a7e4ea9ee371fc380844ebeb71996f4fd91b9bd1b9e6cc72243",
+    "d24be30f6b6429fcb6ba37818c380aba17a62ff8039449a152d2b7c1057776b3",
 );
 
 #[test]
@@ -91,6 +91,14 @@ fn a_changed_layout_needs_a_higher_format() {
     scene.sample(std::iter::once((agent(5), instance(5))));
     assert_eq!(scene.liveness(2), Liveness::Suspected);
     assert_eq!(scene.liveness(3), Liveness::Failed);
+    // One that was taken out, one whose next process is asked for before its end is judged, and one that is to go.
+    for n in [12, 13, 14] {
+        scene.runs(63, n);
+    }
+    scene.removed(12, 1);
+    scene.exited(63, 13, 1);
+    scene.requested(13, 2);
+    scene.scaled_down(14);
     scene.host_gone(61);
     assert_eq!(scene.world.state.open_marks(), 4);
     let bytes = postcard::to_stdvec(&scene.world.state).expect("encoded");

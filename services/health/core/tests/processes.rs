@@ -5,7 +5,7 @@ mod support;
 use support::{Scene, agent, evidence, host, place};
 use swarm_events::{
     Body, Input, Subject,
-    agent::{Evidence, Left, LivenessRule, Removed},
+    agent::{Evidence, Left, LivenessRule, Restart},
     configuration::HealthPolicy,
     control::Sighting,
     decider::Verdict,
@@ -57,12 +57,7 @@ fn an_end_is_no_loss_of_who_has_gone_or_came_from_elsewhere() {
             };
             scene.coordinator(subject, agent(1).0, left);
         } else {
-            let subject = Subject::Agent(place(), AgentVerb::Removed, agent(1));
-            let removed = Removed {
-                incarnation,
-                reason,
-            };
-            scene.coordinator(subject, agent(1).0, removed);
+            scene.removed(1, incarnation);
         }
         assert_eq!(scene.exited(9, 1, 1), Verdict::Applied);
         assert_eq!(scene.world.decide(10), 0);
@@ -76,6 +71,123 @@ fn an_end_is_no_loss_of_who_has_gone_or_came_from_elsewhere() {
     hand.join(1, 1, 1);
     assert_eq!(hand.agent(1).spawn, 0);
     assert_eq!(hand.world.decide(10), 0);
+}
+
+#[test]
+fn an_end_that_nobody_has_judged_outlives_the_next_request() {
+    let mut scene = scene();
+    scene.runs(9, 1);
+    // Its owner is gone before it judges the end; meanwhile the next process is asked for, and runs.
+    scene.exited(9, 1, 1);
+    let Some(Input::Event(told)) = scene.world.inputs().last() else {
+        panic!("nothing was stored")
+    };
+    assert_eq!(scene.requested(1, 2), Verdict::Applied);
+    assert_eq!(scene.claimed(8, 1, 2), Verdict::Applied);
+    assert_eq!(scene.launched(8, 1, 2), Verdict::Applied);
+    scene.takeover();
+    assert_eq!(scene.world.decide(10), 1, "in the first turn");
+    scene.world.settle();
+    let failed = scene.last();
+    assert_eq!(failed.causation, Some(told.event.id.0));
+    assert!(
+        matches!(&failed.body, Body::AgentFailed(f)
+            if f.incarnation == 1 && f.evidence.rule == LivenessRule::Exited),
+        "{failed:?}"
+    );
+    assert_eq!(scene.world.decide(10), 0, "once");
+    assert_eq!(scene.agent(1).process.phase, Phase::Running(host(8)));
+}
+
+#[test]
+fn an_end_is_forgotten_when_its_incarnation_is_replaced_or_has_gone() {
+    for leaves in [true, false] {
+        let mut scene = scene();
+        scene.runs(9, 1);
+        scene.exited(9, 1, 1);
+        scene.requested(1, 2);
+        scene.claimed(8, 1, 2);
+        if leaves {
+            let subject = Subject::Agent(place(), AgentVerb::Left, agent(1));
+            let left = Left {
+                incarnation: 1,
+                reason: String::new(),
+            };
+            scene.coordinator(subject, agent(1).0, left);
+        }
+        scene.join(1, 2, 2);
+        assert_eq!(scene.world.decide(10), 0);
+        assert_eq!(scene.liveness(1), Liveness::Alive);
+    }
+}
+
+#[test]
+fn who_is_taken_out_leaves_no_claim_behind() {
+    let mut scene = scene();
+    scene.runs(9, 1);
+    assert_eq!(scene.removed(1, 1), Verdict::Applied);
+    assert_eq!(scene.agent(1).process.host(), None);
+    assert_eq!(
+        scene.host_gone(9),
+        Verdict::Void("no-claims"),
+        "the process counts as ended already"
+    );
+    assert_eq!(scene.launched(9, 1, 1), Verdict::Void("not-claimed"));
+    assert_eq!(scene.exited(8, 1, 1), Verdict::Void("not-claimed"));
+    // Its host may still say how it ended, once.
+    assert_eq!(scene.exited(9, 1, 1), Verdict::Applied);
+    assert_eq!(scene.exited(9, 1, 1), Verdict::Void("not-claimed"));
+    assert_eq!(scene.world.decide(10), 0);
+    assert_eq!(scene.requested(1, 2), Verdict::Applied);
+    // A host that was seen to be gone just before has nothing more to lose.
+    let mut crossed = self::scene();
+    crossed.runs(9, 1);
+    crossed.host_gone(9);
+    crossed.removed(1, 1);
+    assert_eq!(crossed.world.decide(10), 0);
+    assert_eq!(crossed.world.state.open_marks(), 0);
+}
+
+#[test]
+fn who_was_told_to_go_or_is_not_started_again_keeps_its_claim_when_taken_out() {
+    let told: [fn(&mut Scene); 3] = [
+        |scene| {
+            scene.runs(9, 1);
+            assert_eq!(scene.stopping(1, 1, 1), Verdict::Applied);
+        },
+        |scene| {
+            scene.runs(9, 1);
+            assert_eq!(scene.scaled_down(1), Verdict::Applied);
+        },
+        |scene| {
+            scene.requested_with(1, 1, Restart::Never);
+            scene.claimed(9, 1, 1);
+            scene.join(1, 1, 1);
+        },
+    ];
+    for told in told {
+        let mut scene = scene();
+        told(&mut scene);
+        assert_eq!(scene.removed(1, 1), Verdict::Applied);
+        assert_eq!(scene.agent(1).process.host(), Some(&host(9)));
+        assert_eq!(scene.host_gone(9), Verdict::Applied);
+        scene.world.settle();
+        assert_eq!(scene.agent(1).process.phase, Phase::HostLost);
+    }
+    // One that is started again only after failures is: to be taken out is no success.
+    let mut fails = scene();
+    fails.requested_with(1, 1, Restart::OnFailure);
+    fails.claimed(9, 1, 1);
+    fails.join(1, 1, 1);
+    fails.removed(1, 1);
+    assert_eq!(fails.agent(1).process.host(), None);
+    // What becomes of an older incarnation says nothing of the process that is asked for now.
+    let mut older = scene();
+    older.join(1, 1, 1);
+    older.requested(1, 1);
+    older.claimed(9, 1, 1);
+    older.removed(1, 1);
+    assert_eq!(older.agent(1).process.host(), Some(&host(9)));
 }
 
 #[test]

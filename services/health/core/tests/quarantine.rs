@@ -101,6 +101,41 @@ fn a_completed_task_begins_anew() {
 }
 
 #[test]
+fn figures_that_are_told_for_another_reason_are_no_new_failures() {
+    let mut scene = Scene::with(policy(), 1);
+    let load = |fast_failures, failed, stuck| AgentLoad {
+        fast_failures,
+        failed,
+        stuck,
+        stuck_ms: u64::from(stuck) * 60_001,
+        ..AgentLoad::default()
+    };
+    scene.fast(1, 0, 5);
+    // Another one fails while it is in quarantine.
+    scene.load(1, load(6, 6, 0));
+    scene.world.run_out();
+    assert!(scene.causes(1).is_empty());
+    // The count stands where it stood until a success; something is stuck, and a task fails late.
+    for (failed, stuck) in [(6, 1), (7, 1), (7, 0)] {
+        scene.load(1, load(6, failed, stuck));
+        scene.takeover();
+        scene.world.settle();
+        assert!(!scene.causes(1).contains(&Cause::FastFailures));
+        assert_eq!(scene.causes(1).contains(&Cause::Stuck), stuck == 1);
+    }
+    // Nor do settings make old failures new.
+    scene.update(HealthPolicy {
+        fast_failures_max: 3,
+        ..policy()
+    });
+    scene.world.settle();
+    assert!(scene.causes(1).is_empty());
+    scene.load(1, load(7, 8, 0));
+    scene.world.settle();
+    assert_eq!(scene.causes(1), [Cause::FastFailures]);
+}
+
+#[test]
 fn failures_from_before_the_release_do_not_count_again() {
     let mut scene = Scene::with(policy(), 1);
     scene.fast(1, 0, 5);

@@ -8,15 +8,15 @@ use swarm_events::{
     Timestamp,
     agent::{
         Adapter, AgentSpec, Cause, Evidence, Exit, Exited, Figures, HostName, Joined, Launched,
-        LimitedBy, LivenessRule, Profile, SpawnClaimed, SpawnReason, SpawnRequested, StopThen,
-        Stopping,
+        LimitedBy, LivenessRule, Profile, Removed, Restart, RestartPolicy, SpawnClaimed,
+        SpawnReason, SpawnRequested, StopThen, Stopping,
     },
     configuration::{Configuration, HealthPolicy},
     control::{Observed, Sighting},
     decider::{Decider, Verdict},
     envelope::{Decided, Source},
     subject::{AgentVerb, ControlVerb, Service, SwarmVerb},
-    swarm::{AgentLoad, AgentSample, Created, Measured, Updated},
+    swarm::{AgentLoad, AgentSample, Created, Measured, Scaled, Updated},
     testing::World,
 };
 use swarm_health_core::{Agent, Health, Liveness, Rate};
@@ -171,6 +171,9 @@ impl Scene {
     }
 
     pub fn requested(&mut self, n: u128, spawn: u64) -> Verdict {
+        self.requested_with(n, spawn, Restart::Always)
+    }
+    pub fn requested_with(&mut self, n: u128, spawn: u64, restart: Restart) -> Verdict {
         let requested = SpawnRequested {
             spawn,
             reason: SpawnReason::Added,
@@ -187,7 +190,10 @@ impl Scene {
                 env: BTreeMap::new(),
                 pass_env: Vec::new(),
                 working_dir: None,
-                restart: Default::default(),
+                restart: RestartPolicy {
+                    restart,
+                    ..RestartPolicy::default()
+                },
                 limits: Default::default(),
                 metadata: Json::object(),
             },
@@ -195,6 +201,26 @@ impl Scene {
         };
         let subject = Subject::Agent(place(), AgentVerb::SpawnRequested, agent(n));
         self.coordinator(subject, agent(n).0, requested)
+    }
+    pub fn removed(&mut self, n: u128, incarnation: u64) -> Verdict {
+        let removed = Removed {
+            incarnation,
+            reason: String::new(),
+        };
+        let subject = Subject::Agent(place(), AgentVerb::Removed, agent(n));
+        self.coordinator(subject, agent(n).0, removed)
+    }
+    /// This one is too many.
+    pub fn scaled_down(&mut self, n: u128) -> Verdict {
+        let scaled = Scaled {
+            before: 1,
+            desired: 0,
+            like: None,
+            add: Vec::new(),
+            remove: vec![agent(n)],
+            reason: "by order".into(),
+        };
+        self.swarm(SwarmVerb::Scaled, scaled)
     }
     pub fn stopping(&mut self, n: u128, incarnation: u64, spawn: u64) -> Verdict {
         let stopping = Stopping {
