@@ -60,6 +60,8 @@ struct Claiming {
     spawn: u64,
     last_claim: u64,
     id: EventId,
+    /// The request.
+    of: EventId,
 }
 
 /// A host process, and those that it starts one after another under the same name.
@@ -77,8 +79,8 @@ pub struct ModelHost {
     leaving: bool,
     children: BTreeMap<Key, Child>,
     claims: Vec<Claiming>,
-    claimed: BTreeMap<Key, u64>,
-    declined: BTreeMap<Key, u64>,
+    claimed: BTreeMap<Key, EventId>,
+    declined: BTreeMap<Key, EventId>,
     /// In order, each sent until it is stored.
     reports: VecDeque<(u64, Key, Message)>,
     next_beat: u64,
@@ -250,12 +252,14 @@ impl ModelHost {
         id: EventId,
         key: Key,
         verb: AgentVerb,
+        causation: Option<EventId>,
         body: impl Into<Body>,
     ) -> Message {
         let subject = Subject::Agent(key.place, verb, key.agent);
         let time = Timestamp::from_micros(clock.wall());
         let source = Source::Host(self.instance);
-        let event = Event::new(id, source, time, &subject, key.agent.0, body);
+        let mut event = Event::new(id, source, time, &subject, key.agent.0, body);
+        event.causation = causation.map(|id| id.0);
         Message {
             subject: subject.to_string(),
             payload: event.to_json().expect("JSON").into(),
@@ -272,7 +276,7 @@ impl ModelHost {
         (clock, rng, faults): (&Clock, &mut StdRng, Faultiness),
     ) {
         let id = EventId(new_id(clock, rng));
-        let message = self.message(clock, id, key, verb, body);
+        let message = self.message(clock, id, key, verb, None, body);
         let due = clock.micros() + faults.delay(rng);
         self.reports.push_back((due, key, message));
     }
@@ -331,8 +335,14 @@ impl ModelHost {
                 spawn: claim.spawn,
                 host: self.host(),
             };
-            let mut message =
-                self.message(clock, claim.id, claim.key, AgentVerb::SpawnClaimed, body);
+            let mut message = self.message(
+                clock,
+                claim.id,
+                claim.key,
+                AgentVerb::SpawnClaimed,
+                Some(claim.of),
+                body,
+            );
             if !planted::is(Bug::SecondClaimStarts) {
                 message.fence = Some(Fence {
                     subject: message.subject.as_str().into(),
@@ -394,8 +404,10 @@ impl ModelHost {
             Todo::Start(request) => self.start(key, &request, around),
             Todo::Claim {
                 request,
+                id,
                 last_claim,
-            } => self.consider(key, &request, last_claim, around),
+                ..
+            } => self.consider(key, &request, (id, last_claim), around),
         }
     }
 
@@ -413,20 +425,20 @@ impl ModelHost {
         &mut self,
         key: Key,
         request: &SpawnRequested,
-        last_claim: u64,
+        (of, last_claim): (EventId, u64),
         (clock, rng, faults): (&Clock, &mut StdRng, Faultiness),
     ) {
         let spawn = request.spawn;
         let waits = self.reports.iter().any(|(_, of, _)| *of == key);
         if self.leaving
             || waits
-            || self.claimed.get(&key) == Some(&spawn)
-            || self.declined.get(&key) == Some(&spawn)
+            || self.claimed.get(&key) == Some(&of)
+            || self.declined.get(&key) == Some(&of)
         {
             return;
         }
         if program(&request.spec) == "forbidden" {
-            self.declined.insert(key, spawn);
+            self.declined.insert(key, of);
             let declined = SpawnDeclined {
                 spawn,
                 host: self.host(),
@@ -440,13 +452,14 @@ impl ModelHost {
             );
             return;
         }
-        self.claimed.insert(key, spawn);
+        self.claimed.insert(key, of);
         self.claims.push(Claiming {
             due: clock.micros() + faults.delay(rng),
             key,
             spawn,
             last_claim,
             id: EventId(new_id(clock, rng)),
+            of,
         });
         if planted::is(Bug::SecondClaimStarts) {
             self.start(key, request, (clock, rng, faults));

@@ -30,16 +30,17 @@ pub(crate) enum Claimed {
     Taken,
 }
 
-/// An event of this host about an agent.
+/// An event of this host about an agent, because of `causation`.
 pub(crate) fn message(
     host: &HostName,
     id: EventId,
     key: Key,
     verb: AgentVerb,
+    causation: Option<EventId>,
     body: impl Into<Body>,
 ) -> Result<Message, serde_json::Error> {
     let subject = Subject::Agent(key.place, verb, key.agent);
-    let event = Event::new(
+    let mut event = Event::new(
         id,
         Source::Host(host.instance),
         Timestamp::from(chrono::Utc::now()),
@@ -47,6 +48,7 @@ pub(crate) fn message(
         key.agent.0,
         body,
     );
+    event.causation = causation.map(|id| id.0);
     Ok(Message {
         subject: subject.to_string(),
         payload: event.to_json()?.into(),
@@ -56,24 +58,37 @@ pub(crate) fn message(
     })
 }
 
-/// Publishes the claim until its outcome is known. `last_claim` is the sequence of the last claim met on the subject.
+/// A request that is to be claimed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Open {
+    /// Its number.
+    pub(crate) spawn: u64,
+    /// The event that holds it.
+    pub(crate) id: EventId,
+    /// Sequence of that event.
+    pub(crate) requested_at: u64,
+    /// Sequence of the last claim met on the subject, 0 if none.
+    pub(crate) last_claim: u64,
+}
+
+/// Publishes the claim until its outcome is known. It names the request as its cause.
 ///
 /// A message whose acknowledgement is lost is sent again as it is: stored once, it fails its own check the second time.
 pub(crate) async fn claim(
     log: &impl Log,
     host: &HostName,
     key: Key,
-    spawn: u64,
-    last_claim: u64,
+    open: Open,
 ) -> Result<Claimed, serde_json::Error> {
+    let spawn = open.spawn;
     let claim = SpawnClaimed {
         spawn,
         host: host.clone(),
     };
     let id = EventId(Uuid::now_v7());
-    let mut message = message(host, id, key, AgentVerb::SpawnClaimed, claim)?;
+    let mut message = message(host, id, key, AgentVerb::SpawnClaimed, Some(open.id), claim)?;
     let subject = message.subject.clone();
-    let mut sequence = last_claim;
+    let mut sequence = open.last_claim;
     let mut pause = DOUBT_PAUSE_MIN;
     loop {
         message.fence = Some(Fence {
@@ -96,7 +111,7 @@ pub(crate) async fn claim(
         // What is there is the truth, whatever the answer was.
         match log.last_of(&subject).await {
             Ok(Some(last)) => {
-                if claims(&last, spawn) {
+                if last.sequence > open.requested_at && claims(&last, spawn) {
                     return Ok(Claimed::Taken);
                 }
                 if last.sequence != sequence {

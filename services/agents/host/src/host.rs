@@ -11,7 +11,7 @@ use rustix::process::{getpid, set_child_subreaper};
 use sha2::{Digest, Sha256};
 use swarm_agent_adapters::watchdog::Watchdog;
 use swarm_events::{
-    Input, InstanceId, Timestamp,
+    EventId, Input, InstanceId, Timestamp,
     agent::{Exit, Exited, HostName, SpawnDeclined, SpawnRequested},
     read,
     subject::{AgentVerb, Subject, filter},
@@ -29,7 +29,7 @@ use crate::{
     beat::{beat, look},
     census::Census,
     cgroup::Cgroups,
-    claims::{Claimed, claim},
+    claims::{Claimed, Open, claim},
     folder::HostFolder,
     output::{Passing, answer},
     process::{Context, Order, run as run_process},
@@ -56,7 +56,7 @@ struct Running {
 
 /// A claim that is under way, or whose outcome the tail will tell.
 struct Claiming {
-    spawn: u64,
+    id: EventId,
     task: AbortHandle,
 }
 
@@ -73,7 +73,7 @@ struct Host {
     /// Requests that there is no room for.
     full: BTreeSet<Key>,
     /// The newest request of an agent that was declined.
-    declined: BTreeMap<Key, u64>,
+    declined: BTreeMap<Key, EventId>,
     /// Everything that the log held at the start has been met.
     caught_up: bool,
     leaving: CancellationToken,
@@ -290,30 +290,40 @@ impl Host {
             Todo::Start(request) => self.start(key, request),
             Todo::Claim {
                 request,
+                id,
+                requested_at,
                 last_claim,
-            } => self.consider(key, &request, last_claim),
+            } => {
+                let open = Open {
+                    spawn: request.spawn,
+                    id,
+                    requested_at,
+                    last_claim,
+                };
+                self.consider(key, &request, open);
+            }
         }
     }
 
-    fn consider(&mut self, key: Key, request: &SpawnRequested, last_claim: u64) {
-        let spawn = request.spawn;
+    fn consider(&mut self, key: Key, request: &SpawnRequested, open: Open) {
+        let (spawn, id) = (open.spawn, open.id);
         if !self.caught_up || self.leaving.is_cancelled() {
             return;
         }
         if self
             .claiming
             .get(&key)
-            .is_some_and(|claiming| claiming.spawn == spawn)
+            .is_some_and(|claiming| claiming.id == id)
         {
             return;
         }
         // What was said of the last process comes first; we are told when it is stored.
-        if self.context.reports.waits(key) || self.declined.get(&key) == Some(&spawn) {
+        if self.context.reports.waits(key) || self.declined.get(&key) == Some(&id) {
             return;
         }
         if let Err(problem) = self.context.settings.allow.check(&request.spec) {
             tracing::warn!(agent = %key.agent, spawn, %problem, "declined");
-            self.declined.insert(key, spawn);
+            self.declined.insert(key, id);
             let declined = SpawnDeclined {
                 spawn,
                 host: self.context.host.clone(),
@@ -338,7 +348,7 @@ impl Host {
                 () = sleep(wait) => {}
                 () = leaving.cancelled() => return (key, true),
             }
-            match claim(&log, &host, key, spawn, last_claim).await {
+            match claim(&log, &host, key, open).await {
                 Ok(Claimed::Stored) => tracing::debug!(agent = %key.agent, spawn, "claimed"),
                 Ok(Claimed::Taken) => {
                     tracing::debug!(agent = %key.agent, spawn, "claimed by somebody")
@@ -347,7 +357,7 @@ impl Host {
             }
             (key, false)
         });
-        if let Some(old) = self.claiming.insert(key, Claiming { spawn, task }) {
+        if let Some(old) = self.claiming.insert(key, Claiming { id, task }) {
             old.task.abort();
         }
     }

@@ -61,7 +61,7 @@ impl Reports {
     /// Puts a report at the end of the queue.
     pub(crate) fn say(&self, key: Key, verb: AgentVerb, body: impl Into<Body>) {
         let id = EventId(Uuid::now_v7());
-        match message(&self.host, id, key, verb, body) {
+        match message(&self.host, id, key, verb, None, body) {
             Ok(message) => {
                 *lock(&self.waiting).entry(key).or_default() += 1;
                 if self.queue.send((key, message)).is_err() {

@@ -2,15 +2,20 @@
 //!
 //! A fold without IO. It is fed with the last message of each subject first, in the order of the log, and then with all that
 //! follows; so a claim or an end can be met whose request was followed by a newer one, and is then of no account.
+//!
+//! A host does not know which decisions count. A request that does not is decided again under the same number, later in the
+//! log: the later decision takes the place of the earlier one, with all that followed from it, and only claims behind it
+//! count. The same decision stored twice is a repeat, and changes nothing.
 
 use std::collections::BTreeMap;
 
 use swarm_events::{
-    Body, Event, InstanceId,
+    Body, Event, EventId, InstanceId,
     agent::{SpawnRequested, StopThen},
     envelope::Source,
     subject::Place,
 };
+use uuid::Uuid;
 
 use crate::AgentId;
 
@@ -28,11 +33,15 @@ pub struct Key {
 pub enum Todo {
     /// Nothing.
     Nothing,
-    /// Its request is open: claim it. `last_claim` is the sequence of the last claim met on its subject, 0 if none.
+    /// Its request is open: claim it.
     Claim {
         /// The request.
         request: Box<SpawnRequested>,
-        /// See above.
+        /// The event that holds it: the claim names it as its cause.
+        id: EventId,
+        /// Sequence of that event: a claim before it says nothing.
+        requested_at: u64,
+        /// Sequence of the last claim met on the subject of claims, 0 if none.
         last_claim: u64,
     },
     /// This host's claim was met as the first: start the process.
@@ -69,10 +78,28 @@ enum Over {
     Removed,
 }
 
+/// The order of decisions about one agent: epoch, then ordinal.
+type Rank = (u64, u64);
+
+/// A claim that was met before its request.
+#[derive(Clone, Copy, Debug)]
+struct Early {
+    spawn: u64,
+    host: InstanceId,
+    /// The request that it names.
+    of: Option<Uuid>,
+}
+
 #[derive(Debug, Default)]
 struct Record {
     /// The newest request met; 0: none.
     spawn: u64,
+    /// The event that holds it.
+    id: Option<EventId>,
+    /// When it was decided.
+    rank: Rank,
+    /// Its sequence.
+    requested_at: u64,
     /// What it asks for, while this host may have to know it.
     request: Option<Box<SpawnRequested>>,
     /// How long the process may take to go when this host is held to be dead.
@@ -80,8 +107,8 @@ struct Record {
     /// The first valid claim.
     claimed_by: Option<InstanceId>,
     /// A claim of a request that was not met yet: what is met is the last of each subject first, and a request that is
-    /// stored twice (which counts for nothing) stands behind the claim of its first copy.
-    claimed_before: Option<(u64, InstanceId)>,
+    /// stored twice (which counts for nothing) stands behind the claim of its first copy. It counts if it names that request.
+    claimed_before: Option<Early>,
     /// Sequence of the last claim on the subject, valid or not.
     last_claim: u64,
     /// The process of `spawn` was told to go.
@@ -89,6 +116,8 @@ struct Record {
     over: Option<Over>,
     /// The newest request for which this host has started a process, or has said that it does not.
     started: u64,
+    /// What may run of `spawn` was started for a request whose place this one has taken.
+    replaced: bool,
 }
 
 /// The fold.
@@ -130,17 +159,31 @@ impl Wishes {
         }
         let record = self.agents.entry(key).or_default();
         match &event.body {
-            Body::AgentSpawnRequested(request) if request.spawn > record.spawn => {
-                let before = record.claimed_before.filter(|(of, _)| *of == request.spawn);
-                let claimed_by = before.map(|(_, host)| host);
+            Body::AgentSpawnRequested(request)
+                if request.spawn > record.spawn
+                    || request.spawn == record.spawn && rank(event) > record.rank =>
+            {
+                let before = record
+                    .claimed_before
+                    .filter(|early| early.spawn == request.spawn && early.of == Some(event.id.0));
+                let claimed_by = before.map(|early| early.host);
                 let open = claimed_by.is_none_or(|host| host == me);
+                let again = request.spawn == record.spawn;
+                let ran = again && record.started == record.spawn;
                 *record = Record {
                     spawn: request.spawn,
+                    id: Some(event.id),
+                    rank: rank(event),
+                    requested_at: sequence,
                     request: open.then(|| Box::new(request.clone())),
                     claimed_by,
                     grace_ms: request.grace_ms,
                     last_claim: record.last_claim,
-                    started: record.started,
+                    started: match ran {
+                        true => request.spawn.saturating_sub(1),
+                        false => record.started,
+                    },
+                    replaced: ran || again && record.replaced,
                     ..Record::default()
                 };
             }
@@ -149,11 +192,16 @@ impl Wishes {
                 // Nobody claims for another.
                 let own_word = event.source == Source::Host(claim.host.instance);
                 let open = record.claimed_by.is_none() && record.over.is_none();
-                let of = record.claimed_before.map_or(record.spawn, |(of, _)| of);
-                if claim.spawn > of && own_word {
-                    record.claimed_before = Some((claim.spawn, claim.host.instance));
+                let known = record.claimed_before.map_or(record.spawn, |c| c.spawn);
+                if claim.spawn > known && own_word {
+                    record.claimed_before = Some(Early {
+                        spawn: claim.spawn,
+                        host: claim.host.instance,
+                        of: event.causation,
+                    });
                 }
-                if claim.spawn == record.spawn && open && own_word {
+                let behind = sequence > record.requested_at;
+                if claim.spawn == record.spawn && behind && open && own_word {
                     record.claimed_by = Some(claim.host.instance);
                     if claim.host.instance != me {
                         record.request = None;
@@ -188,7 +236,7 @@ impl Wishes {
         let Some(record) = self.agents.get(&key) else {
             return Todo::Nothing;
         };
-        let Some(request) = &record.request else {
+        let (Some(request), Some(id)) = (&record.request, record.id) else {
             return Todo::Nothing;
         };
         if record.over.is_some() || record.started >= record.spawn {
@@ -203,6 +251,8 @@ impl Wishes {
             None if record.stopping.is_some() => Todo::Nothing,
             None => Todo::Claim {
                 request: request.clone(),
+                id,
+                requested_at: record.requested_at,
                 last_claim: record.last_claim,
             },
         }
@@ -212,6 +262,7 @@ impl Wishes {
     pub fn started(&mut self, key: Key, spawn: u64) {
         if let Some(record) = self.agents.get_mut(&key) {
             record.started = record.started.max(spawn);
+            record.replaced = false;
         }
     }
 
@@ -220,7 +271,7 @@ impl Wishes {
         let Some(record) = self.agents.get(&key) else {
             return KILL("nothing is known of its agent");
         };
-        if record.spawn != spawn {
+        if record.spawn != spawn || record.replaced {
             return KILL("another process was asked for");
         }
         if record.claimed_by != Some(self.me) {
@@ -257,6 +308,12 @@ impl Wishes {
             self.agents.remove(&key);
         }
     }
+}
+
+/// What nobody decided comes before all that was.
+fn rank(event: &Event) -> Rank {
+    let decided = event.decided.map(|by| (by.epoch, by.ordinal));
+    decided.unwrap_or_default()
 }
 
 impl Record {

@@ -7,7 +7,7 @@ use swarm_events::{
         CrashLooping, Evidence, Exit, Exited, HostFailed, HostName, LivenessRule, Removed,
         SpawnClaimed, SpawnReason, SpawnRequested, StopThen, Stopping,
     },
-    envelope::Source,
+    envelope::{Decided, Source},
     subject::{AgentVerb, Place, Service, Subject},
 };
 use uuid::Uuid;
@@ -111,6 +111,35 @@ fn event(body: Body) -> Event {
     )
 }
 
+/// The request 1 in the event `id`, the decision with this ordinal.
+fn decided(id: u128, ordinal: u64) -> Event {
+    let mut event = event(requested(1));
+    event.id = EventId(Uuid::from_u128(id));
+    event.decided = Some(Decided {
+        cause_sequence: 1,
+        epoch: 1,
+        ordinal,
+        decider_version: 1,
+    });
+    event
+}
+
+/// A claim of the request 1 that names the event `id`.
+fn naming(id: u128, by: u128) -> Event {
+    let mut event = event(claimed(1, by));
+    event.causation = Some(Uuid::from_u128(id));
+    event
+}
+
+/// The host 1 after it has met these at these sequences.
+fn met(events: impl IntoIterator<Item = (u64, Event)>) -> Wishes {
+    let mut wishes = Wishes::new(host(1).instance);
+    for (sequence, event) in events {
+        wishes.meet(key(), sequence, &event);
+    }
+    wishes
+}
+
 /// The host 1 after it has met these, from sequence 1 on.
 fn given(bodies: impl IntoIterator<Item = Body>) -> Wishes {
     let mut wishes = Wishes::new(host(1).instance);
@@ -125,6 +154,7 @@ fn claim_at(wishes: &Wishes) -> Option<(u64, u64)> {
         Todo::Claim {
             request,
             last_claim,
+            ..
         } => Some((request.spawn, last_claim)),
         _ => None,
     }
@@ -306,4 +336,138 @@ fn an_agent_that_is_gone_for_good_is_forgotten_and_may_come_back() {
     ]);
     restarted.forget_if_gone(key());
     assert!(restarted.knows(key()));
+}
+
+#[test]
+fn a_claim_names_its_request() {
+    let wishes = met([(4, decided(70, 3))]);
+    match wishes.todo(key()) {
+        Todo::Claim {
+            id, requested_at, ..
+        } => assert_eq!((id, requested_at), (EventId(Uuid::from_u128(70)), 4)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_request_that_is_decided_again_is_claimed_again_behind_it() {
+    // Another host's claim of the first decision, which did not count, does not count either.
+    let others = met([(4, decided(70, 3)), (5, naming(70, 2)), (6, decided(71, 4))]);
+    assert_eq!(claim_at(&others), Some((1, 5)));
+    assert!(!others.elsewhere(key()));
+    // A claim that was under way counts where it came to stand.
+    for (by, starts) in [(1, Some(1)), (2, None)] {
+        let behind = met([
+            (4, decided(70, 3)),
+            (6, decided(71, 4)),
+            (7, naming(70, by)),
+        ]);
+        assert_eq!(start(&behind), starts);
+        assert_eq!(claim_at(&behind), None);
+    }
+    // What was said of the first decision says nothing of the second.
+    for end in [
+        exited(1, 1),
+        stopping(1, 0, StopThen::Restart),
+        CrashLooping {
+            spawn: 1,
+            crashes: 5,
+            exit: Exit::default(),
+        }
+        .into(),
+    ] {
+        let ended = met([
+            (4, decided(70, 3)),
+            (5, naming(70, 1)),
+            (6, event(end)),
+            (7, decided(71, 4)),
+        ]);
+        assert_eq!(claim_at(&ended), Some((1, 5)));
+    }
+}
+
+#[test]
+fn a_request_that_is_decided_again_ends_what_runs_for_the_first_decision() {
+    let mut wishes = met([(4, decided(70, 3)), (5, naming(70, 1))]);
+    wishes.started(key(), 1);
+    assert_eq!(stop(&wishes, 1), None);
+    wishes.meet(key(), 6, &decided(71, 4));
+    assert_eq!(stop(&wishes, 1), Some(0));
+    // Also when its own claim of the second is met before the process has ended.
+    wishes.meet(key(), 7, &naming(71, 1));
+    assert_eq!(stop(&wishes, 1), Some(0));
+    // And through a third decision.
+    wishes.meet(key(), 8, &decided(72, 5));
+    wishes.meet(key(), 9, &naming(72, 1));
+    assert_eq!(stop(&wishes, 1), Some(0));
+    assert_eq!(start(&wishes), Some(1), "once that is gone");
+    wishes.started(key(), 1);
+    assert_eq!(wishes.todo(key()), Todo::Nothing);
+    assert_eq!(stop(&wishes, 1), None, "this is what was asked for");
+}
+
+#[test]
+fn a_repeat_or_a_late_older_decision_takes_nobodys_place() {
+    for again in [decided(71, 4), decided(70, 3)] {
+        let mut wishes = met([(4, decided(71, 4)), (5, naming(71, 1))]);
+        wishes.started(key(), 1);
+        wishes.meet(key(), 6, &again);
+        assert_eq!(stop(&wishes, 1), None);
+        assert_eq!(wishes.todo(key()), Todo::Nothing);
+    }
+    // A later epoch comes after every ordinal of an earlier one.
+    let mut later = decided(72, 1);
+    later.decided = later.decided.map(|by| Decided { epoch: 2, ..by });
+    let wishes = met([(4, decided(71, 4)), (5, naming(71, 2)), (6, later)]);
+    assert_eq!(claim_at(&wishes), Some((1, 5)));
+}
+
+#[test]
+fn a_claim_that_is_met_before_its_request_counts_if_it_names_it() {
+    // The last of each subject: the request was stored a second time behind its claim.
+    let repeated = met([(5, naming(70, 2)), (6, decided(70, 3))]);
+    assert_eq!(repeated.todo(key()), Todo::Nothing);
+    assert!(repeated.elsewhere(key()));
+    // The request was decided a second time behind a claim of the first decision.
+    let again = met([(5, naming(70, 2)), (6, decided(71, 4))]);
+    assert_eq!(claim_at(&again), Some((1, 5)));
+    assert!(!again.elsewhere(key()));
+    // The claim stands behind the request: it counts, whichever decision it names.
+    let behind = met([(6, decided(71, 4)), (7, naming(70, 2))]);
+    assert!(behind.elsewhere(key()));
+    // In the name of another it never does.
+    let mut forged = naming(70, 2);
+    forged.source = Source::Host(host(3).instance);
+    let wishes = met([(5, forged), (6, decided(70, 3))]);
+    assert_eq!(claim_at(&wishes), Some((1, 5)));
+}
+
+#[test]
+fn an_agent_that_is_given_up_is_killed() {
+    let crashes: fn(u64) -> Body = |spawn| {
+        CrashLooping {
+            spawn,
+            crashes: 5,
+            exit: Exit::default(),
+        }
+        .into()
+    };
+    let current = given([requested(1), claimed(1, 1), crashes(1)]);
+    assert_eq!(stop(&current, 1), Some(0));
+    assert_eq!(current.todo(key()), Todo::Nothing);
+    let older = given([requested(2), claimed(2, 1), crashes(1)]);
+    assert_eq!(stop(&older, 2), None);
+    assert_eq!(start(&older), Some(2));
+}
+
+#[test]
+fn an_open_request_that_was_withdrawn_stays_withdrawn() {
+    for then in [StopThen::Remove, StopThen::Restart] {
+        let mut wishes = met([(4, decided(70, 3)), (5, event(stopping(1, 0, then)))]);
+        assert_eq!(wishes.todo(key()), Todo::Nothing);
+        wishes.meet(key(), 6, &decided(70, 3));
+        assert_eq!(wishes.todo(key()), Todo::Nothing, "a repeat is nothing");
+        wishes.meet(key(), 7, &event(requested(2)));
+        assert_eq!(claim_at(&wishes), Some((2, 0)));
+    }
 }
