@@ -1,6 +1,6 @@
 //! What health hears besides the log: heartbeats, the state of its own connection, and the server's notices.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{consumer, consumer::AckPolicy, consumer::DeliverPolicy};
 use futures::StreamExt;
@@ -37,6 +37,10 @@ const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(1);
 const EARLIER_MAX: Duration = Duration::from_secs(5);
 /// Heartbeats per request when the last ones are read.
 const EARLIER_BATCH: usize = 1_000;
+
+/// Histogram of what a heartbeat takes from its receipt until it is noted, in seconds. Those that another replica takes care
+/// of are left out.
+pub(crate) const HEARTBEAT_SECONDS: &str = "swarm_health_heartbeat_seconds";
 
 /// Ticks, and watches the own connection; observations go into `out`.
 pub(crate) async fn look_around(
@@ -107,27 +111,33 @@ pub(crate) async fn hear(watch: SharedWatch, log: JetStreamLog, stop: Cancellati
                 () = stop.cancelled() => return,
                 message = beats.next() => match message {
                     None => break,
-                    Some(message) => heard(&watch, &message, &mut strangers),
+                    Some(message) => {
+                        let received = Instant::now();
+                        if heard(&watch, &message, &mut strangers) {
+                            metrics::histogram!(HEARTBEAT_SECONDS).record(received.elapsed().as_secs_f64());
+                        }
+                    }
                 },
             }
         }
     }
 }
 
-fn heard(watch: &SharedWatch, message: &async_nats::Message, strangers: &mut Strangers) {
+/// Notes a heartbeat; false if it is none of this replica's concern.
+fn heard(watch: &SharedWatch, message: &async_nats::Message, strangers: &mut Strangers) -> bool {
     let at = Timestamp::from(chrono::Utc::now());
     let outcome = match Speaker::of(&message.subject) {
         // Of the others another replica takes care; they are not even parsed.
-        Some(Speaker::Agent(place, _)) if !watch.owns(place.partition) => return,
+        Some(Speaker::Agent(place, _)) if !watch.owns(place.partition) => return false,
         Some(Speaker::Agent(place, agent)) => match agent_beat(&message.payload) {
             Some(beat) => watch.lock().beat(place, agent, beat, at, watch.now()),
             None => Heard::Stranger,
         },
-        Some(Speaker::Host(host)) if !watch.lock().knows_host(host) => return,
+        Some(Speaker::Host(host)) if !watch.lock().knows_host(host) => return false,
         Some(Speaker::Host(host)) => match host_beat(host, &message.payload) {
             Some(beat) => {
                 watch.lock().host_beat(&beat, at, watch.now());
-                return;
+                return true;
             }
             None => Heard::Stranger,
         },
@@ -136,6 +146,7 @@ fn heard(watch: &SharedWatch, message: &async_nats::Message, strangers: &mut Str
     if outcome != Heard::Member {
         strangers.count(watch.now(), &message.subject, outcome);
     }
+    true
 }
 
 /// Heartbeats of nobody that is watched: counted, and spoken of now and then.

@@ -216,8 +216,26 @@ fn beating(
     stop
 }
 
+/// What each heartbeat took is told, by quantile: more than nothing and less than anybody's patience.
+fn assert_told(text: &str) {
+    let value = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+    };
+    // Two agents were heard, or there were no sample of them.
+    assert!(value("swarm_health_heartbeat_seconds_count") >= 2.0);
+    for quantile in ["0.5", "0.99"] {
+        let took = value(&format!(
+            "swarm_health_heartbeat_seconds{{quantile=\"{quantile}\"}}"
+        ));
+        assert!(took > 0.0 && took < PATIENCE.as_secs_f64(), "{took}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_agent_is_suspected_failed_and_removed() {
+    let metrics = swarm_runtime::probes::metrics_recorder();
     let nats = swarm_servers::testing::nats().await;
     let installation = Installation::start(ConnectSettings::new(&nats.url, "test"), None).await;
     let (silent, lively) = (AgentId(Uuid::now_v7()), AgentId(Uuid::now_v7()));
@@ -235,6 +253,7 @@ async fn a_silent_agent_is_suspected_failed_and_removed() {
         panic!("a sample")
     };
     assert!(sampled.agents[&silent].memory_kib > 0);
+    assert_told(&metrics.render());
 
     stop.send(()).expect("it beats");
     let failed = installation
