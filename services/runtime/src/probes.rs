@@ -1,6 +1,6 @@
 //! `/livez`, `/readyz` and `/metrics` of a service.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -9,6 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Says whether the service is ready, and shows what that rests on.
 pub type Readiness = Arc<dyn Fn() -> (bool, serde_json::Value) + Send + Sync>;
+
+/// How often what histograms were given is summed up: until then each value is kept, whether or not anybody reads `/metrics`.
+const SUMMED_UP_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 struct Probes {
@@ -48,6 +51,14 @@ async fn ready(State(probes): State<Probes>) -> impl IntoResponse {
     )
 }
 
+/// Keeps histograms from growing until `stop`.
+async fn sum_up(metrics: PrometheusHandle, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(SUMMED_UP_EVERY);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        metrics.run_upkeep();
+    }
+}
+
 /// Serves the probes on `addr` until `stop`; answers with the address that it got (port 0: a free one).
 ///
 /// # Errors
@@ -60,6 +71,7 @@ pub async fn serve(
 ) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(addr).await?;
     let bound = listener.local_addr()?;
+    tokio::spawn(sum_up(metrics.clone(), stop.clone()));
     let app = router(readiness, metrics);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app)
