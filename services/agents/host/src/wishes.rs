@@ -167,7 +167,11 @@ impl Wishes {
                     .claimed_before
                     .filter(|early| early.spawn == request.spawn && early.of == Some(event.id.0));
                 let claimed_by = before.map(|early| early.host);
-                let open = claimed_by.is_none_or(|host| host == me);
+                // A repeat of an older request may be the last on its subject: the claim of a newer one tells.
+                let newer = record
+                    .claimed_before
+                    .filter(|early| early.spawn > request.spawn);
+                let open = newer.is_none() && claimed_by.is_none_or(|host| host == me);
                 let again = request.spawn == record.spawn;
                 let ran = again && record.started == record.spawn;
                 *record = Record {
@@ -177,6 +181,7 @@ impl Wishes {
                     requested_at: sequence,
                     request: open.then(|| Box::new(request.clone())),
                     claimed_by,
+                    claimed_before: newer,
                     grace_ms: request.grace_ms,
                     last_claim: record.last_claim,
                     started: match ran {
@@ -199,6 +204,7 @@ impl Wishes {
                         host: claim.host.instance,
                         of: event.causation,
                     });
+                    record.request = None;
                 }
                 let behind = sequence > record.requested_at;
                 if claim.spawn == record.spawn && behind && open && own_word {

@@ -471,3 +471,16 @@ fn an_open_request_that_was_withdrawn_stays_withdrawn() {
         assert_eq!(claim_at(&wishes), Some((2, 0)));
     }
 }
+
+#[test]
+fn a_repeat_of_an_older_request_is_not_claimed_once_a_newer_one_was() {
+    // The last of each subject: a late copy of the request 1, and the claim of the request 2, in both orders.
+    for (copy, claim) in [(6, 8), (8, 6)] {
+        let mut events = vec![(copy, decided(70, 3)), (claim, event(claimed(2, 2)))];
+        events.sort_by_key(|(sequence, _)| *sequence);
+        let mut wishes = met(events);
+        assert_eq!(wishes.todo(key()), Todo::Nothing);
+        wishes.meet(key(), 9, &event(requested(3)));
+        assert_eq!(claim_at(&wishes), Some((3, claim)));
+    }
+}
