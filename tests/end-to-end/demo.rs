@@ -29,7 +29,10 @@ async fn the_demo_kills_an_agent_and_its_report_is_right() {
     // 3 folders of 1 + 2 + … + 12 lines.
     assert!(text.contains("| **all** | 36 | 234 | "), "{text}");
     assert!(text.contains("was killed while it ran task"), "{text}");
-    assert!(text.contains("was made to hang while it ran task"), "{text}");
+    assert!(
+        text.contains("was made to hang while it ran task"),
+        "{text}"
+    );
     assert!(text.contains("demo-broken ended 3 times"), "{text}");
     assert!(
         text.contains("40 tasks in"),

@@ -9,12 +9,13 @@ use crate::support::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_each_service_in_turn_under_load_loses_and_doubles_nothing() {
-    const SERVICES: [&str; 5] = [
+    const SERVICES: [&str; 6] = [
         "distributor",
         "coordinator",
         "health",
         "projector",
         "gateway",
+        "agent-host",
     ];
     const TASKS: usize = 400;
     /// Completions between two kills.

@@ -79,7 +79,7 @@ async fn it_makes_no_progress(swarm: &Installation) {
     assert_eq!(quarantined["data"]["cause"], "stuck", "{quarantined}");
     let path = crew.path("/health");
     let of_agent = |health: &Value| {
-        let agents = health["agents"].as_array()?.iter();
+        let agents = health["items"].as_array()?.iter();
         agents
             .clone()
             .find(|one| one["id"] == agent.as_str())
@@ -109,17 +109,19 @@ async fn it_declines(swarm: &Installation) {
     let picky = crew
         .exec(
             "picky",
-            "echo '{\"decline\": \"not my kind of work\"}'; exit 66",
+            "echo '{\"declined\": \"not my kind of work\"}'; exit 1",
         )
         .await;
+    // The one that joined first is asked first.
     crew.idle(&picky).await;
+    let willing = crew.exec("willing", "echo '{}'").await;
+    crew.idle(&willing).await;
     let task = crew.task(json!({})).await;
     let (at, declined) = crew.record.task("declined", &task).await;
     assert_eq!(
         declined["data"]["reason"], "not my kind of work",
         "{declined}"
     );
-    let willing = crew.exec("willing", "echo '{}'").await;
     let (_, completed) = crew.record.task_after(at, "completed", &task).await;
     assert_eq!(
         completed["source"],
@@ -136,12 +138,7 @@ async fn it_declines(swarm: &Installation) {
 
 /// One place shows who is well and why not, with ages.
 async fn what_health_shows(swarm: &Installation) {
-    let crew = Crew::of(
-        swarm,
-        "look",
-        json!({"heartbeat_interval_ms": 250, "min_agents": 2}),
-    )
-    .await;
+    let crew = Crew::of(swarm, "look", json!({"heartbeat_interval_ms": 250})).await;
     let one = crew.exec("one", "echo '{}'").await;
     let two = crew.exec("two", "echo '{}'").await;
     crew.idle(&one).await;
@@ -150,11 +147,11 @@ async fn what_health_shows(swarm: &Installation) {
     let health = swarm.get(&crew.path("/health")).await;
     assert_eq!(health["status"], "active", "{health}");
     assert_eq!(
-        health["agents"].as_array().map(Vec::len),
+        health["items"].as_array().map(Vec::len),
         Some(2),
         "{health}"
     );
-    for agent in health["agents"].as_array().expect("a list") {
+    for agent in health["items"].as_array().expect("a list") {
         assert!(
             agent["heartbeat_age_ms"]
                 .as_u64()

@@ -51,7 +51,7 @@ async fn from_the_first_to_the_last_day(swarm: &Installation) {
     assert_ne!(first, second);
     let shown = crew.in_status(&agent, "idle").await;
     assert_eq!(shown["restarts"], 1, "{shown}");
-    assert_eq!(shown["last_exit"]["exit"]["signal"], 9, "{shown}");
+    assert_eq!(shown["last_exit"]["signal"], 9, "{shown}");
 
     // Restarted by order, it finishes what it has first.
     let body = json!({"reason": "new settings"});
@@ -77,7 +77,7 @@ async fn from_the_first_to_the_last_day(swarm: &Installation) {
     let task = crew.task(json!({})).await;
     crew.record.task("started", &task).await;
     let shown = crew.delete(&slow, "").await;
-    assert_eq!(shown["draining"], true, "{shown}");
+    assert!(shown["draining"].is_object(), "{shown}");
     let (_, completed) = crew.record.task("completed", &task).await;
     assert_eq!(
         completed["data"]["result"]["inline"]["slow"], true,
@@ -179,7 +179,7 @@ async fn one_identity(swarm: &Installation) {
         .await;
     assert!(!second.status.success(), "{}", said(&second));
     assert!(
-        said(&second).contains("refuses this agent"),
+        said(&second).contains("a host starts the processes of this agent"),
         "{}",
         said(&second)
     );
