@@ -55,6 +55,13 @@ impl Health {
                 Some(Decision::new(subject, swarm.place.swarm.0, sampled))
             }
             Wanted::Verdict(agent, sighting, evidence) => {
+                let found = swarm.agents.get(agent);
+                if found.and_then(Agent::unjudged_exit).is_some()
+                    && !planted::is(Bug::ExitNotJudged)
+                {
+                    // Its host knows better than who only saw its silence; the verdict on its end settles this too.
+                    return None;
+                }
                 verdict(swarm, *agent, *sighting, evidence)
             }
         }

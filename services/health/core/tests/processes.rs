@@ -362,6 +362,24 @@ fn a_takeover_in_the_middle_loses_neither_an_end_nor_a_host() {
 }
 
 #[test]
+fn an_end_goes_before_the_silence_that_came_of_it() {
+    let mut scene = scene();
+    scene.runs(9, 1);
+    scene.exited(9, 1, 1);
+    // Nobody judged the end before the silence was seen.
+    scene.observe(1, 1, Sighting::Gone);
+    scene.takeover();
+    scene.world.settle();
+    let decided = scene.decided();
+    assert_eq!(decided.len(), 1);
+    assert!(
+        matches!(&decided[0].body, Body::AgentFailed(f) if f.evidence.rule == LivenessRule::Exited),
+        "{decided:?}"
+    );
+    assert_eq!(scene.world.state.open_marks(), 0);
+}
+
+#[test]
 fn silence_and_the_end_together_are_one_loss() {
     let mut scene = scene();
     scene.runs(9, 1);
