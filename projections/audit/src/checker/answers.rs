@@ -21,10 +21,13 @@ enum Answer {
     CarriedOut,
 }
 
+/// A kind of event, and what it is about.
+type Given = (&'static str, Uuid);
+
 /// What was answered lately.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    by_command: BTreeMap<Uuid, (Answer, Vec<(&'static str, Uuid)>)>,
+    by_command: BTreeMap<Uuid, (Answer, Vec<Given>)>,
     order: VecDeque<Uuid>,
 }
 

@@ -212,7 +212,14 @@ impl Wish {
 
     /// The end of a process is reported. Answers whether it is that of the current request.
     pub(super) fn exited(&mut self, exited: &Exited, sequence: u64, at: Timestamp) -> bool {
-        if self.claims.get(&exited.spawn) == Some(&exited.host.instance) {
+        let held = self.is_held_by(exited.spawn, exited.host.instance);
+        // It was taken out before: only that it is to stay down is news.
+        let taken_out = !held
+            && exited.spawn == self.now.spawn
+            && self.now.ended == Some(Ended::Removed)
+            && self.claims.get(&exited.spawn) == Some(&exited.host.instance);
+        // The claim of a host that was held to be dead is void, and its word too.
+        if held || taken_out {
             bounded(&mut self.exits, exited.spawn, sequence);
         }
         let Some(policy) = self.order.as_ref().map(|order| order.restart) else {
@@ -223,11 +230,7 @@ impl Wish {
             Restart::OnFailure => exited.host_leaving || !exited.exit.is_success(),
             Restart::Never => exited.host_leaving,
         };
-        if !self.is_held_by(exited.spawn, exited.host.instance) {
-            // It was taken out before: only that it is to stay down is news.
-            let taken_out = exited.spawn == self.now.spawn
-                && self.now.ended == Some(Ended::Removed)
-                && self.claims.get(&exited.spawn) == Some(&exited.host.instance);
+        if !held {
             if taken_out && !again {
                 self.turn(sequence, |turn| turn.wanted = false);
             }

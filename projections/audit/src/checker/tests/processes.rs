@@ -3,9 +3,9 @@
 use swarm_events::{
     AgentId, Body, InstanceId, Subject,
     agent::{
-        Added, AgentSpec, Cause, CrashLooping, Exit, Exited, Figures, HostName, Launched,
-        LimitedBy, Quarantined, Released, Removed, SpawnClaimed, SpawnReason, SpawnRequested,
-        StopThen, Stopping,
+        Added, AgentSpec, Cause, CrashLooping, Evidence, Exit, Exited, Figures, HostFailed,
+        HostName, Launched, LimitedBy, LivenessRule, Quarantined, Released, Removed, SpawnClaimed,
+        SpawnReason, SpawnRequested, StopThen, Stopping,
     },
     envelope::Source,
     subject::{AgentVerb, SwarmVerb, TaskVerb},
@@ -30,7 +30,10 @@ fn spec() -> AgentSpec {
 impl Scene {
     fn agent_event(&mut self, verb: AgentVerb, id: AgentId, body: impl Into<Body>) -> u64 {
         let subject = Subject::Agent(self.place, verb, id);
-        let service = if matches!(verb, AgentVerb::Quarantined | AgentVerb::Released) {
+        let service = if matches!(
+            verb,
+            AgentVerb::Quarantined | AgentVerb::Released | AgentVerb::HostFailed
+        ) {
             HEALTH
         } else {
             COORDINATOR
@@ -226,6 +229,27 @@ fn exits_judged() {
     // It goes by a silence, and the end had been reported.
     let late = scene.fail_agent(agent(5), 1);
     scene.broken(Invariant::ExitsJudged, late);
+}
+
+#[test]
+fn the_word_of_a_host_that_was_held_to_be_dead_is_not_judged() {
+    let mut scene = runs();
+    scene.join(agent(5), 1, 1);
+    let body = HostFailed {
+        spawn: 1,
+        host: host(OWNER),
+        evidence: Evidence {
+            rule: LivenessRule::Silence,
+            last_heartbeat_at: None,
+            age_ms: 4_000,
+            limit_ms: 4_000,
+        },
+    };
+    scene.agent_event(AgentVerb::HostFailed, agent(5), body);
+    // Its claim is void, so its report is, and the silence is what there is to go by.
+    scene.exit(agent(5), 1, OWNER);
+    let late = scene.fail_agent(agent(5), 1);
+    assert!(!scene.found().contains(&(Invariant::ExitsJudged, late)));
 }
 
 fn quarantine(until: swarm_events::Timestamp, value: u64) -> Quarantined {
