@@ -167,9 +167,9 @@ impl ExecAdapter {
             let is = |known: &&str| name.as_encoded_bytes() == known.as_bytes();
             let begins = |known: &&str| name.as_encoded_bytes().starts_with(known.as_bytes());
             if self.inherit {
-                !KEPT_BACK.iter().any(|known| begins(known))
+                !KEPT_BACK.iter().any(begins)
             } else {
-                ENVIRONMENT.iter().any(|known| is(known))
+                ENVIRONMENT.iter().any(is)
             }
         })
     }

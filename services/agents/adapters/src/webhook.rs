@@ -358,16 +358,14 @@ impl Handler for WebhookAdapter {
         // The same for each sending of the attempt: by it the receiver knows a repeat.
         let id = format!("task_{}_{}", task.id.0, task.fencing_token);
         let work = async {
-            {
-                let mut called = std::pin::pin!(until_called(&mut awaited, &task));
-                tokio::select! {
-                    // What was called back while the request was under way counts, whatever that is answered with.
-                    biased;
-                    ended = &mut called => return ended,
-                    answered = self.until_answered(&id, &body, &task) => match answered? {
-                        Some(result) => return Ok(result),
-                        None => return called.await,
-                    }
+            let mut called = std::pin::pin!(until_called(&mut awaited, &task));
+            tokio::select! {
+                // What was called back while the request was under way counts, whatever that is answered with.
+                biased;
+                ended = &mut called => ended,
+                answered = self.until_answered(&id, &body, &task) => match answered? {
+                    Some(result) => Ok(result),
+                    None => called.await,
                 }
             }
         };
