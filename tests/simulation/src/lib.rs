@@ -27,7 +27,7 @@ mod world;
 
 use swarm_events::AgentId;
 
-pub use hunt::{Caught, hunt};
+pub use hunt::{Caught, FOUND_BY_UNIT_TESTS, hunt};
 pub use report::{COVERED, FAULTS, Failure, Options, Report};
 pub use swarm_audit::{Invariant, Violation};
 pub use swarm_events::planted::Bug;
