@@ -1,8 +1,8 @@
 //! The agent host: runs the processes of agents that the coordinator asks for.
 //!
-//! It holds no truth. What it runs is what the log says: a request that it claimed first ([`wishes`], [`claims`]), started as a
-//! process group with a clean environment, a folder and credentials of its own ([`process`]), limited by cgroup v2 or rlimits,
-//! stopped gracefully and then firmly, and reported as soon as it has ended ([`reports`]). A host that is killed takes its
+//! It holds no truth. What it runs is what the log says: a request that it claimed first (`wishes`, `claims`), started as a
+//! process group with a clean environment, a folder and credentials of its own (`process`), limited by cgroup v2 or rlimits,
+//! stopped gracefully and then firmly, and reported as soon as it has ended (`reports`). A host that is killed takes its
 //! processes along: a watchdog on a pipe sees to it.
 
 mod allow;
