@@ -253,12 +253,16 @@ fn one_host(world: &World, swarm: &Swarm, number: u32) -> anyhow::Result<Lost> {
         rest => format!("agent-host-{}", rest + 1),
     };
     let pid = world.installation.pid(&name)?;
-    let children: BTreeSet<u32> = process::children(pid).into_iter().collect();
+    let host = BTreeSet::from([pid]);
     let (victims, lost) = swarm.follower.see(|seen: &Seen| {
         let of_host: BTreeSet<AgentId> = seen
             .agents
             .iter()
-            .filter(|(_, agent)| agent.process.is_some_and(|one| children.contains(&one.pid)))
+            .filter(|(_, agent)| {
+                agent
+                    .process
+                    .is_some_and(|one| process::descends(one.pid, &host))
+            })
             .map(|(id, _)| *id)
             .collect();
         let lost = seen.runs(&of_host);

@@ -74,7 +74,7 @@ async fn one(options: &Options, agents: usize, interval_ms: u64) -> anyhow::Resu
     let first = world.bus.log().info().await?.last_sequence;
     let (health, nats) = (
         world.installation.pid("health")?,
-        world.installation.pid("nats")?,
+        world.installation.pid("nats-server")?,
     );
     let before = (machine::cpu_seconds(health), machine::cpu_seconds(nats));
     let began = Instant::now();
@@ -226,7 +226,7 @@ async fn histogram(world: &World) -> anyhow::Result<(f64, f64, u64)> {
         .probes
         .get("health")
         .context("health serves no probes")?;
-    let text = reqwest::get(format!("{base}metrics")).await?.text().await?;
+    let text = reqwest::get(format!("{base}/metrics")).await?.text().await?;
     let value = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(name));
         line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
