@@ -423,7 +423,7 @@ async fn many_tasks_are_called_off_retried_and_put_away_each_with_its_own_outcom
         said(&explained)
     );
     let agents = swarm.cli(&["agent", "list", "many"]).await;
-    assert!(said(&agents).contains("WAITING SINCE"), "{}", said(&agents));
+    assert!(said(&agents).contains("TASKS"), "{}", said(&agents));
     let figures = swarm.cli(&["metrics", "many"]).await;
     assert!(said(&figures).contains("steals"), "{}", said(&figures));
     let limited = swarm

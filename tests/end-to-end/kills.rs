@@ -105,7 +105,7 @@ async fn a_killed_supervisor_leaves_no_orphans_and_can_be_started_again() {
         .iter()
         .map(|service| u32::try_from(service["pid"].as_u64().expect("runs")).expect("a process id"))
         .collect();
-    assert_eq!(pids.len(), 7, "five services and two servers: {status}");
+    assert_eq!(pids.len(), 8, "six services and two servers: {status}");
     kill(supervisor, rustix::process::Signal::KILL);
     eventually("every child has ended", PATIENCE, || async {
         (!pids.iter().any(|pid| runs(*pid))).then_some(())

@@ -218,9 +218,8 @@ async fn priority_queue(swarm: &Installation) {
     .await;
     assert!(shown["waiting_since"].is_string(), "{shown}");
     let listed = swarm.cli(&["agent", "list", &id]).await;
-    for column in ["QUEUE", "QUEUE LIMIT", "WAITING SINCE"] {
-        assert!(said(&listed).contains(column), "{}", said(&listed));
-    }
+    // One runs, and two wait.
+    assert!(said(&listed).contains("1/1 +2"), "{}", said(&listed));
     let listed = swarm.cli_json(&["agent", "list", &id]).await;
     let row = &listed["items"][0];
     assert_eq!(

@@ -32,7 +32,6 @@ pub(crate) fn environment(
     creds: Option<&Path>,
 ) -> Result<Vec<(String, String)>, String> {
     let spec = &request.spec;
-    let json = |value: &dyn erased::Json| value.text();
     let lang = std::env::var("LANG").unwrap_or_else(|_| "C.UTF-8".to_owned());
     let mut variables: Vec<(&str, String)> = vec![
         ("PATH", search_path()),
@@ -54,6 +53,7 @@ pub(crate) fn environment(
             "SWARM_NATS_CREDS",
             creds.map(|path| path.display().to_string()),
         ),
+        ("SWARM_API_URL", settings.api_url.clone()),
         ("SWARM_AGENT_NAME", spec.agent_name.clone()),
         ("SWARM_AGENT_SLOTS", spec.slots.map(|n| n.to_string())),
         ("SWARM_AGENT_WAITING", spec.waiting.map(|n| n.to_string())),
@@ -91,16 +91,8 @@ pub(crate) fn environment(
     Ok(all)
 }
 
-/// Serializing with one kind of error.
-mod erased {
-    pub(super) trait Json {
-        fn text(&self) -> Result<String, String>;
-    }
-    impl<T: serde::Serialize> Json for T {
-        fn text(&self) -> Result<String, String> {
-            serde_json::to_string(self).map_err(|error| error.to_string())
-        }
-    }
+fn json(value: &impl serde::Serialize) -> Result<String, String> {
+    serde_json::to_string(value).map_err(|error| error.to_string())
 }
 
 /// A program and its arguments.

@@ -65,6 +65,8 @@ pub struct HostSettings {
     pub program: PathBuf,
     /// Where agents find nats-server.
     pub nats_url: String,
+    /// Where the gateway is, for what is called back to an agent; left out of their environment if absent.
+    pub api_url: Option<String>,
     /// Makes their credentials.
     pub mint: Mint,
     /// Whether to use cgroup v2 where it is there.

@@ -203,6 +203,7 @@ async fn host(
         dir: settings.host_dir.unwrap_or_else(temporary),
         program: std::env::current_exe().context("this program's own path is unknown")?,
         nats_url: settings.nats_url,
+        api_url: Some(settings.api_url),
         mint: credentials::minter(settings.host_account_seed)?,
         cgroups: true,
         whole_process: true,

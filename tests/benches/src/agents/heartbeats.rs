@@ -226,7 +226,10 @@ async fn histogram(world: &World) -> anyhow::Result<(f64, f64, u64)> {
         .probes
         .get("health")
         .context("health serves no probes")?;
-    let text = reqwest::get(format!("{base}/metrics")).await?.text().await?;
+    let text = reqwest::get(format!("{base}/metrics"))
+        .await?
+        .text()
+        .await?;
     let value = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(name));
         line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())

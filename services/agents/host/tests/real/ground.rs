@@ -78,6 +78,7 @@ impl Ground {
             dir: self.dir.path().join("agents"),
             program: "/no/such/swarm".into(),
             nats_url: self.nats.url.clone(),
+            api_url: None,
             mint: none,
             cgroups: true,
             whole_process: false,

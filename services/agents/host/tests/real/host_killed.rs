@@ -28,6 +28,7 @@ async fn the_host() {
         dir: dir.into(),
         program: "/no/such/swarm".into(),
         nats_url: url.clone(),
+        api_url: None,
         mint: std::sync::Arc::new(|_, _| Ok(None)),
         cgroups: true,
         whole_process: true,
