@@ -177,6 +177,7 @@ pub async fn run(
             () = stop.cancelled(), if !host.leaving.is_cancelled() => host.leave(),
             () = sleep_until(give_up.unwrap_or_else(Instant::now)), if give_up.is_some() => {}
         }
+        host.fill();
     }
     services.shutdown().await;
     host.claims.shutdown().await;
@@ -396,7 +397,15 @@ impl Host {
     fn ended(&mut self, key: Key) {
         self.running.remove(&key);
         self.reconcile(key);
-        for key in std::mem::take(&mut self.full) {
+    }
+
+    /// Considers what there was no room for, as far as there is room now: a process has ended, or another host was first
+    /// with what was to be claimed.
+    fn fill(&mut self) {
+        while !self.full.is_empty() && self.room() > 0 {
+            let Some(key) = self.full.pop_first() else {
+                return;
+            };
             self.reconcile(key);
         }
     }

@@ -39,8 +39,8 @@ const TAKEOVER_PATIENCE: Duration = Duration::from_secs(60);
 const REPLACED_PATIENCE: Duration = Duration::from_secs(120);
 /// How long a task works, in milliseconds.
 const WORK_MS: u64 = 400;
-/// Share of the agents that the load keeps busy, in percent.
-const LOAD_PERCENT: u64 = 60;
+/// Share of the agents that the load keeps busy, in percent: half of them must be able to bear it.
+const LOAD_PERCENT: u64 = 40;
 /// How often tasks are submitted.
 const SUBMIT_EVERY: Duration = Duration::from_millis(200);
 /// Only work that was just started is a victim: it must not end while the signal is under way.
@@ -101,7 +101,9 @@ impl Kind {
 
 /// Measures and prints.
 pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
-    let world = World::start(&options.setting, HOSTS).await?;
+    // Half of the agents on each host, also after one was lost: the other one has no room for more.
+    let half = options.agents.div_ceil(u32::from(HOSTS));
+    let world = World::start(&options.setting, HOSTS, half).await?;
     let swarm = world.swarm("failover", json!({})).await?;
     let count = usize::try_from(options.agents)?;
     let spec = json!({

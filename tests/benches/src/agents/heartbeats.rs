@@ -54,7 +54,7 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
 
 async fn one(options: &Options, agents: usize, interval_ms: u64) -> anyhow::Result<()> {
     // Each form has an installation of its own: the histogram counts from the start of the service.
-    let world = World::start(&options.setting, 1).await?;
+    let world = World::start(&options.setting, 1, 1).await?;
     let settings = json!({
         "max_agents": 10_000, "max_workers": 10_000, "heartbeat_interval_ms": interval_ms,
     });

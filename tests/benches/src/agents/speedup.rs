@@ -56,7 +56,7 @@ enum Part {
 
 /// Measures and prints.
 pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
-    let world = World::start(&options.setting, 1).await?;
+    let world = World::start(&options.setting, 1, 200).await?;
     for part in &options.parts {
         match part {
             Part::Latency => latency(&world, options).await?,

@@ -49,11 +49,11 @@ pub struct Swarm {
 }
 
 impl World {
-    /// Starts everything, with so many processes of each service.
+    /// Starts everything, with so many processes of each service, and so many agents for each host at the most.
     ///
     /// # Errors
     /// It does not come up.
-    pub async fn start(setting: &Setting, replicas: u16) -> anyhow::Result<Self> {
+    pub async fn start(setting: &Setting, replicas: u16, host_agents: u32) -> anyhow::Result<Self> {
         let (root, program) =
             installation::places(setting.dir.as_deref(), setting.swarm.as_deref())?;
         installation::ensure_built(&program)?;
@@ -69,15 +69,17 @@ impl World {
             env!("CARGO_PKG_VERSION"),
             machine::commit()
         );
-        let installation = Installation::start(Plan {
+        let installation = Installation::prepare(Plan {
             program,
             root,
             replicas,
             cluster: false,
             foreign: None,
             keep: false,
-        })
-        .await?;
+        })?;
+        let settings = installation.data().join("swarm.toml");
+        std::fs::write(settings, format!("host_agents_max = {host_agents}\n"))?;
+        installation.up().await?;
         let address = installation.address()?;
         let bus = Bus::open(&address, 1).await?;
         Ok(Self {

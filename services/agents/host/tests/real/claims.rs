@@ -92,6 +92,35 @@ async fn a_full_host_claims_when_there_is_room_again() {
     ground.assert_clean().await;
 }
 
+/// Both look at the same requests first, and only one of them gets each.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hosts_with_little_room_take_all_that_there_is_room_for() {
+    let mut ground = Ground::new().await;
+    let agents: Vec<_> = (0..8).map(|_| agent()).collect();
+    for agent in &agents {
+        ground.request(*agent, 1, SLEEP).await;
+    }
+    let mut hosts = Vec::new();
+    for name in ["one", "two"] {
+        let mut settings = ground.settings(name);
+        settings.agents_max = 4;
+        hosts.push(ground.host(settings).await);
+    }
+    let mut launched = BTreeSet::new();
+    while launched.len() < agents.len() {
+        let next = ground
+            .next(|event| matches!(event.body, Body::AgentLaunched(_)).then_some(event.about));
+        launched.insert(next.await);
+    }
+    for host in &hosts {
+        assert_eq!((host.status.running(), host.status.room()), (4, 0));
+    }
+    for host in hosts {
+        host.stop().await;
+    }
+    ground.assert_clean().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_host_may_not_run_is_declined_once_and_left_to_others() {
     let mut ground = Ground::new().await;
