@@ -15,6 +15,8 @@ pub const NAME_CHARS_MAX: usize = 100;
 pub const CAPABILITY_BYTES_MAX: usize = 100;
 /// Most capabilities of an agent or requirements of a task: they are matched one by one.
 pub const CAPABILITIES_MAX: usize = 64;
+/// Largest `metadata` of an agent, in bytes: it is held in memory by every service that knows agents.
+pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 
 /// What a process says of itself when it joins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

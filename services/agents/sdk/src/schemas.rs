@@ -8,8 +8,7 @@ use swarm_events::Json;
 
 /// Member of the metadata under which each task type has its `input` and `output`.
 pub const TASK_TYPES: &str = "task_types";
-/// Most bytes of an agent's metadata, schemas included: what the coordinator takes.
-pub const METADATA_BYTES_MAX: usize = 16 * 1024;
+pub use swarm_events::agent::METADATA_BYTES_MAX;
 
 /// What a handler takes and gives.
 #[derive(Clone, Debug)]

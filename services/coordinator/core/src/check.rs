@@ -10,8 +10,7 @@ use swarm_events::{
 
 /// Largest `scaling_policy`, in bytes: it is carried in every `updated`.
 pub const SCALING_POLICY_BYTES_MAX: usize = 16 * 1024;
-/// Largest `metadata` of an agent, in bytes: it is held in memory by every service that knows agents.
-pub const METADATA_BYTES_MAX: usize = 16 * 1024;
+pub use swarm_events::agent::METADATA_BYTES_MAX;
 
 /// A text of 1 to `max` characters without control characters.
 pub(crate) fn text(field: &str, value: &str, max: usize) -> Result<(), Problem> {

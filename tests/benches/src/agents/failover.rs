@@ -124,6 +124,13 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
     let swarm = Arc::new(swarm);
     let submitted = Arc::new(AtomicU64::new(0));
     let load = Load::start(swarm.clone(), u64::from(options.agents), submitted);
+    // A host that is killed before the load has begun loses nothing.
+    swarm
+        .follower
+        .until("the load has begun", TAKEOVER_PATIENCE, |seen| {
+            (seen.ended.len() >= count).then_some(())
+        })
+        .await?;
     let mut rows = Vec::new();
     for kind in &options.kinds {
         rows.push(runs(&world, &swarm, *kind, options.runs, count).await?);
