@@ -11,7 +11,7 @@ use swarm_events::{
     control::Observed,
     swarm::{HostBeat, ProcessFigures},
 };
-use swarm_health_core::DISCONNECT_GRACE_MS;
+use swarm_health_core::{DISCONNECT_GRACE_MS, HOST_DOWN_GRACE_MS};
 
 use crate::watch::{ASK_AGAIN, Key, RETURN_GRACE, millis};
 
@@ -142,12 +142,49 @@ impl Hosts {
         }
     }
 
+    /// The hosts that are down with all their agents: the connection of each closed, and none came back. With the counted
+    /// time of the last one's end. `closed` tells of an agent that is watched when its connection closed.
+    pub(crate) fn down(
+        &self,
+        closed: impl Fn(&Key) -> Option<Option<Duration>>,
+    ) -> BTreeMap<InstanceId, Duration> {
+        let mut down = BTreeMap::new();
+        for (id, host) in &self.hosts {
+            let Some(at) = host.disconnected else {
+                continue;
+            };
+            let keys = host.agents.iter().map(|&(id, org, swarm)| (org, swarm, id));
+            let ends: Option<Vec<Duration>> = keys.filter_map(|key| closed(&key)).collect();
+            // A host without an agent that is heard of says too little.
+            if let Some(last) = ends.and_then(|ends| ends.into_iter().max()) {
+                down.insert(*id, last.max(at));
+            }
+        }
+        down
+    }
+
+    /// The host that claimed the process of an agent.
+    pub(crate) fn of(&self, key: &Key) -> Option<InstanceId> {
+        self.claims.get(key).copied()
+    }
+
     /// Who is gone, in each partition where that means something.
-    pub(crate) fn look(&mut self, clock: Duration, out: &mut Vec<(Partition, Observed)>) {
+    pub(crate) fn look(
+        &mut self,
+        clock: Duration,
+        down: &BTreeMap<InstanceId, Duration>,
+        out: &mut Vec<(Partition, Observed)>,
+    ) {
         for (id, host) in &mut self.hosts {
             let silent_ms = millis(clock.saturating_sub(host.since));
             let closed_ms = host.disconnected.map(|at| millis(clock.saturating_sub(at)));
+            let down_ms = down.get(id).map(|at| millis(clock.saturating_sub(*at)));
             let (rule, age_ms, limit_ms) = match closed_ms {
+                _ if down_ms.is_some_and(|age| age > HOST_DOWN_GRACE_MS) => (
+                    LivenessRule::Disconnected,
+                    down_ms.unwrap_or_default(),
+                    HOST_DOWN_GRACE_MS,
+                ),
                 Some(age) if age > DISCONNECT_GRACE_MS => {
                     (LivenessRule::Disconnected, age, DISCONNECT_GRACE_MS)
                 }

@@ -15,7 +15,7 @@ use swarm_events::{
     control::{Observed, Sighting},
     swarm::{AgentSample, Heartbeat, HostBeat, ProcessFigures, SAMPLE_AGENTS_MAX},
 };
-use swarm_health_core::{Agent, Health, Liveness, Swarm, Thresholds};
+use swarm_health_core::{Agent, HOST_DOWN_GRACE_MS, Health, Liveness, Swarm, Thresholds};
 
 use crate::{hosts::Hosts, samples::Sampling, strangers::Strangers};
 
@@ -349,8 +349,14 @@ impl Watch {
         }
         let clock = self.clock;
         let mut out = Vec::new();
+        let agents = &self.agents;
+        let down = self
+            .hosts
+            .down(|key| agents.get(key).map(|tracked| tracked.disconnected));
         for (key, tracked) in &mut self.agents {
-            if let Some((sighting, evidence)) = tracked.look(clock) {
+            let host = self.hosts.of(key);
+            let down = host.and_then(|host| down.get(&host).copied());
+            if let Some((sighting, evidence)) = tracked.look(clock, down) {
                 let observed = Observed::Liveness {
                     org_id: key.0,
                     swarm_id: key.1,
@@ -362,7 +368,7 @@ impl Watch {
                 out.push((tracked.place.partition, observed));
             }
         }
-        self.hosts.look(clock, &mut out);
+        self.hosts.look(clock, &down, &mut out);
         self.strangers.look(clock, &mut out);
         self.sample(clock, &mut out);
         out
@@ -395,12 +401,19 @@ impl Watch {
 }
 
 impl Tracked {
-    /// What is to be said of it now, if that is anything new.
-    fn look(&mut self, clock: Duration) -> Option<(Sighting, Evidence)> {
+    /// What is to be said of it now, if that is anything new. `down`: since when its host is down with all its agents.
+    fn look(&mut self, clock: Duration, down: Option<Duration>) -> Option<(Sighting, Evidence)> {
         let silent_ms = millis(clock.saturating_sub(self.since));
         let limits = self.thresholds;
         let closed_ms = self.disconnected.map(|at| millis(clock.saturating_sub(at)));
+        let down_ms = down.map(|at| millis(clock.saturating_sub(at)));
         let (sighting, rule, age_ms, limit_ms) = match closed_ms {
+            _ if down_ms.is_some_and(|age| age > HOST_DOWN_GRACE_MS) => (
+                Sighting::Gone,
+                LivenessRule::Disconnected,
+                down_ms.unwrap_or_default(),
+                HOST_DOWN_GRACE_MS,
+            ),
             Some(age) if age > limits.disconnect_grace_ms => (
                 Sighting::Gone,
                 LivenessRule::Disconnected,

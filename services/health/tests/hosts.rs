@@ -3,9 +3,9 @@
 mod support;
 
 use support::{INTERVAL_MS, Scene, agent, instance, ms, place};
-use swarm_events::{Place, SwarmId, agent::LivenessRule, swarm::Heartbeat};
+use swarm_events::{Place, SwarmId, agent::LivenessRule, control::Sighting, swarm::Heartbeat};
 use swarm_health::{
-    core::DISCONNECT_GRACE_MS,
+    core::{DISCONNECT_GRACE_MS, HOST_DOWN_GRACE_MS},
     hosts::HOST_SILENT_MS,
     samples::{FIRST_SAMPLE, SAMPLE_INTERVAL},
     strangers::{STRANGER_AFTER, STRANGERS_MAX, STRANGERS_TOLD_EVERY},
@@ -92,6 +92,57 @@ fn a_closed_connection_of_a_host_is_its_loss_after_half_a_second_unless_it_comes
             Vec::new()
         };
         assert_eq!(scene.gone(), expected, "back: {back}");
+    }
+}
+
+#[test]
+fn a_host_that_closes_with_all_its_agents_is_down_and_they_with_it() {
+    // Who does not close, or comes back.
+    for but in ["nobody", "an agent", "an agent that came back", "the host"] {
+        let mut scene = Scene::new();
+        for n in [1, 2] {
+            scene.claims(9, n);
+            scene.joins(n, 1, n);
+        }
+        // By hand, and of no concern to the host.
+        scene.joins(3, 1, 3);
+        scene.beating = vec![(3, 0)];
+        scene.host_beat(9, &[]);
+        let process = |n| (place().swarm, agent(n), instance(n));
+        scene.watch.closed(process(1), scene.now);
+        if but != "an agent" {
+            scene.watch.closed(process(2), scene.now);
+        }
+        if but != "the host" {
+            scene.watch.host_closed(instance(9), scene.now);
+        }
+        scene.pass(100);
+        if but == "an agent that came back" {
+            scene.watch.opened(process(2));
+        }
+        scene.pass(HOST_DOWN_GRACE_MS - 100);
+        assert_eq!((scene.liveness(), scene.gone()), (vec![], vec![]), "{but}");
+        scene.pass(1);
+        let age = HOST_DOWN_GRACE_MS + 1;
+        let rule = LivenessRule::Disconnected;
+        if but == "nobody" {
+            let lost = |n| (agent(n), Sighting::Gone, rule, age);
+            assert_eq!(scene.liveness(), [lost(1), lost(2)]);
+            assert_eq!(scene.gone(), [(instance(9), rule, age)]);
+            continue;
+        }
+        assert_eq!((scene.liveness(), scene.gone()), (vec![], vec![]), "{but}");
+        // Each for itself has the longer grace.
+        scene.pass(DISCONNECT_GRACE_MS - age);
+        assert_eq!((scene.liveness(), scene.gone()), (vec![], vec![]), "{but}");
+        scene.pass(1);
+        let lost = |n| (agent(n), Sighting::Gone, rule, DISCONNECT_GRACE_MS + 1);
+        let agents = if but == "the host" {
+            vec![lost(1), lost(2)]
+        } else {
+            vec![lost(1)]
+        };
+        assert_eq!(scene.liveness(), agents, "{but}");
     }
 }
 

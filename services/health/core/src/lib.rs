@@ -42,7 +42,7 @@ use crate::{fold::Touched, swarm::Key};
 pub use agent::{Agent, Liveness, Phase, Process, Quarantine, Usage};
 pub use plan::Plan;
 pub use swarm::Swarm;
-pub use thresholds::{DISCONNECT_GRACE_MS, Thresholds};
+pub use thresholds::{DISCONNECT_GRACE_MS, HOST_DOWN_GRACE_MS, Thresholds};
 pub use window::{BUCKETS, Rate};
 
 /// An observation that is not answered yet; its key is its sequence.

@@ -7,6 +7,11 @@ use swarm_events::configuration::Configuration;
 /// client that reconnects, and ten times less than silence would take.
 pub const DISCONNECT_GRACE_MS: u64 = 500;
 
+/// The same where a host and all of its agents that are heard of closed their connections, in milliseconds, from the last of
+/// them: processes that lose their server each reconnect at their own time, and one that lives does so at once; that none of
+/// them does is what the death of a machine looks like.
+pub const HOST_DOWN_GRACE_MS: u64 = 150;
+
 /// The limits of a swarm's agents, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thresholds {
