@@ -196,27 +196,47 @@ pub(crate) fn class_of(required: &[String]) -> String {
     set.into_iter().collect::<Vec<_>>().join("\n")
 }
 
+/// Before the numbers of agents that are not to get a task even if there are no others.
+const STRICT: &str = "!";
+
+/// Whether agents that are not to get a task may have it if there are no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Without {
+    /// As long as there are others.
+    Others,
+    /// Not even then.
+    Strictly,
+}
+
 /// The class of tasks that need what those of `class` need, and that certain agents are not to get: their numbers, sorted.
 /// (A checked capability holds no control character.) Tasks with the same needs and the same such agents wait in one line,
 /// so that none of them is in the way of others, or looked at one by one.
-pub(crate) fn class_without(class: &str, agents: &[u32]) -> String {
+pub(crate) fn class_without(class: &str, agents: &[u32], how: Without) -> String {
     let words = words_of(class);
     if agents.is_empty() {
         return words.to_owned();
     }
     let numbers: Vec<String> = agents.iter().map(u32::to_string).collect();
-    format!("{words}\0{}", numbers.join(","))
+    let strict = match how {
+        Without::Others => "",
+        Without::Strictly => STRICT,
+    };
+    format!("{words}\0{strict}{}", numbers.join(","))
 }
 
 fn words_of(class: &str) -> &str {
     class.split_once('\0').map_or(class, |(words, _)| words)
 }
 
-/// The agents that are not to get tasks of a class.
-pub(crate) fn excluded_of(class: &str) -> Box<[u32]> {
+/// The agents that are not to get tasks of a class, and whether that holds if there are no others.
+pub(crate) fn excluded_of(class: &str) -> (Box<[u32]>, Without) {
     let numbers = class.split_once('\0').map_or("", |(_, numbers)| numbers);
+    let (numbers, how) = match numbers.strip_prefix(STRICT) {
+        Some(numbers) => (numbers, Without::Strictly),
+        None => (numbers, Without::Others),
+    };
     let numbers = numbers.split(',').filter_map(|number| number.parse().ok());
-    numbers.collect()
+    (numbers.collect(), how)
 }
 
 /// The capabilities of a class, sorted.

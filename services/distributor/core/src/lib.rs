@@ -44,8 +44,8 @@ use trace::Trace;
 
 impl Decider for Distributor {
     const SERVICE: Service = Service::Distributor;
-    const VERSION: u32 = 3;
-    const FORMAT: u32 = 4;
+    const VERSION: u32 = 4;
+    const FORMAT: u32 = 5;
     type Plan = Plan;
 
     fn new(partition: Partition) -> Self {
@@ -79,10 +79,12 @@ impl Decider for Distributor {
 
     fn next_deadline(&self, plan: &Plan) -> Option<Timestamp> {
         let delayed = self.delayed.first().map(|&(until, ..)| until);
+        let declined = self.declined.first().map(|&(until, ..)| until);
         let barred = self.barred.first().map(|&(until, ..)| until);
         let stuck = self.stuck_checks.first().map(|&(when, ..)| when);
         let timers = plan.next_timer().into_iter();
-        timers.chain(delayed).chain(barred).chain(stuck).min()
+        let all = timers.chain(delayed).chain(declined);
+        all.chain(barred).chain(stuck).min()
     }
 
     fn reject(&mut self, sequence: u64, problem: &Problem) {

@@ -67,6 +67,8 @@ pub struct Distributor {
     pub(crate) swarms: Vec<Swarm>,
     /// Tasks that are queued again at a time: time, swarm, task.
     pub(crate) delayed: BTreeSet<(Timestamp, u32, u32)>,
+    /// Tasks that go back to agents that declined them, if there is no other, from a time on: time, swarm, task.
+    pub(crate) declined: BTreeSet<(Timestamp, u32, u32)>,
     /// Agents that are given work again at a time: time, swarm, agent.
     pub(crate) barred: BTreeSet<(Timestamp, u32, u32, Bar)>,
     /// Agents of which is looked at a time whether a task of theirs is stuck: time, swarm, agent.
@@ -87,6 +89,7 @@ impl Distributor {
             numbers: BTreeMap::new(),
             swarms: Vec::new(),
             delayed: BTreeSet::new(),
+            declined: BTreeSet::new(),
             barred: BTreeSet::new(),
             stuck_checks: BTreeSet::new(),
             ended_order: VecDeque::new(),
@@ -118,7 +121,7 @@ impl Distributor {
         self.swarm(self.number(place)?)
     }
 
-    /// Lets time do its work: delays and bars that have passed, ids past their horizon.
+    /// Lets time do its work: delays, waits and bars that have passed, ids past their horizon.
     pub(crate) fn age(&mut self, trace: &mut Trace) {
         let moment = self.moment();
         while let Some(&(until, swarm, at)) = self.delayed.first() {
@@ -128,6 +131,15 @@ impl Distributor {
             self.delayed.pop_first();
             if let Some(swarm) = self.swarms.get_mut(swarm as usize) {
                 swarm.set_phase(at, Phase::Queued, moment, trace);
+            }
+        }
+        while let Some(&(until, swarm, at)) = self.declined.first() {
+            if until > moment.now {
+                break;
+            }
+            self.declined.pop_first();
+            if let Some(swarm) = self.swarms.get_mut(swarm as usize) {
+                swarm.offer_again(at, trace);
             }
         }
         while let Some(&(until, number, at, bar)) = self.barred.first() {
@@ -284,6 +296,9 @@ impl Distributor {
         let agent = task.phase.held().map(|held| held.agent);
         if let Phase::Delayed { until } = task.phase {
             self.delayed.remove(&(until, swarm, at));
+        }
+        if let Some(declines) = task.declines() {
+            self.declined.remove(&(declines.until, swarm, at));
         }
         state.end(at, end, moment, trace);
         if let Some(agent) = agent {

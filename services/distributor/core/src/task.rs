@@ -30,6 +30,8 @@ pub(crate) struct Declines {
     pub(crate) agents: Vec<u32>,
     /// What the last one said.
     pub(crate) reason: Box<str>,
+    /// Before then none of them gets it again, though there be no other; zero once that is over.
+    pub(crate) until: Timestamp,
 }
 
 /// An assignment as it stands.
@@ -300,7 +302,8 @@ pub(crate) const fn halves(content: u128) -> [u64; 2] {
     [(content >> 64) as u64, content as u64]
 }
 
-/// The wait before the attempt that follows `attempts` failed ones: the policy's, plus up to a quarter that derives from
+/// The wait before the attempt that follows `attempts` failed ones, and before an agent is offered again what was declined
+/// so often: the policy's, plus up to a quarter that derives from
 /// the task's id, so that tasks that failed together do not come back together.
 pub(crate) fn retry_delay_ms(policy: &RetryPolicy, attempts: u32, id: TaskId) -> u64 {
     let mut delay = policy.base_ms;

@@ -168,7 +168,7 @@ fn named(
                     | What::Released { agent_id, .. } => {
                         agents.insert(*agent_id);
                     }
-                    What::Agents { .. } | What::Priority { .. } => {}
+                    What::Agents { .. } | What::Priority { .. } | What::Again { .. } => {}
                 }
             }
         }

@@ -1,22 +1,26 @@
 //! Tasks that their agents give back.
+//!
+//! Whoever has declined a task is excluded by its class: for a wait of its retry policy in any case, after that as long as
+//! there are others. So it does not go to and fro, and any other agent may take it at once.
 
 use swarm_events::{
-    TaskId,
+    TaskId, Timestamp,
     decider::Verdict,
     planted::{self, Bug},
     task::{self, DECLINE_REASON_BYTES_MAX},
 };
 
 use crate::{
-    check::class_without,
+    check::{Without, class_without},
     state::Distributor,
-    swarm::cut,
-    task::{DECLINES_MAX, Outcome, Phase},
+    swarm::{Swarm, cut},
+    task::{DECLINES_MAX, Outcome, Phase, retry_delay_ms},
     trace::Trace,
 };
 
 impl Distributor {
-    /// Its agent gives a task back. It keeps its place in the queue, and has lost no attempt.
+    /// Its agent gives a task back. It keeps its place in the queue, and has lost no attempt. The wait follows from the
+    /// settings as they are now: each fold has the same.
     pub(super) fn declined(
         &mut self,
         swarm: u32,
@@ -55,8 +59,17 @@ impl Distributor {
         {
             declines.agents.insert(place, agent);
         }
+        self.declined.remove(&(declines.until, swarm, at));
+        declines.until = Timestamp::ZERO;
         if declines.count < DECLINES_MAX {
-            let text = class_without(state.classes.get(class), &declines.agents);
+            let wait_ms = retry_delay_ms(&state.settings.retry, declines.count.into(), id);
+            let mut how = Without::Others;
+            if wait_ms > 0 {
+                declines.until = moment.now.plus_millis(wait_ms);
+                self.declined.insert((declines.until, swarm, at));
+                how = Without::Strictly;
+            }
+            let text = class_without(state.classes.get(class), &declines.agents, how);
             // Held before the other is let go: a number must not stand for both at one input.
             task.class = state.classes.hold(&text);
             state.classes.release(class);
@@ -77,5 +90,24 @@ impl Distributor {
         }
         self.runs_other(swarm, agent, trace);
         Verdict::Applied
+    }
+}
+
+impl Swarm {
+    /// A declined task has waited: whoever declined it may have it, if there is no other.
+    pub(crate) fn offer_again(&mut self, at: u32, trace: &mut Trace) {
+        let Some(task) = self.tasks.get_mut(at) else {
+            return;
+        };
+        let more = task.more.as_deref_mut();
+        let Some(declines) = more.and_then(|more| more.declines.as_deref_mut()) else {
+            return;
+        };
+        declines.until = Timestamp::ZERO;
+        let class = task.class;
+        let text = class_without(self.classes.get(class), &declines.agents, Without::Others);
+        task.class = self.classes.hold(&text);
+        self.classes.release(class);
+        trace.task(self.number, at, task.id);
     }
 }

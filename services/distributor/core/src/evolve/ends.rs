@@ -8,7 +8,7 @@ use swarm_events::{
 };
 
 use crate::{
-    check::class_without,
+    check::{Without, class_without},
     state::{Distributor, Wanted},
     swarm::End,
     task::{How, Phase},
@@ -112,7 +112,7 @@ impl Distributor {
             more.stolen_from = None;
             if more.declines.take().is_some() {
                 // Whoever declined it before may do it now.
-                let class = class_without(state.classes.get(task.class), &[]);
+                let class = class_without(state.classes.get(task.class), &[], Without::Others);
                 let class = state.classes.hold(&class);
                 state
                     .classes

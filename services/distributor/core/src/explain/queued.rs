@@ -8,7 +8,7 @@ use super::{
     AgentCounts, Condition, Count, ITEMS_MAX, Look, QUEUES_MAX, Queued, Reason, Standing, What,
     agents::{Pool, Seen},
     held::fails_first,
-    release::released,
+    release::{again, released},
     rivals::Rivals,
     words::{capital, count, duration, list, number},
 };
@@ -60,7 +60,7 @@ impl Look<'_> {
         });
         let mut conditions = Vec::new();
         if !assignable {
-            conditions.extend(self.places(&pool, &rivals, ahead, room));
+            conditions.extend(self.places(task, &pool, &rivals, ahead, room));
             if !pool.able.is_empty() && ahead.count > 0 {
                 conditions.extend(rivals.least_priority(compete).map(priority));
             }
@@ -84,9 +84,13 @@ impl Look<'_> {
         };
         let mut sentences = self.sentences(&queued, &required);
         sentences.extend(task.declines().map(|declines| {
+            let until = match declines.until {
+                Timestamp::ZERO => String::new(),
+                until => format!(", and not before {until}"),
+            };
             format!(
                 "It was declined {}, the last time with: {}. An agent that has declined it gets it again only if there is no \
-                 other that could.",
+                 other that could{until}.",
                 number(u64::from(declines.count), "time", "times"),
                 declines.reason
             )
@@ -118,11 +122,13 @@ impl Look<'_> {
     /// What its able agents could do for it.
     fn places(
         &self,
+        task: &Task,
         pool: &Pool<'_>,
         rivals: &Rivals<'_>,
         ahead: Count,
         room: u64,
     ) -> Vec<Condition> {
+        let plan = self.plan.swarms.get(self.swarm.number as usize);
         let mut conditions = Vec::new();
         let with = |standing| {
             pool.able
@@ -194,6 +200,10 @@ impl Look<'_> {
         let mut resting = enough(Standing::Quarantined);
         resting.extend(enough(Standing::FailedFast));
         conditions.extend(released(&resting));
+        let for_now = plan.map_or(&[][..], |plan| plan.excluded_for_now(task.class));
+        if !for_now.is_empty() && !enough(Standing::Declined).is_empty() {
+            conditions.extend(task.declines().map(|declines| again(declines.until)));
+        }
         conditions
     }
 

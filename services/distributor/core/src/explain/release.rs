@@ -1,4 +1,4 @@
-//! When agents that rest are given work again.
+//! When agents that rest are given work again, and those that declined a task get it again.
 
 use swarm_events::{Timestamp, agent::Cause};
 
@@ -47,6 +47,16 @@ pub(super) fn released(resting: &[&Seen<'_>]) -> Option<Condition> {
         sentence,
         what: What::Released { agent_id, at },
     })
+}
+
+/// The wait of a task that whoever is left has declined.
+pub(super) fn again(at: Timestamp) -> Condition {
+    Condition {
+        sentence: format!(
+            "its wait since it was declined were over: at {at} it is offered again to who declined it, as there is no other"
+        ),
+        what: What::Again { at },
+    }
 }
 
 const fn cause(cause: Cause) -> &'static str {

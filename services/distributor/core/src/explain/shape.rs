@@ -232,7 +232,7 @@ pub enum Standing {
     Unresponsive,
     /// Health has it in quarantine.
     Quarantined,
-    /// It has declined this task, and others may take it some time.
+    /// It has declined this task, and others may take it some time, or the task is not offered to it again yet.
     Declined,
     /// Suspected or failed.
     Unhealthy,
@@ -367,6 +367,11 @@ pub enum What {
         agent_id: AgentId,
         /// When, at the latest that is known; absent: when its figures are back below the limit.
         at: Option<Timestamp>,
+    },
+    /// It had waited since it was declined: there is no agent left but those that did, and they may have it again then.
+    Again {
+        /// When.
+        at: Timestamp,
     },
     /// A place comes free at the latest then, by a run limit.
     PlaceBy {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_events::task::{CANDIDATES_MAX, PassedOver};
 
-use super::ready::SwarmPlan;
+use super::ready::{Class, SwarmPlan};
 use crate::{
     affinity,
     agent::{Agent, Health, LAPSES_MAX, Membership, Rest, has},
@@ -288,14 +288,31 @@ impl SwarmPlan {
         self.kinds[kind as usize].choosy = classes;
     }
 
-    /// The agents that are not to get tasks of a class: none, unless there are others who could have them some time.
+    /// The agents that are not to get tasks of a class: none, unless there are others who could have them some time, or
+    /// these tasks have just been declined.
     pub(crate) fn excluded(&self, class: u32) -> &[u32] {
         let Some(waiting) = self.classes.get(class as usize) else {
             return &[];
         };
-        if waiting.excluded.is_empty() {
-            return &[];
+        if waiting.excluded.is_empty() || waiting.strict {
+            return &waiting.excluded;
         }
+        if self.has_others(waiting) {
+            &waiting.excluded
+        } else {
+            &[]
+        }
+    }
+
+    /// The agents that get tasks of a class again once these have waited, though they declined them: there are no others.
+    pub(crate) fn excluded_for_now(&self, class: u32) -> &[u32] {
+        let waiting = self.classes.get(class as usize);
+        let waiting = waiting.filter(|waiting| waiting.strict && !self.has_others(waiting));
+        waiting.map_or(&[], |waiting| &waiting.excluded)
+    }
+
+    /// Whether agents that a class does not exclude could have its tasks some time.
+    fn has_others(&self, waiting: &Class) -> bool {
         let live: u32 = if waiting.indexed {
             waiting.tally.live
         } else {
@@ -313,7 +330,7 @@ impl SwarmPlan {
             kind.is_some_and(|kind| of_class(text).all(|word| has(&kind.capabilities, word)))
         };
         let own = waiting.excluded.iter().filter(able).count() as u32;
-        if live > own { &waiting.excluded } else { &[] }
+        live > own
     }
 
     /// What the surplus of a kind with `have` capabilities adds to its agents' scores for a class.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     affinity::{Key, key_of},
     agent::{Agent, Health, Membership, has},
-    check::{excluded_of, of_class},
+    check::{Without, excluded_of, of_class},
     plan::Entry,
     strategy::{self, Strategy},
     swarm::{Life, Settings, Swarm, rank},
@@ -48,6 +48,8 @@ pub(crate) struct Class {
     pub(crate) needs: usize,
     /// Agents that have declined its tasks.
     pub(super) excluded: Box<[u32]>,
+    /// They are not to get them even if there are no others.
+    pub(super) strict: bool,
     pub(crate) kinds: Vec<u32>,
     /// It has many kinds, and keeps those with a place ordered by their first agent, and the sums over all of them.
     pub(crate) indexed: bool,
@@ -202,7 +204,9 @@ impl SwarmPlan {
         let fresh = &mut self.classes[class as usize];
         fresh.text = Some(text.into());
         fresh.needs = of_class(text).count();
-        fresh.excluded = excluded_of(text);
+        let (excluded, how) = excluded_of(text);
+        fresh.excluded = excluded;
+        fresh.strict = how == Without::Strictly;
         fresh.kinds.clear();
         fresh.indexed = false;
         fresh.best.clear();

@@ -11,6 +11,26 @@ use swarm_events::{
 
 use crate::scene::Scene;
 
+/// The base of the default retry policy, whose factor is 2.
+const BASE_MS: u64 = 500;
+
+/// The longest wait after the n-th decline.
+fn wait_ms(n: u8) -> u64 {
+    let plain = BASE_MS << (n - 1);
+    plain + plain / 4
+}
+
+/// Passes from deadline to deadline, as an owner is woken, until the task is with an agent; answers with how long that took.
+fn waits_ms(s: &mut Scene, task: &str) -> u64 {
+    let from = s.world.now;
+    while s.status(task) == "queued" {
+        let due = s.world.next_deadline().expect("it is offered some time");
+        s.world.later(due.millis_since(s.world.now).max(1));
+    }
+    assert_eq!(s.status(task), "assigned");
+    s.world.now.millis_since(from)
+}
+
 #[test]
 fn a_declined_task_goes_to_another_and_costs_no_attempt() {
     for started in [false, true] {
@@ -89,12 +109,153 @@ fn without_another_it_comes_back_to_who_declined_it() {
         s.world.settle();
         s.decline("t");
         s.news();
+        s.world.later(wait_ms(1));
+        assert_eq!(s.status("t"), "queued", "there is another");
         // When
         gone(&mut s);
         // Then
         let news = s.news();
         assert!(news.contains(&"assigned t to A".to_owned()), "{news:?}");
     }
+}
+
+#[test]
+fn when_the_other_goes_it_does_not_come_back_before_its_wait_is_over() {
+    // Given: A has just declined it, B is busy.
+    let mut s = Scene::new();
+    s.join("B");
+    s.submit("long");
+    s.world.settle();
+    s.start("long");
+    s.join("A");
+    s.submit("t");
+    s.news();
+    s.decline("t");
+    s.world.settle();
+    // When
+    s.drain("B");
+    s.world.later(BASE_MS - 1);
+    // Then
+    assert_eq!(s.status("t"), "queued");
+    s.world.later(wait_ms(1) - (BASE_MS - 1));
+    assert_eq!(s.status("t"), "assigned");
+    s.folds_agree();
+}
+
+#[test]
+fn whoever_alone_could_take_it_gets_it_again_after_a_wait_that_grows() {
+    for started in [false, true] {
+        // Given
+        let mut s = Scene::new();
+        s.join("A");
+        s.submit("t");
+        assert_eq!(s.news(), ["assigned t to A"]);
+        for n in 1..DECLINES_MAX {
+            let plain_ms = BASE_MS << (n - 1);
+            if started {
+                s.start("t");
+            }
+            // When
+            s.decline("t");
+            s.world.settle();
+            // Then
+            assert_eq!(s.status("t"), "queued", "decline {n}");
+            let wait_ms = waits_ms(&mut s, "t");
+            assert!(
+                (plain_ms..=plain_ms + plain_ms / 4).contains(&wait_ms),
+                "decline {n}: {wait_ms} ms"
+            );
+            s.folds_agree();
+        }
+    }
+}
+
+#[test]
+fn the_wait_is_capped_as_that_of_a_retry_and_none_if_retries_have_none() {
+    let mut s = Scene::with(|c| (c.retry.base_ms, c.retry.cap_ms) = (1_000, 2_000));
+    s.join("A");
+    s.submit("t");
+    s.news();
+    for _ in 1..DECLINES_MAX {
+        s.decline("t");
+        s.world.settle();
+        s.world.later(2_500);
+        assert_eq!(s.status("t"), "assigned");
+    }
+    let mut s = Scene::with(|c| c.retry.base_ms = 0);
+    s.join("A");
+    s.submit("t");
+    s.news();
+    s.decline("t");
+    assert_eq!(s.news(), ["assigned t to A"]);
+}
+
+#[test]
+fn an_agent_that_appears_meanwhile_takes_it_at_once() {
+    let appears: [fn(&mut Scene); 3] = [
+        |s| {
+            s.join_as("B", 1, 0, &["x"]);
+        },
+        |s| {
+            s.join_as("B", 1, 0, &["x", "y"]);
+        },
+        |s| {
+            s.update("C", 1, 0, &["x"]);
+        },
+    ];
+    for appears in appears {
+        // Given: A alone could take it, and has declined it.
+        let mut s = Scene::new();
+        s.join_as("A", 1, 0, &["x"]);
+        s.join_as("C", 1, 0, &[]);
+        s.submit_as("t", |t| t.required_capabilities = vec!["x".into()]);
+        s.news();
+        s.decline("t");
+        assert_eq!(s.news(), [""; 0]);
+        // When
+        appears(&mut s);
+        // Then
+        let news = s.news();
+        assert_eq!(news.len(), 1, "{news:?}");
+        assert!(news[0] == "assigned t to B" || news[0] == "assigned t to C");
+        // And the end of the wait changes nothing.
+        s.world.later(wait_ms(1));
+        assert_eq!(s.news(), [""; 0]);
+        s.run_held("t");
+        s.folds_agree();
+    }
+}
+
+#[test]
+fn while_it_waits_its_agent_gets_other_work() {
+    let mut s = Scene::new();
+    s.join("A");
+    s.submit("t");
+    s.news();
+    s.decline("t");
+    s.submit("u");
+    assert_eq!(s.news(), ["assigned u to A"]);
+    s.run_held("u");
+    s.world.later(wait_ms(1));
+    assert_eq!(s.news(), ["assigned t to A"]);
+}
+
+#[test]
+fn a_task_that_ends_meanwhile_leaves_no_deadline() {
+    // Given
+    let mut s = Scene::with(|c| c.retry.base_ms = 60_000);
+    s.join("A");
+    s.submit("t");
+    s.news();
+    s.decline("t");
+    s.world.settle();
+    // When
+    s.command(CommandVerb::Cancel, "t");
+    s.world.settle();
+    // Then: nothing is left but the figures.
+    assert_eq!(s.status("t"), "cancelled");
+    assert!(s.world.run_out() < 60_000);
+    s.folds_agree();
 }
 
 #[test]
@@ -123,6 +284,8 @@ fn one_that_comes_later_gets_it() {
     s.submit("t");
     s.news();
     s.decline("t");
+    assert_eq!(s.news(), [""; 0]);
+    s.world.later(wait_ms(1));
     assert_eq!(s.news(), ["assigned t to A"], "there is no other");
     s.decline("t");
     s.join("B");
@@ -139,6 +302,8 @@ fn a_task_that_is_declined_too_often_fails_with_the_last_reason() {
     for n in 1..DECLINES_MAX {
         assert_eq!(s.news(), ["assigned t to A"], "{n}");
         s.decline("t");
+        s.world.settle();
+        s.world.later(wait_ms(n));
     }
     assert_eq!(s.news(), ["assigned t to A"]);
     // When

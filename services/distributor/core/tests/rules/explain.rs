@@ -66,6 +66,7 @@ fn kinds(queued: &Queued) -> Vec<&'static str> {
         What::Back { .. } => "back",
         What::PlaceBy { .. } => "place_by",
         What::Released { .. } => "released",
+        What::Again { .. } => "again",
     };
     queued.would_be_assigned_if.iter().map(kind).collect()
 }

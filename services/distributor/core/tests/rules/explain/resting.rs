@@ -140,12 +140,53 @@ fn who_declined_it_is_told_with_the_reason() {
         told[0],
         "It has waited 0 ms for a place at an agent: of the 2 that could take it, 1 is full and 1 declined it."
     );
-    assert!(told.contains(
-        &"It was declined 1 time, the last time with: not mine. An agent that has declined it gets it again only if there \
-          is no other that could."
-            .to_owned()
-    ));
+    assert_eq!(
+        told.last().map(String::as_str),
+        Some(
+            "It was declined 1 time, the last time with: not mine. An agent that has declined it gets it again only if there \
+             is no other that could, and not before +526ms."
+        )
+    );
+    assert_eq!(kinds(&found), ["place", "place_by", "agents"]);
     assert!(told.contains(&"It would be assigned if a place came free at agent B.".to_owned()));
+}
+
+#[test]
+fn it_is_told_when_it_goes_back_to_who_declined_it() {
+    // Given
+    let mut s = scene();
+    s.join("A");
+    s.submit("t");
+    s.world.settle();
+    let declined_at = s.world.now;
+    s.decline("t");
+    s.world.settle();
+    // Then
+    let found = queued(&mut s, "t");
+    assert!(!found.assignable);
+    assert_eq!(kinds(&found), ["again", "agents"]);
+    let What::Again { at } = found.would_be_assigned_if[0].what else {
+        panic!("{found:?}");
+    };
+    assert_eq!(
+        told(&mut s, "t"),
+        [
+            "It has waited 0 ms for a place at an agent: of the one that could take it, 1 declined it.",
+            "No task before it competes for the same agents: it is next.",
+            "It would be assigned if its wait since it was declined were over: at +539ms it is offered again to who declined \
+             it, as there is no other.",
+            "It would be assigned if one more agent had a free slot.",
+            "From +5000ms on no newly queued task goes before it, whatever its priority.",
+            "It was declined 1 time, the last time with: not mine. An agent that has declined it gets it again only if there \
+             is no other that could, and not before +539ms.",
+        ]
+    );
+    // And it comes true.
+    let wait_ms = at.millis_since(declined_at);
+    s.world.later(wait_ms - 1);
+    assert_eq!(s.status("t"), "queued");
+    s.world.later(1);
+    assert_eq!(s.status("t"), "assigned");
 }
 
 #[test]
