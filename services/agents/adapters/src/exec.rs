@@ -1,12 +1,11 @@
 //! A command for each task.
 
+mod start;
+
 use std::{
     collections::BTreeMap,
-    env,
-    ffi::OsString,
-    io,
-    path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    path::PathBuf,
+    process::ExitStatus,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,7 +17,7 @@ use swarm_agent_sdk::{Handler, Progress, TaskContext, TaskError};
 use swarm_events::{Json, Timestamp, ids::TaskId};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    process::{Child, Command},
+    process::Child,
     task::JoinHandle,
     time::timeout,
 };
@@ -28,6 +27,7 @@ use crate::{
     output::{Confession, Control, Output, STDOUT_BYTES_MAX, TooMuch},
     watchdog::Watchdog,
 };
+use start::{DOOR_NAME, OPEN};
 
 /// What a command gets between SIGTERM and SIGKILL. Below the agent's own patience with a handler.
 pub const KILL_GRACE: Duration = Duration::from_secs(5);
@@ -35,16 +35,6 @@ pub const KILL_GRACE: Duration = Duration::from_secs(5);
 pub const STDERR_TAIL_BYTES: usize = 4 * 1024;
 /// How long output is still read once the command and its group are gone: a process that left the group may hold the pipe.
 const PIPE_GRACE: Duration = Duration::from_secs(1);
-/// What a command keeps of the agent's environment: enough to find programs and files, and no credentials.
-const ENVIRONMENT: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
-/// What a command never gets, however the agent came by it: with the first it could speak as the agent, and on any subject
-/// that the agent may use.
-const KEPT_BACK: [&str; 3] = ["SWARM_NATS_", "SWARM_LIMIT_", "SWARM_WEBHOOK_"];
-/// Sets the limit for itself and becomes the command: no other way without `unsafe` sets it before the command's first step.
-/// Exit code 71 is `EX_OSERR` of sysexits.h.
-const LIMITED: &str = r#"ulimit -v "$1" || exit 71; shift; exec "$@""#;
-/// Name under which that shell speaks on stderr.
-const LIMITED_NAME: &str = "swarm-memory-limit";
 const READ_BYTES: usize = 64 * 1024;
 /// Exit code of a command for which no other attempt will help: `EX_DATAERR` of sysexits.h, "the input data was incorrect".
 pub const EXIT_NOT_RETRYABLE: i32 = 65;
@@ -124,7 +114,8 @@ impl ExecAdapter {
         })
     }
 
-    /// Sets an environment variable for the command, beside the few that it gets anyway.
+    /// Sets an environment variable for the command, beside the few that it gets anyway. Some shells, which start it, pass on
+    /// no name but of letters, digits and `_`.
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.environment.insert(name.into(), value.into());
@@ -161,47 +152,6 @@ impl ExecAdapter {
         self
     }
 
-    /// The command's own environment before what [`Self::env`] sets.
-    fn passed_on(&self) -> impl Iterator<Item = (OsString, OsString)> {
-        env::vars_os().filter(|(name, _)| {
-            let is = |known: &&str| name.as_encoded_bytes() == known.as_bytes();
-            let begins = |known: &&str| name.as_encoded_bytes().starts_with(known.as_bytes());
-            if self.inherit {
-                !KEPT_BACK.iter().any(begins)
-            } else {
-                ENVIRONMENT.iter().any(is)
-            }
-        })
-    }
-
-    fn command(&self, task: &TaskContext) -> Command {
-        let mut command = match self.memory_limit_kib {
-            None => Command::new(&self.program),
-            Some(kib) => {
-                let mut shell = Command::new("/bin/sh");
-                shell.args(["-c", LIMITED, LIMITED_NAME, &kib.to_string(), &self.program]);
-                shell
-            }
-        };
-        command
-            .args(&self.arguments)
-            .env_clear()
-            .envs(self.passed_on())
-            .envs(&self.environment)
-            .env("SWARM_TASK_ID", task.id.to_string())
-            .env("SWARM_ATTEMPT", task.attempt.to_string())
-            .env("SWARM_FENCING_TOKEN", task.fencing_token.to_string())
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        if let Some(directory) = &self.directory {
-            command.current_dir(directory);
-        }
-        command
-    }
-
     /// What a command that did not succeed says: in its own words if it has any, else by the end of stderr.
     fn failed(&self, status: ExitStatus, result: &Json, errors: &[u8]) -> TaskError {
         // One that was killed had no last word.
@@ -216,12 +166,9 @@ impl ExecAdapter {
             Some(error) => format!(": {error}"),
             None => tail(errors),
         };
-        if errors.starts_with(LIMITED_NAME.as_bytes()) {
-            // The shell that sets the limit speaks only if the command was never reached.
-            return TaskError::permanent(format!(
-                "the command {} could not be started under its memory limit{words}",
-                self.program
-            ));
+        if errors.starts_with(DOOR_NAME.as_bytes()) {
+            // The door speaks only if the command was never reached.
+            return self.never_began(status, &words);
         }
         let limit = self.memory_limit_kib.map_or_else(String::new, |kib| {
             format!(" (it may use {kib} KiB of memory)")
@@ -234,69 +181,6 @@ impl ExecAdapter {
             TaskError::retryable(message)
         } else {
             TaskError::permanent(message)
-        }
-    }
-
-    /// What starting the program itself would answer, where a shell stands before it.
-    fn can_start(&self) -> io::Result<()> {
-        use std::os::unix::fs::PermissionsExt;
-        if self.memory_limit_kib.is_none() {
-            return Ok(());
-        }
-        let directory = self.directory.clone().unwrap_or_else(|| ".".into());
-        let places: Vec<PathBuf> = if self.program.contains('/') {
-            vec![directory.join(&self.program)]
-        } else {
-            let own = self.environment.get("PATH").map(OsString::from);
-            let path = own.or_else(|| env::var_os("PATH")).unwrap_or_default();
-            env::split_paths(&path)
-                .map(|folder| folder.join(&self.program))
-                .collect()
-        };
-        let mut found = Err(io::ErrorKind::NotFound.into());
-        for place in places {
-            match place.metadata() {
-                Ok(file) if file.is_file() && file.permissions().mode() & 0o111 != 0 => {
-                    return Ok(());
-                }
-                Ok(_) => found = Err(io::ErrorKind::PermissionDenied.into()),
-                Err(_) => {}
-            }
-        }
-        found
-    }
-
-    /// What a failed start means to whoever wrote the command.
-    fn cannot_start(&self, error: &io::Error) -> TaskError {
-        let program = &self.program;
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                if let Some(directory) = self
-                    .directory
-                    .as_deref()
-                    .filter(|directory| !directory.is_dir())
-                {
-                    return TaskError::permanent(format!(
-                        "the directory {} does not exist",
-                        directory.display()
-                    ));
-                }
-                if Path::new(program).exists() {
-                    // The script is there; what its first line names is not.
-                    return TaskError::permanent(format!(
-                        "the interpreter of {program} does not exist"
-                    ));
-                }
-                TaskError::permanent(format!(
-                    "the command {program} does not exist; check its name, and PATH on the agent's machine"
-                ))
-            }
-            io::ErrorKind::PermissionDenied => TaskError::permanent(format!(
-                "the command {program} is not executable for the agent's user"
-            )),
-            _ => TaskError::retryable(format!(
-                "the command {program} could not be started: {error}"
-            )),
         }
     }
 }
@@ -313,10 +197,15 @@ impl Handler for ExecAdapter {
             fencing_token: task.fencing_token,
             deadline: task.deadline,
         };
-        let mut line = serde_json::to_vec(&input)?;
+        // The word that opens the door goes before what the command reads: both are written once the group is guarded.
+        let mut line = Vec::new();
+        if self.has_door() {
+            line.push(OPEN);
+        }
+        serde_json::to_writer(&mut line, &input)?;
         line.push(b'\n');
         let mut child = self
-            .can_start()
+            .look_up()
             .and_then(|()| self.command(&task).spawn())
             .map_err(|error| self.cannot_start(&error))?;
         let leader = child

@@ -141,6 +141,10 @@ async fn the_environment_is_clean_and_names_the_task() {
             "SWARM_ATTEMPT",
             "SWARM_FENCING_TOKEN",
             "EXTRA",
+            // What a shell sets for itself: bash does, dash does not.
+            "PWD",
+            "SHLVL",
+            "_",
         ];
         assert!(known.contains(&name), "{line}");
     }
@@ -447,6 +451,36 @@ async fn nothing_outlives_an_agent_that_is_killed() {
     until("the end of the group", || (!runs(group)).then_some(())).await;
 }
 
+/// The agent of the test below.
+#[tokio::test]
+#[ignore = "runs until its command kills it"]
+async fn an_agent_to_be_killed_by_its_command() {
+    let file = std::env::var("SWARM_TEST_GROUP_FILE").expect("told by the test below");
+    let adapter = sh(&format!(
+        "echo $$ > {file}; kill -KILL $PPID; exec sleep 1000"
+    ));
+    let _: Result<Json, TaskError> = adapter.handle(context(json!({}))).await;
+}
+
+#[tokio::test]
+async fn a_command_is_guarded_before_its_first_step() {
+    let dir = folder();
+    let file = dir.path().join("group");
+    let mut agent = Command::new(std::env::current_exe().expect("this program"))
+        .args([
+            "--ignored",
+            "--exact",
+            "an_agent_to_be_killed_by_its_command",
+        ])
+        .env("SWARM_TEST_GROUP_FILE", &file)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    agent.wait().expect("it is ours");
+    let group = group_in(&file).expect("the command ran");
+    until("the end of the group", || (!runs(group)).then_some(())).await;
+}
+
 /// Whether a process of the group runs; one that is dead and not reaped does not.
 fn runs(group: i32) -> bool {
     let Ok(processes) = fs::read_dir("/proc") else {
@@ -521,10 +555,7 @@ async fn under_a_limit_a_command_that_cannot_start_is_told_like_any_other() {
         ("no-such-command", "does not exist"),
         ("/no/such/command", "does not exist"),
         (plain.to_str().expect("text"), "is not executable"),
-        (
-            script.to_str().expect("text"),
-            "could not be started under its memory limit",
-        ),
+        (script.to_str().expect("text"), "the interpreter of"),
     ] {
         let failed = error(&command(&[program]).memory_limit_kib(LIMIT_KIB)).await;
         assert!(failed.message.contains(words), "{failed}");
