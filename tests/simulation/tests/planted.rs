@@ -55,7 +55,8 @@ planted! {
     plan_not_emptied_at_a_claim: PlanKeptAtClaim by
         EveryTaskEnds | CommandsAnswered | GraphsDecided | PriorityOrder;
     deciding_under_anothers_claim: DecidesUnderAnothersClaim by OneOwnerPerEpoch;
-    what_has_started_is_withdrawn: WithdrawsTheStarted by OneStandingAssignment | ResultOfStandingAssignment;
+    what_has_started_is_withdrawn:
+        WithdrawsTheStarted by OneStandingAssignment | ResultOfStandingAssignment | OneTerminal;
     nobody_wakes_at_deadlines: NeverWakes by EveryTaskEnds | GraphsDecided | CommandsAnswered;
     a_snapshot_that_says_it_is_ahead: SnapshotAhead by FoldsAgree;
     a_checkpoint_apart_from_its_rows: CheckpointApart by ReadModelEqualsFold;
