@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use futures::FutureExt;
 use rand::{Rng, rngs::StdRng};
+use swarm_agent_host_core::{Fate, Key, Todo, Wishes};
 use swarm_audit::Violation;
 use swarm_events::{
     AgentId, Body, Event, EventId, InstanceId, Problem, Subject, Timestamp,
@@ -21,7 +22,6 @@ use crate::{
     agent::ModelAgent,
     clock::{Clock, new_id},
     journal::{Journal, Met},
-    wishes::{Fate, Key, Todo, Wishes},
     world::Faultiness,
 };
 

@@ -19,13 +19,7 @@ mod projector;
 mod report;
 mod shells;
 mod versions;
-/// The real fold of an agent host, without what a host needs of the operating system.
-#[path = "../../../services/agents/host/src/wishes.rs"]
-#[allow(dead_code, reason = "some of it is for who shows processes")]
-mod wishes;
 mod world;
-
-use swarm_events::AgentId;
 
 pub use hunt::{Caught, FOUND_BY_UNIT_TESTS, hunt};
 pub use report::{COVERED, FAULTS, Failure, Options, Report};

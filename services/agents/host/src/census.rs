@@ -14,13 +14,11 @@ use procfs::process::Process;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid,
 };
+use swarm_agent_host_core::Key;
 use swarm_agent_sdk::{Figures, Meter};
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    environment::{AGENT_ID, AGENT_SPAWN},
-    wishes::Key,
-};
+use crate::environment::{AGENT_ID, AGENT_SPAWN};
 
 /// A killed process is gone in a moment.
 const GONE_WAIT: Duration = Duration::from_secs(2);

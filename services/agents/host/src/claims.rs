@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use swarm_agent_host_core::Key;
 use swarm_events::{
     Body, Event, EventId, Input, Timestamp,
     agent::{HostName, SpawnClaimed},
@@ -11,8 +12,6 @@ use swarm_events::{
 };
 use swarm_log::{AppendError, Fence, Log, Message};
 use uuid::Uuid;
-
-use crate::wishes::Key;
 
 /// Another write under the same check is in flight (clusters only): asked again after this.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);

@@ -6,13 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use swarm_agent_host_core::Key;
 use swarm_events::agent::{Adapter, AgentSpec, SpawnRequested};
 
 use crate::{
     HostSettings,
     allow::{in_path, is_executable, search_path},
     folder::AgentFolder,
-    wishes::Key,
 };
 
 /// Memory limit for the commands of an `exec` agent where no cgroup holds it, in KiB: the adapter sets it for each of them,

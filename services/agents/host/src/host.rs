@@ -10,6 +10,7 @@ use futures::StreamExt;
 use rustix::process::{getpid, set_child_subreaper};
 use sha2::{Digest, Sha256};
 use swarm_agent_adapters::watchdog::Watchdog;
+use swarm_agent_host_core::{Fate, Key, Todo, Wishes};
 use swarm_events::{
     EventId, Input, InstanceId, Timestamp,
     agent::{Exit, Exited, HostName, SpawnDeclined, SpawnRequested},
@@ -34,7 +35,6 @@ use crate::{
     output::{Passing, answer},
     process::{Context, Order, run as run_process},
     reports::Reports,
-    wishes::{Fate, Key, Todo, Wishes},
 };
 
 /// How much later a host claims for each process that it has: the emptier one is first.

@@ -1,6 +1,6 @@
 //! The agent host: runs the processes of agents that the coordinator asks for.
 //!
-//! It holds no truth. What it runs is what the log says: a request that it claimed first (`wishes`, `claims`), started as a
+//! It holds no truth. What it runs is what the log says: a request that it claimed first (`swarm-agent-host-core`, `claims`), started as a
 //! process group with a clean environment, a folder and credentials of its own (`process`), limited by cgroup v2 or rlimits,
 //! stopped gracefully and then firmly, and reported as soon as it has ended (`reports`). A host that is killed takes its
 //! processes along: a watchdog on a pipe sees to it.
@@ -17,7 +17,6 @@ mod output;
 mod process;
 mod reports;
 mod user;
-mod wishes;
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +27,7 @@ use std::{
     },
 };
 
+use swarm_agent_host_core::Key;
 use swarm_events::{AgentId, InstanceId, subject::Place};
 use swarm_log::LogError;
 
@@ -41,7 +41,6 @@ pub use output::{
     TAIL_LINES_MAX, Tail,
 };
 pub use user::RunUser;
-pub use wishes::{Fate, Key, Todo, Wishes};
 
 /// Makes the text of an agent's NATS credentials; `None` where nats-server asks for none. Blocks.
 pub type Mint = Arc<dyn Fn(Place, AgentId) -> Result<Option<String>, String> + Send + Sync>;

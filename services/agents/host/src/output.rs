@@ -9,6 +9,7 @@ use std::{
 
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
+use swarm_agent_host_core::Key;
 use swarm_events::{
     Timestamp,
     agent::LAST_OUTPUT_BYTES_MAX,
@@ -19,7 +20,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{Tails, wishes::Key};
+use crate::Tails;
 
 /// Lines of an agent that are kept.
 pub const TAIL_LINES_MAX: usize = 1_000;

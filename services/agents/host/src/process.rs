@@ -21,6 +21,7 @@ use swarm_agent_adapters::{
     group::{Group, GroupEnd},
     watchdog::Watchdog,
 };
+use swarm_agent_host_core::Key;
 use swarm_events::{
     agent::{Adapter, Exit, Exited, HostName, Launched, LimitedBy, SpawnRequested},
     subject::AgentVerb,
@@ -40,7 +41,6 @@ use crate::{
     folder::{AgentFolder, HostFolder},
     output::{Passing, Stream, Tail, pump},
     reports::Reports,
-    wishes::Key,
 };
 
 /// Waits for a line, then becomes what it is told, which reads nothing.

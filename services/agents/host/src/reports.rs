@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use swarm_agent_host_core::Key;
 use swarm_events::{
     Body, EventId,
     agent::{HostName, SpawnDeclined},
@@ -18,7 +19,7 @@ use swarm_log::{AppendError, Log, Message};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::{claims::message, wishes::Key};
+use crate::claims::message;
 
 /// Reports that may wait before refusals are dropped.
 pub(crate) const WAITING_MAX: usize = 4_096;

@@ -1,4 +1,4 @@
-//! What the log wants of this host: which requests it may claim, which processes it has to start, which must end.
+//! An agent host's core, what the log wants of it: which requests it may claim, which processes it has to start, which must end.
 //!
 //! A fold without IO. It is fed with the last message of each subject first, in the order of the log, and then with all that
 //! follows; so a claim or an end can be met whose request was followed by a newer one, and is then of no account.
@@ -6,18 +6,18 @@
 //! A host does not know which decisions count. A request that does not is decided again under the same number, later in the
 //! log: the later decision takes the place of the earlier one, with all that followed from it, and only claims behind it
 //! count. The same decision stored twice is a repeat, and changes nothing.
+#![forbid(unsafe_code)]
+#![deny(clippy::float_arithmetic)]
 
 use std::collections::BTreeMap;
 
 use swarm_events::{
-    Body, Event, EventId, InstanceId,
+    AgentId, Body, Event, EventId, InstanceId,
     agent::{SpawnRequested, StopThen},
     envelope::Source,
     subject::Place,
 };
 use uuid::Uuid;
-
-use crate::AgentId;
 
 /// An agent, wherever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,6 +1,6 @@
 //! Given what the log holds, what a host has to do.
 
-use swarm_agent_host::{Fate, Key, Todo, Wishes};
+use swarm_agent_host_core::{Fate, Key, Todo, Wishes};
 use swarm_events::{
     AgentId, Body, Event, EventId, InstanceId, OrgId, SwarmId, Timestamp,
     agent::{
