@@ -4,9 +4,9 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::value::RawValue;
 
 use crate::{
-    agent, command, control, org,
+    agent, command, control, message, org,
     subject::{AgentVerb, CommandVerb, ControlVerb, OrgVerb, Subject, SwarmVerb, TaskVerb},
-    swarm, task,
+    swarm, task, topology,
 };
 
 /// A type that the stream can hold.
@@ -80,15 +80,22 @@ bodies! {
     OrgUserAdded(org::UserAdded) => "swarm.org.user_added.v1",
     OrgKeyCreated(org::KeyCreated) => "swarm.org.key_created.v1",
     OrgKeyRevoked(org::KeyRevoked) => "swarm.org.key_revoked.v1",
+    OrgTemplateSaved(org::TemplateSaved) => "swarm.org.template_saved.v1",
+    OrgTemplateDeleted(org::TemplateDeleted) => "swarm.org.template_deleted.v1",
     OrgRefused(org::Refused) => "swarm.org.refused.v1",
-    SwarmCreated(swarm::Created) => "swarm.swarm.created.v3",
-    SwarmUpdated(swarm::Updated) => "swarm.swarm.updated.v3",
+    SwarmCreated(swarm::Created) => "swarm.swarm.created.v4",
+    SwarmUpdated(swarm::Updated) => "swarm.swarm.updated.v4",
     SwarmStopping(swarm::Stopping) => "swarm.swarm.stopping.v1",
     SwarmDeleted(swarm::Deleted) => "swarm.swarm.deleted.v1",
     SwarmRefused(swarm::Refused) => "swarm.swarm.refused.v1",
     SwarmMeasured(swarm::Measured) => "swarm.swarm.measured.v2",
-    SwarmSampled(swarm::Sampled) => "swarm.swarm.sampled.v1",
+    SwarmSampled(swarm::Sampled) => "swarm.swarm.sampled.v2",
     SwarmScaled(swarm::Scaled) => "swarm.swarm.scaled.v1",
+    SwarmTopologyPlanned(topology::TopologyPlanned) => "swarm.swarm.topology_planned.v1",
+    SwarmTopologyChanged(topology::TopologyChanged) => "swarm.swarm.topology_changed.v1",
+    SwarmTopologyKept(topology::TopologyKept) => "swarm.swarm.topology_kept.v1",
+    SwarmTopologySuggested(topology::TopologySuggested) => "swarm.swarm.topology_suggested.v1",
+    SwarmLeaderElected(topology::LeaderElected) => "swarm.swarm.leader_elected.v1",
     AgentJoined(agent::Joined) => "swarm.agent.joined.v1",
     AgentLeft(agent::Left) => "swarm.agent.left.v1",
     AgentRemoved(agent::Removed) => "swarm.agent.removed.v1",
@@ -107,14 +114,18 @@ bodies! {
     AgentUpdated(agent::Updated) => "swarm.agent.updated.v1",
     AgentQuarantined(agent::Quarantined) => "swarm.agent.quarantined.v1",
     AgentReleased(agent::Released) => "swarm.agent.released.v1",
-    TaskSubmitted(task::Submitted) => "swarm.task.submitted.v1",
+    AgentSeated(topology::Seated) => "swarm.agent.seated.v1",
+    AgentAsked(message::Asked) => "swarm.agent.asked.v1",
+    AgentAnswered(message::Answered) => "swarm.agent.answered.v1",
+    AgentUnanswered(message::Unanswered) => "swarm.agent.unanswered.v1",
+    TaskSubmitted(task::Submitted) => "swarm.task.submitted.v2",
     TaskGraphAccepted(task::GraphAccepted) => "swarm.task.graph_accepted.v1",
     TaskGraphRejected(task::GraphRejected) => "swarm.task.graph_rejected.v1",
     TaskGraphCancelled(task::GraphCancelled) => "swarm.task.graph_cancelled.v1",
     TaskDiscarded(task::Discarded) => "swarm.task.discarded.v1",
     TaskRejected(task::Rejected) => "swarm.task.rejected.v1",
     TaskRefused(task::Refused) => "swarm.task.refused.v1",
-    TaskAssigned(task::Assigned) => "swarm.task.assigned.v3",
+    TaskAssigned(task::Assigned) => "swarm.task.assigned.v4",
     TaskWithdrawn(task::Withdrawn) => "swarm.task.withdrawn.v2",
     TaskStarted(task::Started) => "swarm.task.started.v1",
     TaskProgressed(task::Progressed) => "swarm.task.progressed.v1",
@@ -124,7 +135,11 @@ bodies! {
     TaskRetried(task::Retried) => "swarm.task.retried.v1",
     TaskFailed(task::Failed) => "swarm.task.failed.v1",
     TaskCancelled(task::Cancelled) => "swarm.task.cancelled.v1",
-    Create(command::Create) => "swarm.cmd.create.v1",
+    TaskSplit(task::Split) => "swarm.task.split.v1",
+    TaskHandedOver(task::HandedOver) => "swarm.task.handed_over.v1",
+    TaskHandedBack(task::HandedBack) => "swarm.task.handed_back.v1",
+    MessageSent(message::Sent) => "swarm.message.sent.v1",
+    Create(command::Create) => "swarm.cmd.create.v2",
     Update(command::Update) => "swarm.cmd.update.v1",
     Delete(command::Delete) => "swarm.cmd.delete.v1",
     Join(command::Join) => "swarm.cmd.join.v2",
@@ -134,6 +149,12 @@ bodies! {
     RestartAgent(command::RestartAgent) => "swarm.cmd.restart_agent.v1",
     UpdateAgent(command::UpdateAgent) => "swarm.cmd.update_agent.v1",
     Scale(command::Scale) => "swarm.cmd.scale.v1",
+    ChangeTopology(command::ChangeTopology) => "swarm.cmd.change_topology.v1",
+    SaveTemplate(command::SaveTemplate) => "swarm.cmd.save_template.v1",
+    DeleteTemplate(command::DeleteTemplate) => "swarm.cmd.delete_template.v1",
+    Ask(message::Ask) => "swarm.cmd.ask.v1",
+    Answer(message::Answer) => "swarm.cmd.answer.v1",
+    HandBack(command::HandBack) => "swarm.cmd.hand_back.v1",
     Cancel(command::Cancel) => "swarm.cmd.cancel.v1",
     Retry(command::Retry) => "swarm.cmd.retry.v1",
     CancelGraph(command::CancelGraph) => "swarm.cmd.cancel_graph.v1",
@@ -157,14 +178,16 @@ pub fn type_stem(subject: &Subject) -> &'static str {
     match subject {
         Subject::Swarm(_, verb) => stems!(verb, SwarmVerb, "swarm.swarm.", [
             Created "created", Updated "updated", Stopping "stopping", Deleted "deleted", Refused "refused",
-            Measured "measured", Sampled "sampled", Scaled "scaled"
+            Measured "measured", Sampled "sampled", Scaled "scaled", TopologyPlanned "topology_planned",
+            TopologyChanged "topology_changed", TopologyKept "topology_kept", TopologySuggested "topology_suggested",
+            LeaderElected "leader_elected"
         ]),
         Subject::Agent(_, verb, _) => stems!(verb, AgentVerb, "swarm.agent.", [
             Joined "joined", Left "left", Removed "removed", Suspected "suspected", Recovered "recovered",
             Failed "failed", Added "added", SpawnRequested "spawn_requested", SpawnClaimed "spawn_claimed",
             SpawnDeclined "spawn_declined", Launched "launched", Exited "exited", HostFailed "host_failed",
             CrashLooping "crash_looping", Stopping "stopping", Updated "updated", Quarantined "quarantined",
-            Released "released"
+            Released "released", Seated "seated", Asked "asked", Answered "answered", Unanswered "unanswered"
         ]),
         Subject::Task(_, verb, _) => stems!(verb, TaskVerb, "swarm.task.", [
             Submitted "submitted", GraphAccepted "graph_accepted", GraphRejected "graph_rejected",
@@ -172,11 +195,11 @@ pub fn type_stem(subject: &Subject) -> &'static str {
             Rejected "rejected", Refused "refused", Assigned "assigned", Withdrawn "withdrawn", Started "started",
             Progressed "progressed", Completed "completed", AttemptFailed "attempt_failed",
             Declined "declined", Retried "retried",
-            Failed "failed", Cancelled "cancelled"
+            Failed "failed", Cancelled "cancelled", Split "split", HandedOver "handed_over", HandedBack "handed_back"
         ]),
         Subject::Org(_, _, verb) => stems!(verb, OrgVerb, "swarm.org.", [
             Created "created", Updated "updated", UserAdded "user_added", KeyCreated "key_created", KeyRevoked "key_revoked",
-            Refused "refused"
+            Refused "refused", TemplateSaved "template_saved", TemplateDeleted "template_deleted"
         ]),
         Subject::Command(_, verb) | Subject::OrgCommand(_, _, verb) => {
             stems!(verb, CommandVerb, "swarm.cmd.", [
@@ -184,12 +207,15 @@ pub fn type_stem(subject: &Subject) -> &'static str {
                 RemoveAgent "remove_agent", AddAgent "add_agent", RestartAgent "restart_agent",
                 UpdateAgent "update_agent", Scale "scale", Cancel "cancel", Retry "retry", CancelGraph "cancel_graph",
                 Discard "discard", UpdateOrg "update_org", CreateOrg "create_org",
-                CreateKey "create_key", RevokeKey "revoke_key"
+                CreateKey "create_key", RevokeKey "revoke_key", ChangeTopology "change_topology",
+                SaveTemplate "save_template", DeleteTemplate "delete_template", Ask "ask", Answer "answer",
+                HandBack "hand_back"
             ])
         }
         Subject::Control(_, _, verb) => stems!(verb, ControlVerb, "swarm.ctl.", [
             Claimed "claimed", Woken "woken", Observed "observed"
         ]),
         Subject::Heartbeat(..) => "swarm.hb",
+        Subject::Message(..) => "swarm.message.sent",
     }
 }

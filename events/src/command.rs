@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agent::AgentSpec,
     configuration::TopologyKind,
-    ids::{GraphId, InstanceId, KeyId, TaskId, UserId},
+    ids::{GraphId, InstanceId, KeyId, SwarmId, TaskId, UserId},
     json::Json,
     org::Role,
+    task::Carried,
 };
 
-/// `swarm.cmd.create.v1`: create the swarm that the subject names.
+/// `swarm.cmd.create.v2`: create the swarm that the subject names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Create {
@@ -24,6 +25,9 @@ pub struct Create {
     /// Topology, star by default.
     #[serde(default)]
     pub topology: Option<TopologyKind>,
+    /// A merge patch over that topology's default options.
+    #[serde(default)]
+    pub topology_configuration: Json,
     /// A merge patch over the default configuration.
     #[serde(default)]
     pub configuration: Json,
@@ -155,6 +159,83 @@ pub struct Scale {
     /// Why.
     #[serde(default)]
     pub reason: Option<String>,
+}
+
+/// `swarm.cmd.change_topology.v1`: another topology, or other options of the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeTopology {
+    /// Which.
+    pub topology: TopologyKind,
+    /// A merge patch (RFC 7396) over its options as they are, or over its defaults if it is another one.
+    #[serde(default)]
+    pub configuration: Json,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// `swarm.cmd.save_template.v1`: a topology under a name of the organization's own; one that is there is replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SaveTemplate {
+    /// 1 to 50 characters; not one of the four topologies.
+    pub name: String,
+    /// Free text.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// What it is good for.
+    #[serde(default)]
+    pub best_for: Option<String>,
+    /// Which topology.
+    pub topology: TopologyKind,
+    /// A merge patch over its default options.
+    #[serde(default)]
+    pub configuration: Json,
+}
+
+/// `swarm.cmd.delete_template.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteTemplate {
+    /// Its name.
+    pub name: String,
+}
+
+/// `swarm.cmd.hand_back.v1`: written by the distributor of the swarm to which a task was handed, to the one that handed it
+/// over; the CloudEvents subject is the task there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HandBack {
+    /// The task that was handed over.
+    pub task_id: TaskId,
+    /// Its generation then.
+    pub generation: u32,
+    /// The swarm that did it, or did not.
+    pub by: SwarmId,
+    /// How it ended there.
+    pub outcome: Outcome,
+}
+
+/// How a task ended in another swarm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// With this result.
+    Completed {
+        /// The result.
+        result: Carried,
+    },
+    /// Without one.
+    Failed {
+        /// Why.
+        error: String,
+    },
+    /// It was called off there: by somebody, or with its swarm.
+    Cancelled {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// `swarm.cmd.cancel.v1`

@@ -124,6 +124,98 @@ impl Default for HealthPolicy {
     }
 }
 
+/// What becomes of a rule that says another topology would be better.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum AdaptationMode {
+    /// Nothing: nobody looks.
+    #[default]
+    Off,
+    /// It is said.
+    Suggest,
+    /// It is said and done.
+    Apply,
+}
+
+/// When another topology would be better. A rule speaks when its figure has been above its limit for `sustain_ms` without a
+/// break, and then nobody speaks for `cooldown_ms`. 0 switches a rule off. Of several that speak the first counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdaptationPolicy {
+    /// What becomes of it.
+    pub mode: AdaptationMode,
+    /// Mesh: this share of the attempts of the last looks failed or lost their agent, in percent: nobody depends on one.
+    pub failure_rate_percent: u32,
+    /// Ring: this share of the tasks that wait do so for the task before them, in percent: they are pipelines.
+    pub pending_percent: u32,
+    /// Star: agents send each other this many messages in a second altogether: a hub needs the fewest.
+    pub messages_per_second: u32,
+    /// Hierarchical: there are this many live agents.
+    pub agents_from: u32,
+    /// How long a figure must be above its limit, in milliseconds.
+    pub sustain_ms: u64,
+    /// How long nothing is said or done after a change or a suggestion, in milliseconds.
+    pub cooldown_ms: u64,
+}
+impl Default for AdaptationPolicy {
+    fn default() -> Self {
+        Self {
+            mode: AdaptationMode::Off,
+            failure_rate_percent: 30,
+            pending_percent: 90,
+            messages_per_second: 5_000,
+            agents_from: 200,
+            sustain_ms: 30_000,
+            cooldown_ms: 600_000,
+        }
+    }
+}
+impl AdaptationPolicy {
+    fn check(&self) -> Result<(), Problem> {
+        for (field, value) in [
+            ("adaptation.failure_rate_percent", self.failure_rate_percent),
+            ("adaptation.pending_percent", self.pending_percent),
+        ] {
+            between(field, value, 0, 100)?;
+        }
+        between(
+            "adaptation.messages_per_second",
+            self.messages_per_second,
+            0,
+            10_000_000,
+        )?;
+        between("adaptation.agents_from", self.agents_from, 0, AGENTS_MAX)?;
+        // Figures come once a second.
+        between("adaptation.sustain_ms", self.sustain_ms, 1_000, 86_400_000)?;
+        between(
+            "adaptation.cooldown_ms",
+            self.cooldown_ms,
+            self.sustain_ms,
+            TIMEOUT_MS_MAX,
+        )
+    }
+}
+
+/// How much agents may say to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MessagePolicy {
+    /// Most messages that an agent sends in a second; what is more waits at the sender.
+    pub per_second_max: u32,
+    /// Most messages that wait at an agent to be handled; what is more is read again from the stream when there is room.
+    pub inbox_max: u32,
+}
+impl Default for MessagePolicy {
+    fn default() -> Self {
+        Self {
+            per_second_max: 200,
+            inbox_max: 1_000,
+        }
+    }
+}
+
 /// A swarm's configuration: the PRD's fields and ours. Unknown fields are refused when it is submitted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -168,6 +260,10 @@ pub struct Configuration {
     pub drain_grace_ms: u64,
     /// When an agent is held to be silent, stuck or unfit.
     pub health: HealthPolicy,
+    /// When another topology would be better.
+    pub adaptation: AdaptationPolicy,
+    /// How much agents may say to each other.
+    pub messages: MessagePolicy,
 }
 
 /// Most agents in a swarm: the largest pool that the benchmarks cover.
@@ -205,6 +301,8 @@ impl Default for Configuration {
             retry: RetryPolicy::default(),
             drain_grace_ms: 30_000,
             health: HealthPolicy::default(),
+            adaptation: AdaptationPolicy::default(),
+            messages: MessagePolicy::default(),
         }
     }
 }
@@ -265,7 +363,7 @@ impl HealthPolicy {
     }
 }
 
-fn between<T: PartialOrd + std::fmt::Display>(
+pub(crate) fn between<T: PartialOrd + std::fmt::Display>(
     field: &str,
     value: T,
     low: T,
@@ -321,6 +419,14 @@ impl Configuration {
         between("retry.base_ms", self.retry.base_ms, 0, TIMEOUT_MS_MAX)?;
         between("drain_grace_ms", self.drain_grace_ms, 0, TIMEOUT_MS_MAX)?;
         self.health.check(self.heartbeat_interval_ms)?;
+        self.adaptation.check()?;
+        between(
+            "messages.per_second_max",
+            self.messages.per_second_max,
+            1,
+            100_000,
+        )?;
+        between("messages.inbox_max", self.messages.inbox_max, 1, 100_000)?;
         if !self.scaling_policy.is_object() {
             return Err(Problem::new("wrong-type", "must be an object")
                 .field("configuration.scaling_policy"));
@@ -366,7 +472,10 @@ pub fn queue_limit_for(queue_limit: u64, shed_from_percent: u32, priority: u8) -
 }
 
 /// RFC 7396 on objects.
-fn merge(target: &mut serde_json::Value, patch: &serde_json::Map<String, serde_json::Value>) {
+pub(crate) fn merge(
+    target: &mut serde_json::Value,
+    patch: &serde_json::Map<String, serde_json::Value>,
+) {
     if !target.is_object() {
         *target = serde_json::Value::Object(serde_json::Map::new());
     }

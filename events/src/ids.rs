@@ -86,6 +86,20 @@ impl EventId {
     }
 }
 
+/// A UUIDv8 that follows from what it stands for: the first 16 bytes of the SHA-256 of `what` and the parts, each with its
+/// length before it.
+pub fn derived(what: &str, parts: &[&[u8]]) -> Uuid {
+    let mut hash = Sha256::new();
+    for part in [what.as_bytes()].iter().chain(parts) {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let digest = hash.finalize();
+    let mut bytes = [0u8; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    Uuid::new_v8(bytes)
+}
+
 /// The UUIDv8 that an idempotency key stands for: the same key on the same route of the same organization is the same id
 /// on every replica. `index` tells several objects of one request apart.
 pub fn id_of_key(org: OrgId, route: &str, key: &str, index: u64) -> Uuid {

@@ -13,6 +13,7 @@ pub mod edge;
 pub mod envelope;
 pub mod ids;
 pub mod json;
+pub mod message;
 pub mod org;
 pub mod permissions;
 pub mod planted;
@@ -25,6 +26,7 @@ pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;
+pub mod topology;
 pub mod upcast;
 
 pub use body::{Body, EventType};

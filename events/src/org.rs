@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::{CommandId, KeyId, UserId},
     problem::Problem,
+    topology::Topology,
 };
 
 /// What a key's holder may do.
@@ -44,6 +45,33 @@ pub struct Updated {
     /// Most tasks that may wait in all its swarms together, as far as their last figures show; absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_limit: Option<u64>,
+}
+
+/// Longest name of a template, in characters (the PRD's VARCHAR(50)).
+pub const TEMPLATE_NAME_CHARS_MAX: usize = 50;
+/// Most templates of an organization: they are held in memory by every coordinator and gateway.
+pub const TEMPLATES_MAX: usize = 1_000;
+
+/// `swarm.org.template_saved.v1`: a topology under a name; one that was there is replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TemplateSaved {
+    /// 1 to 50 characters.
+    pub name: String,
+    /// Free text.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// What it is good for.
+    #[serde(default)]
+    pub best_for: Option<String>,
+    /// The topology with all its options.
+    pub topology: Topology,
+}
+
+/// `swarm.org.template_deleted.v1`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TemplateDeleted {
+    /// Its name.
+    pub name: String,
 }
 
 /// `swarm.org.user_added.v1`

@@ -10,8 +10,8 @@ use crate::{
     ids::{AgentId, OrgId, SwarmId},
     read::{Writer, writer},
     subject::{
-        AgentVerb, CommandVerb, ControlVerb, OrgVerb, Partition, Place, STREAM, Service, Subject,
-        SwarmVerb, TaskVerb,
+        AgentVerb, CommandVerb, ControlVerb, OrgVerb, Partition, Place, Recipient, STREAM, Sender,
+        Service, Subject, SwarmVerb, TaskVerb,
     },
 };
 
@@ -23,6 +23,21 @@ const PRESENCE: &str = "swarm_presence";
 const OBJECTS: &str = "swarm_objects";
 /// Bucket of snapshots, which agents neither read nor write.
 const SNAPSHOTS: &str = "swarm_snapshots";
+/// Stream of what agents and people say to each other.
+const MESSAGES: &str = "swarm_messages";
+/// Bucket of the swarms' blackboards.
+const BLACKBOARD: &str = "swarm_blackboard";
+/// What people, and other swarms by way of the gateway, say to agents, and what they write on blackboards.
+const PEOPLE_SPEAK: [&str; 3] = [
+    "swarm.msg.*.*.*.people.>",
+    "swarm.msg.*.*.*.abroad.>",
+    "$KV.swarm_blackboard.>",
+];
+
+/// The subject of a key of a swarm's blackboard: the keys of the bucket are prefixed by organization and swarm.
+pub fn blackboard_key(place: crate::subject::Place, key: &str) -> String {
+    format!("$KV.{BLACKBOARD}.{}.{}.{key}", place.org, place.swarm)
+}
 /// Replies. One prefix for all: what is asked over the bus is the log, which all of these may read.
 const INBOX: &str = "_INBOX.>";
 /// What the server republishes of the log.
@@ -72,16 +87,27 @@ impl User {
             Self::Host => written_by(|writer| writer == Writer::Host),
         };
         match self {
+            // Tasks that are handed from one swarm to another.
+            Self::Service(Service::Distributor) => {
+                publish.push("swarm.evt.*.*.*.task.submitted".to_owned());
+            }
+            Self::Agent(place, agent) => {
+                publish.push(format!("swarm.msg.{place}.{agent}.>"));
+                publish.push(blackboard_key(place, ">"));
+            }
             // What they run says, and how it fares.
             Self::Host => publish.extend(["swarm.hb.host.*", "swarm.log.*.*.*"].map(str::to_owned)),
             Self::Gateway => {
                 publish.extend(["swarm.callback.>", "swarm.log.*.*.*.tail"].map(str::to_owned));
+                publish.extend(PEOPLE_SPEAK.map(str::to_owned));
             }
             _ => {}
         }
         if matches!(self, Self::Agent(..)) {
             publish.extend(stream_reading(STREAM));
             publish.extend(stream_reading(&format!("OBJ_{OBJECTS}")));
+            publish.extend(stream_reading(MESSAGES));
+            publish.extend(stream_reading(&format!("KV_{BLACKBOARD}")));
             publish.sort();
             publish.dedup();
         } else {
@@ -111,6 +137,8 @@ impl User {
                 subscribe.extend(crate::subject::filter::agent(place, agent, true));
                 subscribe.push(crate::subject::callback(place, agent));
                 subscribe.push(crate::subject::filter::settings(place));
+                subscribe.extend(crate::subject::filter::shape(place, true));
+                subscribe.extend(crate::subject::filter::messages(place, agent, true));
             }
             Self::Host => subscribe.extend([LIVE.to_owned(), "swarm.log.*.*.*.tail".to_owned()]),
             Self::Gateway => subscribe.extend([
@@ -159,7 +187,11 @@ fn agent_writes(place: Place, agent: AgentId) -> Vec<String> {
         .filter(|subject| match subject {
             Subject::Command(_, verb) => matches!(
                 verb,
-                CommandVerb::Join | CommandVerb::Leave | CommandVerb::UpdateAgent
+                CommandVerb::Join
+                    | CommandVerb::Leave
+                    | CommandVerb::UpdateAgent
+                    | CommandVerb::Ask
+                    | CommandVerb::Answer
             ),
             other => writer(other) == Writer::Agent,
         })
@@ -200,7 +232,11 @@ fn every(place: Place, agent: AgentId) -> impl Iterator<Item = Subject> {
         .chain(orgs)
         .chain(commands)
         .chain(control)
-        .chain([Subject::Heartbeat(place, agent)])
+        .chain([
+            Subject::Heartbeat(place, agent),
+            Subject::Message(place, Sender::Agent(agent), Recipient::All),
+            Subject::Message(place, Sender::People, Recipient::All),
+        ])
 }
 
 /// A subject with wildcards for its partition and ids.
@@ -284,7 +320,8 @@ mod tests {
                 let rightful = matches!(
                     writer(&subject),
                     Writer::Service(s) | Writer::Shell(s) if s == service
-                );
+                ) || (service == Service::Distributor
+                    && matches!(subject, Subject::Task(_, TaskVerb::Submitted, _)));
                 assert_eq!(
                     may_publish(User::Service(service), &subject),
                     rightful,
@@ -348,9 +385,9 @@ mod tests {
 
     #[test]
     fn rights_fit_into_the_line_that_brings_them() {
-        // nats-server's `max_control_line` of 4,096 bytes holds the token, in which three bytes take four, its signature and
-        // the options of the client.
-        const RIGHTS_BYTES_MAX: usize = 2_600;
+        // Our configurations of nats-server say `max_control_line: 8KB`: it holds the token, in which three bytes take four,
+        // its signature and the options of the client.
+        const RIGHTS_BYTES_MAX: usize = 5_200;
         for user in SERVICES.map(User::Service).into_iter().chain([
             User::Projector,
             User::Gateway,

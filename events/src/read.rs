@@ -12,7 +12,10 @@ use crate::{
     envelope::{Decided, Event, Source},
     ids::{EventId, OrgId, SwarmId},
     problem::Problem,
-    subject::{AgentVerb, ControlVerb, Partition, Service, Subject, SwarmVerb, TaskVerb},
+    subject::{
+        AgentVerb, CommandVerb, ControlVerb, Partition, Sender, Service, Subject, SwarmVerb,
+        TaskVerb,
+    },
     time::Timestamp,
     upcast::{UPCASTERS, Upcaster, upcast},
 };
@@ -113,6 +116,8 @@ pub const fn writer(subject: &Subject) -> Writer {
         ) => Writer::Service(Service::Health),
         Subject::Agent(_, verb, _) if verb.by_host() => Writer::Host,
         Subject::Agent(..) => Writer::Service(Service::Coordinator),
+        // Said in another swarm's partition, and again after each claim: an order there, no decision.
+        Subject::Command(_, CommandVerb::HandBack) => Writer::Shell(Service::Distributor),
         Subject::Task(_, TaskVerb::Submitted, _)
         | Subject::Command(..)
         | Subject::OrgCommand(..) => Writer::Client,
@@ -123,7 +128,8 @@ pub const fn writer(subject: &Subject) -> Writer {
             _,
             ControlVerb::Claimed | ControlVerb::Woken | ControlVerb::Observed,
         ) => Writer::Shell(*service),
-        Subject::Heartbeat(..) => Writer::Agent,
+        Subject::Message(_, Sender::People | Sender::Abroad, _) => Writer::Client,
+        Subject::Heartbeat(..) | Subject::Message(..) => Writer::Agent,
     }
 }
 

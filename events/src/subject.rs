@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::ids::{AgentId, InstanceId, OrgId, SwarmId};
+use crate::{
+    ids::{AgentId, InstanceId, OrgId, SwarmId},
+    topology::Role,
+};
 
 /// Name of the one stream.
 pub const STREAM: &str = "swarm_events";
@@ -159,6 +162,16 @@ words! {
         Sampled => "sampled",
         /// Agents are added or taken out until there are as many as wanted.
         Scaled => "scaled",
+        /// Another topology is being prepared.
+        TopologyPlanned => "topology_planned",
+        /// It holds.
+        TopologyChanged => "topology_changed",
+        /// It could not be; the old one goes on.
+        TopologyKept => "topology_kept",
+        /// A rule says that another one would be better.
+        TopologySuggested => "topology_suggested",
+        /// Another agent leads.
+        LeaderElected => "leader_elected",
     }
 }
 words! {
@@ -200,6 +213,14 @@ words! {
         Quarantined => "quarantined",
         /// It may work again.
         Released => "released",
+        /// It has another place in the topology, or none any more.
+        Seated => "seated",
+        /// It waits for an answer.
+        Asked => "asked",
+        /// There is one.
+        Answered => "answered",
+        /// There will be none.
+        Unanswered => "unanswered",
     }
 }
 impl AgentVerb {
@@ -248,6 +269,12 @@ words! {
         Failed => "failed",
         /// It was called off.
         Cancelled => "cancelled",
+        /// The agent hands it on in parts.
+        Split => "split",
+        /// Another swarm does it.
+        HandedOver => "handed_over",
+        /// The other swarm completed it.
+        HandedBack => "handed_back",
     }
 }
 impl TaskVerb {
@@ -262,6 +289,7 @@ impl TaskVerb {
                 | Self::Completed
                 | Self::AttemptFailed
                 | Self::Declined
+                | Self::Split
         )
     }
     /// Whether the agent named by the subject is the one that writes it.
@@ -273,6 +301,7 @@ impl TaskVerb {
                 | Self::Completed
                 | Self::AttemptFailed
                 | Self::Declined
+                | Self::Split
         )
     }
 }
@@ -291,6 +320,10 @@ words! {
         KeyRevoked => "key_revoked",
         /// A command was refused.
         Refused => "refused",
+        /// A topology has a name.
+        TemplateSaved => "template_saved",
+        /// The name is free again.
+        TemplateDeleted => "template_deleted",
     }
 }
 words! {
@@ -332,6 +365,18 @@ words! {
         CreateKey => "create_key",
         /// Revoke an API key.
         RevokeKey => "revoke_key",
+        /// Have another topology.
+        ChangeTopology => "change_topology",
+        /// Give a topology a name.
+        SaveTemplate => "save_template",
+        /// Free such a name.
+        DeleteTemplate => "delete_template",
+        /// An agent asks a person, or another agent.
+        Ask => "ask",
+        /// Answer it.
+        Answer => "answer",
+        /// Another swarm has done a task, or not.
+        HandBack => "hand_back",
     }
 }
 impl CommandVerb {
@@ -339,13 +384,20 @@ impl CommandVerb {
     pub const fn of_org(self) -> bool {
         matches!(
             self,
-            Self::CreateOrg | Self::UpdateOrg | Self::CreateKey | Self::RevokeKey
+            Self::CreateOrg
+                | Self::UpdateOrg
+                | Self::CreateKey
+                | Self::RevokeKey
+                | Self::SaveTemplate
+                | Self::DeleteTemplate
         )
     }
     /// The service that answers it.
     pub const fn service(self) -> Service {
         match self {
-            Self::Cancel | Self::Retry | Self::CancelGraph | Self::Discard => Service::Distributor,
+            Self::Cancel | Self::Retry | Self::CancelGraph | Self::Discard | Self::HandBack => {
+                Service::Distributor
+            }
             _ => Service::Coordinator,
         }
     }
@@ -381,6 +433,94 @@ pub enum Subject {
     Control(Service, Partition, ControlVerb),
     /// `swarm.hb.<p>.<org>.<swarm>.<agent>`
     Heartbeat(Place, AgentId),
+    /// `swarm.msg.<p>.<org>.<swarm>.<from>.<to>` and `….<from>.topic.<topic>`
+    Message(Place, Sender, Recipient),
+}
+
+/// Who speaks, in the subject of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sender {
+    /// An agent of the swarm.
+    Agent(AgentId),
+    /// A person, by API, CLI or dashboard: `people`.
+    People,
+    /// Another swarm of the organization, which the message names: `abroad`.
+    Abroad,
+}
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(agent) => agent.fmt(f),
+            Self::People => f.write_str("people"),
+            Self::Abroad => f.write_str("abroad"),
+        }
+    }
+}
+impl FromStr for Sender {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "people" => Ok(Self::People),
+            "abroad" => Ok(Self::Abroad),
+            id => id.parse().map(Self::Agent).map_err(|_| ()),
+        }
+    }
+}
+
+/// To whom, in the subject of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Recipient {
+    /// An agent of the swarm.
+    Agent(AgentId),
+    /// Every agent to which the sender has an edge: `all`.
+    All,
+    /// Those of them with this role: its word.
+    Role(Role),
+    /// The swarm's leader: `leader`.
+    Leader,
+    /// Whoever looks at the swarm: `people`.
+    People,
+    /// Another swarm of the organization, which the message names: `abroad`.
+    Abroad,
+    /// Those who have subscribed to it: `topic.<16 hex digits>`, by [`topic_key`].
+    Topic(u64),
+}
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(agent) => agent.fmt(f),
+            Self::All => f.write_str("all"),
+            Self::Role(role) => f.write_str(role.as_str()),
+            Self::Leader => f.write_str("leader"),
+            Self::People => f.write_str("people"),
+            Self::Abroad => f.write_str("abroad"),
+            Self::Topic(key) => write!(f, "topic.{key:016x}"),
+        }
+    }
+}
+impl FromStr for Recipient {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Ok(match text {
+            "all" => Self::All,
+            "worker" => Self::Role(Role::Worker),
+            "supervisor" => Self::Role(Role::Supervisor),
+            "coordinator" => Self::Role(Role::Coordinator),
+            "leader" => Self::Leader,
+            "people" => Self::People,
+            "abroad" => Self::Abroad,
+            id => Self::Agent(id.parse().map_err(|_| ())?),
+        })
+    }
+}
+
+/// The token of a topic: the first 8 bytes of the SHA-256 of its name. Names are the users', and no part of subjects; a
+/// message carries its topic's name too.
+pub fn topic_key(topic: &str) -> u64 {
+    let digest = Sha256::digest(topic.as_bytes());
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&digest[..8]);
+    u64::from_be_bytes(bytes)
 }
 
 impl fmt::Display for Subject {
@@ -397,6 +537,7 @@ impl fmt::Display for Subject {
             Self::OrgCommand(p, org, verb) => write!(f, "swarm.cmd.{p}.{org}.org.{verb}"),
             Self::Control(service, p, verb) => write!(f, "swarm.ctl.{service}.{p}.{verb}"),
             Self::Heartbeat(place, agent) => write!(f, "swarm.hb.{place}.{agent}"),
+            Self::Message(place, from, to) => write!(f, "swarm.msg.{place}.{from}.{to}"),
         }
     }
 }
@@ -471,6 +612,20 @@ impl Subject {
             ["swarm", "hb", p, org, swarm, agent] => {
                 Self::Heartbeat(place(p, org, swarm)?, agent.parse().ok()?)
             }
+            ["swarm", "msg", p, org, swarm, from, to] => {
+                Self::Message(place(p, org, swarm)?, from.parse().ok()?, to.parse().ok()?)
+            }
+            ["swarm", "msg", p, org, swarm, from, "topic", key] => {
+                if key.len() != 16 || key.bytes().any(|b| b.is_ascii_uppercase()) {
+                    return None;
+                }
+                let key = u64::from_str_radix(key, 16).ok()?;
+                Self::Message(
+                    place(p, org, swarm)?,
+                    from.parse().ok()?,
+                    Recipient::Topic(key),
+                )
+            }
             _ => return None,
         })
     }
@@ -489,7 +644,8 @@ impl Subject {
             | Self::Agent(place, _, _)
             | Self::Task(place, _, _)
             | Self::Command(place, _)
-            | Self::Heartbeat(place, _) => place.partition,
+            | Self::Heartbeat(place, _)
+            | Self::Message(place, ..) => place.partition,
             Self::Org(p, _, _) | Self::OrgCommand(p, _, _) | Self::Control(_, p, _) => *p,
         }
     }
@@ -500,7 +656,8 @@ impl Subject {
             | Self::Agent(place, _, _)
             | Self::Task(place, _, _)
             | Self::Command(place, _)
-            | Self::Heartbeat(place, _) => Some(*place),
+            | Self::Heartbeat(place, _)
+            | Self::Message(place, ..) => Some(*place),
             _ => None,
         }
     }
@@ -519,6 +676,7 @@ impl Subject {
         match self {
             Self::Agent(_, _, agent) | Self::Heartbeat(_, agent) => Some(*agent),
             Self::Task(_, _, agent) => *agent,
+            Self::Message(_, Sender::Agent(agent), _) => Some(*agent),
             _ => None,
         }
     }
@@ -636,6 +794,7 @@ pub mod filter {
                 format!("swarm.cmd.{p}.*.*.retry"),
                 format!("swarm.cmd.{p}.*.*.cancel_graph"),
                 format!("swarm.cmd.{p}.*.*.discard"),
+                format!("swarm.cmd.{p}.*.*.hand_back"),
                 claims,
                 woken,
                 observed,
@@ -667,6 +826,33 @@ pub mod filter {
     /// The change of a swarm's settings, which its agents heed. On the live subject.
     pub fn settings(place: Place) -> String {
         format!("swarm.live.evt.{place}.swarm.updated")
+    }
+    /// What the shape of a swarm follows from: its topology, leader, and the seats of all agents. On the live subjects if
+    /// `live`; of the stored ones the last of each subject is enough.
+    pub fn shape(place: Place, live: bool) -> Vec<String> {
+        let root = if live { "swarm.live.evt" } else { "swarm.evt" };
+        vec![
+            format!("{root}.{place}.swarm.created"),
+            format!("{root}.{place}.swarm.topology_changed"),
+            format!("{root}.{place}.swarm.leader_elected"),
+            format!("{root}.{place}.agent.seated.*"),
+        ]
+    }
+    /// The messages that an agent may be meant by, on the subjects on which the stream republishes them if `live`. Which of
+    /// them are for it follows from its role and its subscriptions.
+    pub fn messages(place: Place, agent: AgentId, live: bool) -> Vec<String> {
+        let root = if live { "swarm.live.msg" } else { "swarm.msg" };
+        let words = [
+            "all",
+            "leader",
+            "worker",
+            "supervisor",
+            "coordinator",
+            "topic.*",
+        ];
+        let mut filters = vec![format!("{root}.{place}.*.{agent}")];
+        filters.extend(words.map(|word| format!("{root}.{place}.*.{word}")));
+        filters
     }
     /// What an agent host must know: the wishes for processes, and how they ended.
     pub fn host() -> Vec<String> {

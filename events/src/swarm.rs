@@ -6,11 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    configuration::{Configuration, TopologyKind},
+    configuration::Configuration,
     ids::{AgentId, CommandId, InstanceId, TaskId, UserId},
     json::Json,
     problem::Problem,
     time::Timestamp,
+    topology::Topology,
 };
 
 /// Longest name of a swarm, in characters (the PRD's VARCHAR(100)).
@@ -18,15 +19,15 @@ pub const NAME_CHARS_MAX: usize = 100;
 /// Longest description, in bytes.
 pub const DESCRIPTION_BYTES_MAX: usize = 10_000;
 
-/// `swarm.swarm.created.v3`; the CloudEvents subject is the swarm.
+/// `swarm.swarm.created.v4`; the CloudEvents subject is the swarm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Created {
     /// Unique among the living swarms of the organization in its partition's view; 1 to 100 characters.
     pub name: String,
     /// Free text.
     pub description: Option<String>,
-    /// Topology.
-    pub topology: TopologyKind,
+    /// Topology, with all its options; its generation is 1.
+    pub topology: Topology,
     /// All settings, defaults filled in.
     pub configuration: Configuration,
     /// Partition, 0 to 63, fixed for the swarm's life.
@@ -35,7 +36,7 @@ pub struct Created {
     pub created_by: Option<UserId>,
 }
 
-/// `swarm.swarm.updated.v3`: the whole new values.
+/// `swarm.swarm.updated.v4`: the whole new values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Updated {
     /// Name.
@@ -198,12 +199,18 @@ pub struct AgentSample {
     pub queue_depth: u32,
     /// Tasks that it works on.
     pub current_tasks: Vec<TaskId>,
+    /// Messages that its process has sent so far.
+    #[serde(default)]
+    pub messages_sent: u64,
+    /// Messages that its process has read so far.
+    #[serde(default)]
+    pub messages_read: u64,
 }
 
 /// Most agents in one part of [`Sampled`] or [`Measured`]: keeps the event below 100 KB.
 pub const SAMPLE_AGENTS_MAX: usize = 256;
 
-/// `swarm.swarm.sampled.v1`: health's record of the heartbeats of an interval, only of agents whose figures moved.
+/// `swarm.swarm.sampled.v2`: health's record of the heartbeats of an interval, only of agents whose figures moved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sampled {
     /// By agent.
@@ -259,6 +266,12 @@ pub struct Heartbeat {
     pub queue_depth: u32,
     /// Tasks that it works on, with their assignments.
     pub current_tasks: Vec<TaskId>,
+    /// Messages that this process has sent so far.
+    #[serde(default)]
+    pub messages_sent: u64,
+    /// Messages that this process has read so far.
+    #[serde(default)]
+    pub messages_read: u64,
     /// Anything the agent adds.
     #[serde(default)]
     pub metadata: Json,

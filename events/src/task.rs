@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     configuration::Algorithm,
-    ids::{AgentId, CommandId, GraphId, TaskId},
+    ids::{AgentId, CommandId, GraphId, SwarmId, TaskId},
     json::Json,
     problem::Problem,
     time::Timestamp,
+    topology::Role,
 };
 
 /// Longest task type, in characters (the PRD's VARCHAR(50)).
@@ -86,7 +87,19 @@ pub const PRIORITY_DEFAULT: u8 = 5;
 /// Lowest and highest priority.
 pub const PRIORITY_RANGE: std::ops::RangeInclusive<u8> = 1..=10;
 
-/// `swarm.task.submitted.v1`
+/// Another swarm's task, of which one is a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The swarm that handed it over.
+    pub swarm_id: SwarmId,
+    /// The task there.
+    pub task_id: TaskId,
+    /// Its generation there.
+    pub generation: u32,
+}
+
+/// `swarm.task.submitted.v2`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Submitted {
@@ -129,6 +142,15 @@ pub struct Submitted {
     /// Its graph, if it came with others or names others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graph: Option<GraphPart>,
+    /// Only an agent of this role takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required_role: Option<Role>,
+    /// Another swarm of the organization is to do it; its result comes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hand_to: Option<SwarmId>,
+    /// The task of another swarm that this one is done for. Written by that swarm's distributor alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// SHA-256 (hex) of the request body that an `Idempotency-Key` came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_sha256: Option<String>,
@@ -233,6 +255,10 @@ pub enum PassedOver {
     FailedFast,
     /// It gave this task back, and others may take it.
     Declined,
+    /// Its place in the topology is not one for this task: another role, another part of the tree.
+    Topology,
+    /// It is not its turn in the ring.
+    Turn,
 }
 
 /// What became of a task's affinity.
@@ -249,7 +275,20 @@ pub enum AffinityOutcome {
     New,
 }
 
-/// `swarm.task.assigned.v3`. Its own stream sequence is the fencing token, and the assignment's name.
+/// What an assignment is to do.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// The work, or its splitting.
+    #[default]
+    Work,
+    /// The results of its parts become one: they come as inputs, by the parts' keys.
+    Reduce,
+}
+
+/// `swarm.task.assigned.v4`. Its own stream sequence is the fencing token, and the assignment's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Assigned {
     /// What kind of work.
@@ -285,6 +324,107 @@ pub struct Assigned {
     /// Since when it has waited: what its rank derives from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued_at: Option<Timestamp>,
+    /// What it is to do.
+    #[serde(default)]
+    pub step: Step,
+    /// In a tree: by which coordinators and supervisors it was handed down, from the top.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<AgentId>,
+    /// In a ring: the number of this turn of the token, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<u64>,
+}
+
+/// Most parts into which one attempt splits a task: they come in one event.
+pub const PARTS_MAX: usize = 1_000;
+/// How deep parts may be split again: a handler that splits whatever it gets comes to an end.
+pub const SPLIT_DEPTH_MAX: u8 = 8;
+
+/// A part of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Its name among the parts, 1 to [`KEY_BYTES_MAX`] bytes: its result comes under it.
+    pub key: String,
+    /// What kind of work; 1 to 50 characters.
+    pub task_type: String,
+    /// What the agent gets.
+    #[serde(default)]
+    pub payload: Json,
+    /// 1 to 10; the task's own if absent.
+    #[serde(default)]
+    pub priority: Option<u8>,
+    /// An agent must have all of them.
+    #[serde(default)]
+    pub required_capabilities: Vec<String>,
+    /// Only an agent of this role takes it.
+    #[serde(default)]
+    pub required_role: Option<Role>,
+    /// Attempts at the most; the swarm's setting if absent.
+    #[serde(default)]
+    pub max_attempts: Option<u32>,
+    /// Run limit of an attempt, in milliseconds; the swarm's setting if absent.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// `swarm.task.split.v1`: the agent hands its task on in parts. Their ids derive from the task's, its generation, the
+/// assignment and the part's number ([`part_id`]). Those of a supervisor or coordinator of a tree are done below it. Once all
+/// have completed, the task is queued again for its `reduce`, which goes to the same agent as long as it lives; if one fails
+/// for good, the task fails for it and the others are called off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Split {
+    /// Stream sequence of the assignment.
+    pub assignment: u64,
+    /// The agent's incarnation.
+    pub incarnation: u64,
+    /// At least one, at most [`PARTS_MAX`].
+    pub parts: Vec<Part>,
+}
+
+/// The id of a task's part: the same on every replica, and in every reading of the log.
+pub fn part_id(task: TaskId, assignment: u64, index: u32) -> TaskId {
+    TaskId(crate::ids::derived(
+        "part",
+        &[
+            task.0.as_bytes(),
+            &assignment.to_be_bytes(),
+            &index.to_be_bytes(),
+        ],
+    ))
+}
+/// The id under which a task is known in the swarm to which it was handed.
+pub fn handed_id(origin: &Origin) -> TaskId {
+    TaskId(crate::ids::derived(
+        "handed",
+        &[
+            origin.swarm_id.0.as_bytes(),
+            origin.task_id.0.as_bytes(),
+            &origin.generation.to_be_bytes(),
+        ],
+    ))
+}
+
+/// `swarm.task.handed_over.v1`: another swarm does it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HandedOver {
+    /// Which.
+    pub to: SwarmId,
+    /// Its id there.
+    pub task_id: TaskId,
+    /// The generation that is handed over.
+    pub generation: u32,
+}
+
+/// `swarm.task.handed_back.v1`: the other swarm completed it; that is its end here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HandedBack {
+    /// Who did it.
+    pub by: SwarmId,
+    /// The generation that ends.
+    pub generation: u32,
+    /// The result.
+    pub result: Carried,
 }
 
 /// `swarm.task.started.v1`

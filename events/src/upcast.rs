@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use crate::topology::Topology;
+
 /// One step from a version to the next. Kept for ever once an event of the old version may be stored.
 pub struct Upcaster {
     /// The old type with its version, `swarm.task.progressed.v1`.
@@ -23,6 +25,16 @@ fn as_it_is(data: Value) -> Result<Value, String> {
 fn remove_at_once(mut data: Value) -> Result<Value, String> {
     let fields = data.as_object_mut().ok_or("must be an object")?;
     fields.insert("force".to_owned(), Value::Bool(true));
+    Ok(data)
+}
+
+/// The topology was one word; now it stands with its options, which were the defaults.
+fn topology_with_options(mut data: Value) -> Result<Value, String> {
+    let fields = data.as_object_mut().ok_or("must be an object")?;
+    let kind = fields.get("topology").cloned().unwrap_or_default();
+    let kind = serde_json::from_value(kind).map_err(|e| format!("topology: {e}"))?;
+    let topology = serde_json::to_value(Topology::of(kind)).map_err(|e| e.to_string())?;
+    fields.insert("topology".to_owned(), topology);
     Ok(data)
 }
 
@@ -87,6 +99,36 @@ pub const UPCASTERS: &[Upcaster] = &[
         from: "swarm.cmd.remove_agent.v1",
         to: "swarm.cmd.remove_agent.v2",
         convert: remove_at_once,
+    },
+    Upcaster {
+        from: "swarm.swarm.created.v3",
+        to: "swarm.swarm.created.v4",
+        convert: topology_with_options,
+    },
+    Upcaster {
+        from: "swarm.swarm.updated.v3",
+        to: "swarm.swarm.updated.v4",
+        convert: as_it_is,
+    },
+    Upcaster {
+        from: "swarm.swarm.sampled.v1",
+        to: "swarm.swarm.sampled.v2",
+        convert: as_it_is,
+    },
+    Upcaster {
+        from: "swarm.cmd.create.v1",
+        to: "swarm.cmd.create.v2",
+        convert: as_it_is,
+    },
+    Upcaster {
+        from: "swarm.task.submitted.v1",
+        to: "swarm.task.submitted.v2",
+        convert: as_it_is,
+    },
+    Upcaster {
+        from: "swarm.task.assigned.v3",
+        to: "swarm.task.assigned.v4",
+        convert: as_it_is,
     },
 ];
 

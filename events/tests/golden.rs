@@ -95,7 +95,13 @@ fn each_old_version_reads_its_golden_file_as_the_newest() {
         // What the newer version has beside it is at its default.
         let newer = written["data"].as_object().expect("an object");
         for (name, value) in expected["data"].as_object().expect("an object") {
-            assert!(contains(&newer[name], value), "{}: {name}", old.from);
+            // A topology was a word before it stood with its options.
+            let with_options = newer[name].get(name) == Some(value);
+            assert!(
+                with_options || contains(&newer[name], value),
+                "{}: {name}",
+                old.from
+            );
         }
     }
 }
