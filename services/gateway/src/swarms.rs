@@ -170,6 +170,7 @@ pub async fn create(
         name: input.name,
         description: input.description,
         topology: input.topology,
+        topology_configuration: swarm_events::Json::object(),
         configuration,
         created_by: Some(UserId(caller.user.0)),
         body_sha256: key.as_ref().map(|key| key.body_sha256.clone()),

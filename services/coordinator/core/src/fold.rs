@@ -149,7 +149,7 @@ impl Coordinator {
                     place,
                     name: created.name.clone(),
                     description: created.description.clone(),
-                    topology: created.topology,
+                    topology: created.topology.clone(),
                     configuration: created.configuration.clone(),
                     created_by: created.created_by,
                     created_at: at,

@@ -100,6 +100,7 @@ pub(crate) fn content_of(create: &Create) -> u128 {
         create.name.as_bytes(),
         description.as_bytes(),
         create.configuration.as_str().as_bytes(),
+        create.topology_configuration.as_str().as_bytes(),
         &[topology, u8::from(create.description.is_some())],
     ] {
         hash.update((part.len() as u64).to_be_bytes());

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 use swarm_events::{
     AgentId, Place, Timestamp, UserId,
-    configuration::{Configuration, TopologyKind},
+    configuration::Configuration,
+    topology::Topology,
 };
 use uuid::Uuid;
 
@@ -21,7 +22,7 @@ pub struct Swarm {
     /// Description.
     pub description: Option<String>,
     /// Topology.
-    pub topology: TopologyKind,
+    pub topology: Topology,
     /// All settings.
     pub configuration: Configuration,
     /// Whose key asked for it.

@@ -44,7 +44,10 @@ impl Coordinator {
             Subject::OrgCommand(..) => (None, true),
             Subject::Swarm(place, _) | Subject::Agent(place, ..) => (Some(place), false),
             Subject::Org(..) => (None, false),
-            Subject::Task(..) | Subject::Heartbeat(..) | Subject::Control(..) => {
+            Subject::Task(..)
+            | Subject::Heartbeat(..)
+            | Subject::Control(..)
+            | Subject::Message(..) => {
                 return Verdict::Ignored;
             }
         };

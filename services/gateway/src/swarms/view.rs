@@ -43,7 +43,7 @@ impl<'a> View<'a> {
             place: swarm.place,
             name: &swarm.name,
             description: swarm.description.as_deref(),
-            topology: swarm.topology,
+            topology: swarm.topology.kind(),
             configuration: &swarm.configuration,
             status: swarm.status(),
             live_agents: swarm.live_agents(),
@@ -71,7 +71,7 @@ impl<'a> View<'a> {
             place,
             name: &created.name,
             description: created.description.as_deref(),
-            topology: created.topology,
+            topology: created.topology.kind(),
             configuration: &created.configuration,
             // No agent has ever joined: the coordinator's rule for that.
             status: if created.configuration.min_agents == 0 {

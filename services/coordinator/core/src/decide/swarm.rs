@@ -8,6 +8,7 @@ use swarm_events::{
     decider::Decision,
     subject::SwarmVerb,
     swarm::{Created, Stopping, Updated},
+    topology::Topology,
 };
 
 use super::{Outcome, one};
@@ -28,6 +29,13 @@ impl Coordinator {
         };
         let configuration = check::merged(&Configuration::default(), &patch)?;
         check::configuration(&configuration)?;
+        let options = if order.topology_configuration.is_null() {
+            Json::object()
+        } else {
+            order.topology_configuration.clone()
+        };
+        let kind = order.topology.unwrap_or_default();
+        let topology = Topology::of(kind).changed(kind, &options, configuration.max_agents)?;
         self.name_is_free(place, &order.name)?;
         one(about(
             place,
@@ -35,7 +43,7 @@ impl Coordinator {
             Created {
                 name: order.name.clone(),
                 description: order.description.clone(),
-                topology: order.topology.unwrap_or_default(),
+                topology,
                 configuration,
                 partition: place.partition.number(),
                 created_by: order.created_by,

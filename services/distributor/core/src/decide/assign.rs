@@ -4,7 +4,7 @@ use swarm_events::{
     AgentId, Subject,
     decider::{Decision, Hydrate},
     subject::TaskVerb,
-    task::{Assigned, Candidate, Carried, DependencyType},
+    task::{Assigned, Candidate, Carried, DependencyType, Step},
 };
 
 use crate::{
@@ -79,6 +79,9 @@ fn assignment(swarm: &Swarm, found: Match) -> Option<Decision> {
         affinity: found.affinity.map(|(_, outcome)| outcome),
         stolen_from: stolen_from(swarm, task),
         queued_at: Some(task.queued_at),
+        step: Step::Work,
+        path: Vec::new(),
+        turn: None,
     };
     let subject = Subject::Task(swarm.place, TaskVerb::Assigned, Some(agent.id));
     let mut decision = Decision::new(subject, task.id.0, body)
