@@ -303,6 +303,8 @@ mod tests {
     #[test]
     fn resources_are_shown_with_two_digits() {
         let sample = AgentSample {
+            messages_read: 0,
+            messages_sent: 0,
             instance: swarm_events::InstanceId(Uuid::nil()),
             status: "busy".to_owned(),
             last_heartbeat_at: Timestamp::ZERO,

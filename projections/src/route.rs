@@ -86,7 +86,7 @@ pub(crate) const fn judge(subject: &Subject) -> Service {
         }
         Subject::Command(_, verb) => verb.service(),
         Subject::Control(service, ..) => *service,
-        Subject::Heartbeat(..) => Service::Health,
+        Subject::Heartbeat(..) | Subject::Message(..) => Service::Health,
     }
 }
 

@@ -192,13 +192,13 @@ async fn swarms_and_tasks_by_command_line_with_exit_codes_that_scripts_can_use()
     assert!(
         history
             .iter()
-            .any(|line| line["event"]["type"] == "swarm.cmd.create.v1"),
+            .any(|line| line["event"]["type"] == "swarm.cmd.create.v2"),
         "commands too"
     );
     assert!(
         history
             .iter()
-            .any(|line| line["event"]["type"] == "swarm.swarm.created.v3")
+            .any(|line| line["event"]["type"] == "swarm.swarm.created.v4")
     );
 
     let deleted = swarm.cli_json(&["delete", "store"]).await;

@@ -35,6 +35,8 @@ fn evidence() -> Evidence {
 
 fn sample(agent: AgentId, incarnation: u64, cpu: u32) -> swarm::AgentSample {
     swarm::AgentSample {
+        messages_read: 0,
+        messages_sent: 0,
         instance: instance(agent, incarnation),
         status: "idle".to_owned(),
         last_heartbeat_at: Timestamp::from_micros(START + 5_000_000),

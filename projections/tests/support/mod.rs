@@ -12,7 +12,7 @@ use swarm_events::{
     AgentId, Body, Event, EventId, InstanceId, Json, KeyId, OrgId, Partition, Place, Service,
     Subject, SwarmId, TaskId, Timestamp, UserId,
     agent::{Joined, Profile},
-    configuration::{Algorithm, Configuration, TopologyKind},
+    configuration::{Algorithm, Configuration},
     control::{Claimed, Observed, Woken},
     envelope::{Decided, Source},
     org::{self, Role},
@@ -102,7 +102,7 @@ impl Script {
         let created = swarm::Created {
             name: name.to_owned(),
             description: Some("of the \0 test".to_owned()),
-            topology: TopologyKind::Star,
+            topology: swarm_events::topology::Topology::default(),
             configuration: Configuration::default(),
             partition: place.partition.number(),
             created_by: Some(UserId(id(3))),
@@ -501,6 +501,9 @@ pub fn instance(agent: AgentId, incarnation: u64) -> InstanceId {
 /// An assignment to an agent's first process.
 pub fn assignment(attempt: u32) -> task::Assigned {
     task::Assigned {
+        path: Vec::new(),
+        step: swarm_events::task::Step::Work,
+        turn: None,
         task_type: "t".to_owned(),
         payload: Carried::Inline(Json::object()),
         inputs: None,
@@ -520,6 +523,9 @@ pub fn assignment(attempt: u32) -> task::Assigned {
 
 pub fn submission() -> Submitted {
     Submitted {
+        hand_to: None,
+        origin: None,
+        required_role: None,
         task_type: "count".to_owned(),
         payload: json!({"path": "a\tb\\c\n"}).into(),
         priority: 5,

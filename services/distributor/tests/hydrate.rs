@@ -78,6 +78,9 @@ async fn completed(log: &SimulatedLog, result: Carried) -> u64 {
 
 fn assignment(hydrate: Hydrate) -> Decision {
     let body = Assigned {
+        path: Vec::new(),
+        step: swarm_events::task::Step::Work,
+        turn: None,
         task_type: "t".to_owned(),
         payload: Carried::AtSequence(hydrate.payload_from.unwrap_or(0)),
         inputs: None,

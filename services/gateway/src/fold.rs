@@ -79,7 +79,7 @@ fn is_coordinators(subject: &Subject) -> bool {
         Subject::Control(service, _, verb) => {
             *service == Service::Coordinator || *verb == ControlVerb::Claimed
         }
-        Subject::Task(..) | Subject::Heartbeat(..) => false,
+        Subject::Task(..) | Subject::Heartbeat(..) | Subject::Message(..) => false,
     }
 }
 

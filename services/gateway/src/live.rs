@@ -190,10 +190,10 @@ mod tests {
 
     #[test]
     fn an_event_spans_one_line_of_data() {
-        let shown = shown("{\"type\": \"swarm.task.submitted.v1\",\r\n \"data\": \"a\\nb\"}")
+        let shown = shown("{\"type\": \"swarm.task.submitted.v2\",\r\n \"data\": \"a\\nb\"}")
             .expect("an event");
         assert!(
-            shown.contains("id: 7") && shown.contains("event: swarm.task.submitted.v1"),
+            shown.contains("id: 7") && shown.contains("event: swarm.task.submitted.v2"),
             "{shown}"
         );
         assert!(!shown.contains("\\r"), "{shown}");

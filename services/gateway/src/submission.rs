@@ -359,6 +359,9 @@ impl Checked<'_> {
         let required_capabilities = input.required_capabilities.unwrap_or_default();
         self.capabilities(&required_capabilities)?;
         Ok(Submitted {
+            hand_to: None,
+            origin: None,
+            required_role: None,
             task_type: input.task_type,
             payload: input.payload,
             // In range, so it fits.

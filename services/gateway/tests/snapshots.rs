@@ -114,6 +114,7 @@ impl<L: Log> Scene<L> {
     async fn episode(&mut self, gateway: &Gateway) -> Vec<Uuid> {
         let place = Place::new(self.org, SwarmId(Uuid::now_v7()));
         let create = Create {
+            topology_configuration: swarm_events::Json::object(),
             name: place.swarm.to_string(),
             description: None,
             topology: None,

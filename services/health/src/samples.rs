@@ -77,6 +77,8 @@ impl Tracked {
             return None;
         }
         let mut sample = AgentSample {
+            messages_read: 0,
+            messages_sent: 0,
             instance: beat.instance,
             status: beat.status.clone(),
             last_heartbeat_at: *at,

@@ -94,6 +94,7 @@ impl Installation {
                 CommandVerb::Create,
                 place.swarm.0,
                 Create {
+                    topology_configuration: swarm_events::Json::object(),
                     name: "s".into(),
                     description: None,
                     topology: None,
@@ -174,6 +175,8 @@ impl Installation {
 
 fn beat(instance: InstanceId, counter: u64) -> Heartbeat {
     Heartbeat {
+        messages_read: 0,
+        messages_sent: 0,
         instance,
         incarnation: 1,
         counter,

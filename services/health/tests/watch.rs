@@ -219,6 +219,8 @@ fn a_partition_that_is_given_up_is_watched_no_more() {
 fn an_earlier_heartbeat_is_evidence_and_no_sign_of_life() {
     let mut scene = Scene::new();
     let beat = Heartbeat {
+        messages_read: 0,
+        messages_sent: 0,
         instance: instance(1),
         incarnation: 1,
         counter: 1,
@@ -332,7 +334,7 @@ fn what_is_observed_can_be_stored_and_judged() {
         .collect();
     assert_eq!(
         types,
-        ["swarm.swarm.sampled.v1", "swarm.agent.suspected.v1"]
+        ["swarm.swarm.sampled.v2", "swarm.agent.suspected.v1"]
     );
 }
 

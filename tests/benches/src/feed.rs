@@ -216,6 +216,9 @@ pub fn agent_number(agent: AgentId) -> Option<u32> {
 /// A plain submission.
 pub fn task(payload: Json, priority: u8) -> Submitted {
     Submitted {
+        hand_to: None,
+        origin: None,
+        required_role: None,
         task_type: "bench".to_owned(),
         payload,
         priority,

@@ -105,6 +105,7 @@ impl Bus {
     /// The command is not stored.
     pub async fn create_swarm(&self, place: Place, name: &str) -> anyhow::Result<EventId> {
         let create = command::Create {
+            topology_configuration: swarm_events::Json::object(),
             name: name.to_owned(),
             description: None,
             topology: None,
@@ -178,6 +179,9 @@ pub fn message(subject: &Subject, about: Uuid, body: Body) -> anyhow::Result<(Ev
 pub fn submission(place: Place, payload: serde_json::Value) -> anyhow::Result<(TaskId, Message)> {
     let task = TaskId(Uuid::now_v7());
     let submitted = Submitted {
+        hand_to: None,
+        origin: None,
+        required_role: None,
         task_type: "chaos".to_owned(),
         payload: payload.into(),
         priority: swarm_events::task::PRIORITY_DEFAULT,

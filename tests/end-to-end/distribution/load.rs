@@ -81,7 +81,7 @@ pub async fn live_switches(swarm: &Installation) {
 fn by_the_rule_of_its_moment(record: &Record) {
     let mut rules = vec![(0, "least_loaded".to_owned())];
     for (at, event) in record.seen() {
-        if event["type"] == "swarm.swarm.updated.v3" {
+        if event["type"] == "swarm.swarm.updated.v4" {
             let rule = &event["data"]["configuration"]["distribution_algorithm"];
             rules.push((*at, rule.as_str().expect("a rule").to_owned()));
         }

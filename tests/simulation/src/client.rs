@@ -194,6 +194,7 @@ impl Client {
     ) {
         let subject = Subject::Command(place, CommandVerb::Create);
         let body = command::Create {
+            topology_configuration: swarm_events::Json::object(),
             name: format!("sim-{}", place.swarm),
             description: None,
             topology: None,
@@ -284,6 +285,9 @@ impl Client {
             "model"
         };
         Submitted {
+            hand_to: None,
+            origin: None,
+            required_role: None,
             task_type: kind.to_owned(),
             payload: Json::from(
                 serde_json::json!({"n": rng.random::<u32>(), "text": "x".repeat(long)}),

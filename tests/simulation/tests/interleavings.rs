@@ -13,7 +13,7 @@ use swarm_events::{
     AgentId, Body, Event, Input, InstanceId, Json, OrgId, Place, Service, Subject, SwarmId, TaskId,
     agent::{Evidence, Failed, Joined, LivenessRule, Profile},
     command,
-    configuration::{Algorithm, Configuration, TopologyKind},
+    configuration::{Algorithm, Configuration},
     control::Woken,
     decider::Verdict,
     envelope::Source,
@@ -127,7 +127,7 @@ impl Model {
         let created = Created {
             name: "s".to_owned(),
             description: None,
-            topology: TopologyKind::default(),
+            topology: swarm_events::topology::Topology::default(),
             configuration: Configuration {
                 distribution_algorithm: algorithm,
                 ..Configuration::default()

@@ -442,6 +442,8 @@ impl Session<'_> {
         }
         let (running, waiting) = self.protocol.load();
         let heartbeat = Heartbeat {
+            messages_read: 0,
+            messages_sent: 0,
             instance: self.me.instance,
             incarnation: self.incarnation,
             counter: self.beats,

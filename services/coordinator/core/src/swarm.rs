@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use swarm_events::{
-    AgentId, Place, Timestamp, UserId,
-    configuration::Configuration,
-    topology::Topology,
+    AgentId, Place, Timestamp, UserId, configuration::Configuration, topology::Topology,
 };
 use uuid::Uuid;
 

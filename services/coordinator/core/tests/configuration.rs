@@ -110,6 +110,6 @@ fn an_unknown_algorithm_is_answered_with_those_that_there_are() {
         assert!(problem.detail.contains(name), "{problem}");
         let patch = format!(r#"{{"configuration": {{"distribution_algorithm": "{name}"}}}}"#);
         let id = given.update(1, &patch);
-        assert_eq!(given.answered_by(id), "swarm.swarm.updated.v3");
+        assert_eq!(given.answered_by(id), "swarm.swarm.updated.v4");
     }
 }

@@ -20,10 +20,10 @@ fn a_swarm_is_created_with_defaults_filled_in() {
     order.topology = Some(TopologyKind::Ring);
     order.configuration = Json::parse(r#"{"min_agents": 2}"#).expect("JSON");
     let id = given.command(1, CommandVerb::Create, order);
-    assert_eq!(given.answered_by(id), "swarm.swarm.created.v3");
+    assert_eq!(given.answered_by(id), "swarm.swarm.created.v4");
     let swarm = given.swarm(1);
     assert_eq!(swarm.name, "crawlers");
-    assert_eq!(swarm.topology, TopologyKind::Ring);
+    assert_eq!(swarm.topology.kind(), TopologyKind::Ring);
     assert_eq!(
         (
             swarm.configuration.min_agents,
@@ -55,7 +55,7 @@ fn a_swarm_is_refused_by_the_field_that_is_wrong() {
     }
     for longest in ["n".repeat(100), "ü".repeat(100)] {
         let id = given.command(longest.len(), CommandVerb::Create, create(&longest));
-        assert_eq!(given.answered_by(id), "swarm.swarm.created.v3");
+        assert_eq!(given.answered_by(id), "swarm.swarm.created.v4");
     }
 }
 
@@ -82,7 +82,7 @@ fn the_same_swarm_id_in_two_organizations_is_two_swarms() {
         create("s1"),
     );
     given.0.settle();
-    assert_eq!(given.answered_by(id), "swarm.swarm.created.v3");
+    assert_eq!(given.answered_by(id), "swarm.swarm.created.v4");
     assert_eq!(given.0.state.swarms_of(org()).count(), 1);
     assert_eq!(given.0.state.swarms_of(other).count(), 1);
 }
@@ -114,7 +114,7 @@ fn of_two_creates_with_one_name_at_once_the_first_wins() {
     let second = given.send(2, CommandVerb::Create, place(2).swarm.0, create("same"));
     assert_eq!(given.0.decide(10), 1, "the second waits for the first");
     given.0.settle();
-    assert_eq!(given.answered_by(first), "swarm.swarm.created.v3");
+    assert_eq!(given.answered_by(first), "swarm.swarm.created.v4");
     assert_eq!(given.refused(second), pair("name-taken", "name"));
 }
 
@@ -170,9 +170,9 @@ fn ids_from_too_long_ago_or_far_ahead_are_refused() {
     // An id from the future must not push the horizon there.
     given.0.later(REMEMBERED_MS + 1_000);
     let id = given.command(5, CommandVerb::Create, create("s5"));
-    assert_eq!(given.answered_by(id), "swarm.swarm.created.v3");
+    assert_eq!(given.answered_by(id), "swarm.swarm.created.v4");
     let id = given.command(6, CommandVerb::Create, create("s6"));
-    assert_eq!(given.answered_by(id), "swarm.swarm.created.v3");
+    assert_eq!(given.answered_by(id), "swarm.swarm.created.v4");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn an_update_merges() {
         1,
         r#"{"description": "d", "configuration": {"min_agents": null, "retry": {"cap_ms": 7}}}"#,
     );
-    assert_eq!(given.answered_by(id), "swarm.swarm.updated.v3");
+    assert_eq!(given.answered_by(id), "swarm.swarm.updated.v4");
     let swarm = given.swarm(1);
     assert_eq!(
         (swarm.name.as_str(), swarm.description.as_deref()),
@@ -235,7 +235,7 @@ fn a_renamed_swarm_frees_its_name() {
     let mut given = Given::a_swarm("{}");
     given.update(1, r#"{"name": "new"}"#);
     let id = given.command(2, CommandVerb::Create, create("s1"));
-    assert_eq!(given.answered_by(id), "swarm.swarm.created.v3");
+    assert_eq!(given.answered_by(id), "swarm.swarm.created.v4");
     assert_eq!(
         given
             .0
@@ -315,7 +315,7 @@ fn a_deletion_waits_for_the_tasks_then_removes_the_agents_then_ends() {
     assert_eq!(given.0.state.open_marks(), 0);
     // Its name is free again, its id is not.
     let again = given.command(2, CommandVerb::Create, create("s1"));
-    assert_eq!(given.answered_by(again), "swarm.swarm.created.v3");
+    assert_eq!(given.answered_by(again), "swarm.swarm.created.v4");
     let again = given.command(1, CommandVerb::Create, create("other"));
     assert_eq!(given.refused(again), pair("id-taken", "id"));
 }

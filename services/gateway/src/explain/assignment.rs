@@ -153,6 +153,8 @@ fn sentences(assigned: &Assigned, at: Timestamp) -> Vec<String> {
             PassedOver::Quarantined => format!("{n} because of a quarantine"),
             PassedOver::FailedFast => format!("{n} because attempts failed fast in a row"),
             PassedOver::Declined => format!("{n} for having declined this task"),
+            PassedOver::Topology => format!("{n} for their place in the topology"),
+            PassedOver::Turn => format!("{n} because it was not their turn in the ring"),
         })
         .collect();
     if !passed.is_empty() {

@@ -155,6 +155,7 @@ fn story() -> Story {
         Subject::Command(place, CommandVerb::Create),
         place.swarm.0,
         Create {
+            topology_configuration: swarm_events::Json::object(),
             name: "s".to_owned(),
             description: None,
             topology: None,
@@ -222,6 +223,8 @@ fn story() -> Story {
         );
     }
     let sample = AgentSample {
+        messages_read: 0,
+        messages_sent: 0,
         instance,
         status: "busy".to_owned(),
         last_heartbeat_at: Timestamp::ZERO.plus_millis(9),

@@ -195,7 +195,7 @@ async fn a_dead_letter_is_put_away_once_and_for_good() {
     let task = json!({"task_type": "t", "payload": {}, "max_attempts": 1});
     let id = admin.post(&tasks, &task).await.id();
     let path = format!("/v1/swarms/{}/events?from=1", place.swarm);
-    let assigned = |(_, name, _): &(u64, String, Value)| name == "swarm.task.assigned.v3";
+    let assigned = |(_, name, _): &(u64, String, Value)| name == "swarm.task.assigned.v4";
     let told = events(admin, &path, None, assigned).await;
     let assignment = told.last().expect("assigned").0;
     let started = Started {

@@ -21,6 +21,8 @@ use uuid::Uuid;
 
 fn heartbeat(instance: InstanceId) -> Heartbeat {
     Heartbeat {
+        messages_read: 0,
+        messages_sent: 0,
         instance,
         incarnation: 1,
         counter: 1,
@@ -213,6 +215,8 @@ async fn what_health_decides_degrades_the_swarm_with_its_reasons() {
     let (agent, instance) = (AgentId(Uuid::now_v7()), InstanceId(Uuid::now_v7()));
     stage.join(place, agent, instance, "ann").await;
     let sample = |memory_kib| AgentSample {
+        messages_read: 0,
+        messages_sent: 0,
         instance,
         status: "idle".to_owned(),
         last_heartbeat_at: App::now(),

@@ -47,7 +47,7 @@ async fn with_postgresql_down_reads_say_since_when_and_the_rest_goes_on() {
         &stage.admin,
         &format!("{path}/events?from=1"),
         None,
-        |(_, name, _)| name == "swarm.task.submitted.v1",
+        |(_, name, _)| name == "swarm.task.submitted.v2",
     )
     .await;
     assert_eq!(told.last().expect("some").2["id"], task.text("id"));

@@ -23,12 +23,12 @@ async fn live_events_go_on_where_a_client_left_off() {
             .post(&format!("/v1/swarms/{}/tasks", other.swarm), &task)
             .await;
     }
-    let is_submitted = |name: &str| name == "swarm.task.submitted.v1";
+    let is_submitted = |name: &str| name == "swarm.task.submitted.v2";
     let all = events(&stage.admin, &format!("{path}?from=1"), None, |(id, ..)| {
         *id == sequences[2]
     })
     .await;
-    assert_eq!(all[0].1, "swarm.swarm.created.v3");
+    assert_eq!(all[0].1, "swarm.swarm.created.v4");
     let told: Vec<u64> = all
         .iter()
         .filter(|(_, name, _)| is_submitted(name))

@@ -217,7 +217,7 @@ async fn a_running_task_is_cancelled_at_its_agent_and_the_caller_hears_of_its_en
         .await
         .id();
     let path = format!("/v1/swarms/{}/events?from=1", place.swarm);
-    let assigned = |(_, name, _): &(u64, String, Value)| name == "swarm.task.assigned.v3";
+    let assigned = |(_, name, _): &(u64, String, Value)| name == "swarm.task.assigned.v4";
     let told = events(&stage.admin, &path, None, assigned).await;
     let started = Started {
         assignment: told.last().expect("assigned").0,

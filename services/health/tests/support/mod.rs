@@ -117,6 +117,8 @@ impl Scene {
     }
     pub fn beat(&mut self, n: u128, process: u128, memory_kib: u64) -> Heard {
         let beat = Heartbeat {
+            messages_read: 0,
+            messages_sent: 0,
             instance: instance(process),
             incarnation: 1,
             counter: 1,

@@ -143,7 +143,7 @@ mod tests {
             types: vec!["task.submitted".into()],
             ..Args::default()
         };
-        let event = r#"{"type":"swarm.task.submitted.v1"}"#;
+        let event = r#"{"type":"swarm.task.submitted.v2"}"#;
         assert_eq!(read(&args, &message(2, event))["sequence"], 5);
         assert!(args.line(&message(3, event)).is_none(), "another swarm");
         assert!(

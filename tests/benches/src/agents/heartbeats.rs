@@ -173,6 +173,8 @@ impl Beats {
         let beat = |(agent, instance): &(AgentId, InstanceId)| {
             let subject = Subject::Heartbeat(swarm.place, *agent).to_string();
             let beat = Heartbeat {
+                messages_read: 0,
+                messages_sent: 0,
                 instance: *instance,
                 incarnation: 1,
                 counter: 0,

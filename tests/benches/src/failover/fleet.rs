@@ -71,6 +71,7 @@ impl Fleet {
         for number in 0..swarms {
             let place = place_in(org, partition_of(number, swarms));
             let create = command::Create {
+                topology_configuration: swarm_events::Json::object(),
                 name: format!("bench {number}"),
                 description: None,
                 topology: None,

@@ -84,6 +84,9 @@ impl Past {
         let assignment = 0;
         let body: Body = match verb {
             TaskVerb::Assigned => Assigned {
+                path: Vec::new(),
+                step: swarm_events::task::Step::Work,
+                turn: None,
                 task_type: "past".to_owned(),
                 payload: Carried::Inline(self.payload.clone()),
                 inputs: None,

@@ -71,6 +71,7 @@ impl Swarm {
         let answers = format!("swarm.evt.{}.{org}.org.*", Partition::of(org.0));
         command(&log, &subject, org.0, create_org.into(), answers).await?;
         let create = command::Create {
+            topology_configuration: swarm_events::Json::object(),
             name: "bench".to_owned(),
             description: None,
             topology: None,
@@ -362,6 +363,9 @@ pub fn payload() -> anyhow::Result<Json> {
 pub fn submission(place: Place, task: TaskId, payload: &Json) -> anyhow::Result<Message> {
     let subject = Subject::Task(place, TaskVerb::Submitted, None);
     let submitted = Submitted {
+        hand_to: None,
+        origin: None,
+        required_role: None,
         task_type: "noop".to_owned(),
         payload: payload.clone(),
         priority: swarm_events::task::PRIORITY_DEFAULT,

@@ -141,7 +141,7 @@ fn garbage(place: Place) -> anyhow::Result<Vec<Message>> {
         plain(&submitted, "[[[[[[[["),
         plain(
             &submitted,
-            text.replace("task.submitted.v1", "task.imagined.v9"),
+            text.replace("task.submitted.v2", "task.imagined.v9"),
         ),
         plain(
             &submitted,

@@ -76,6 +76,9 @@ impl Log {
     }
     fn assign(&mut self, millis: i64) -> u64 {
         let assigned = Assigned {
+            path: Vec::new(),
+            step: swarm_events::task::Step::Work,
+            turn: None,
             task_type: "t".into(),
             payload: Carried::Inline(Json::null()),
             inputs: None,

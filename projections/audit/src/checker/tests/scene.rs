@@ -6,7 +6,7 @@ use swarm_events::{
     AgentId, Body, Event, InstanceId, OrgId, Place, Service, Subject, SwarmId, TaskId, Timestamp,
     agent::{self, Profile},
     command::Cancel,
-    configuration::{Configuration, TopologyKind},
+    configuration::Configuration,
     control::Claimed,
     envelope::{Decided, Source},
     ids::EventId,
@@ -78,7 +78,7 @@ impl Scene {
         let created = swarm::Created {
             name: "s".to_owned(),
             description: None,
-            topology: TopologyKind::Star,
+            topology: swarm_events::topology::Topology::default(),
             configuration: scene.settings.clone(),
             partition: place.partition.number(),
             created_by: None,
@@ -312,6 +312,9 @@ impl Scene {
         change: impl FnOnce(&mut task::Assigned),
     ) -> u64 {
         let mut assigned = task::Assigned {
+            path: Vec::new(),
+            step: swarm_events::task::Step::Work,
+            turn: None,
             task_type: "t".to_owned(),
             payload: Carried::Inline(swarm_events::Json::default()),
             inputs: None,

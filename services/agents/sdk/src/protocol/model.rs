@@ -34,6 +34,9 @@ pub(super) fn assignment(sequence: u64, incarnation: u64) -> Arc<Assignment> {
         event: EventId(Uuid::from_u128(u128::from(sequence) << 64)),
         correlation: None,
         data: Assigned {
+            path: Vec::new(),
+            step: swarm_events::task::Step::Work,
+            turn: None,
             task_type: "t".to_owned(),
             payload: Carried::Inline(Json::object()),
             inputs: None,

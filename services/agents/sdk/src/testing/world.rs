@@ -221,6 +221,9 @@ impl World {
             event: EventId(Uuid::from_u128(sequence.into())),
             correlation: None,
             data: Assigned {
+                path: Vec::new(),
+                step: swarm_events::task::Step::Work,
+                turn: None,
                 task_type: task.spec.task_type.clone(),
                 payload: Carried::Inline(task.spec.payload.clone().into()),
                 inputs: task.spec.inputs.clone().map(|i| Carried::Inline(i.into())),

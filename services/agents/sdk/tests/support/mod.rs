@@ -326,6 +326,9 @@ impl Swarm {
     ) -> (TaskId, Message) {
         let task = TaskId(Uuid::now_v7());
         let assigned = Assigned {
+            path: Vec::new(),
+            step: swarm_events::task::Step::Work,
+            turn: None,
             task_type: task_type.to_owned(),
             payload,
             inputs: None,

@@ -61,6 +61,7 @@ pub fn create_org() -> CreateOrg {
 }
 pub fn create(name: &str) -> Create {
     Create {
+        topology_configuration: swarm_events::Json::object(),
         name: name.into(),
         description: None,
         topology: None,

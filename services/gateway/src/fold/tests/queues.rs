@@ -93,6 +93,7 @@ fn an_organizations_sum_is_that_of_its_swarms_whatever_comes_and_goes() {
     };
     for (n, place) in (20u8..).zip(&others) {
         let create = Create {
+            topology_configuration: swarm_events::Json::object(),
             name: format!("s{n}"),
             description: None,
             topology: None,

@@ -128,6 +128,8 @@ impl Scene {
     }
     pub fn sample(&mut self, agents: impl Iterator<Item = (AgentId, InstanceId)>) -> Verdict {
         let sample = |instance| AgentSample {
+            messages_read: 0,
+            messages_sent: 0,
             instance,
             status: "idle".into(),
             last_heartbeat_at: Timestamp::ZERO,
@@ -347,6 +349,8 @@ impl Scene {
     /// A sample of one agent is observed and stored.
     pub fn uses(&mut self, n: u128, memory_kib: u64, cpu_centipercent: u32) {
         let sample = AgentSample {
+            messages_read: 0,
+            messages_sent: 0,
             instance: self.agent(n).instance,
             status: "idle".into(),
             last_heartbeat_at: self.world.now,
