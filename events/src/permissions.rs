@@ -28,10 +28,12 @@ const MESSAGES: &str = "swarm_messages";
 /// Bucket of the swarms' blackboards.
 const BLACKBOARD: &str = "swarm_blackboard";
 /// What people, and other swarms by way of the gateway, say to agents, and what they write on blackboards.
-const PEOPLE_SPEAK: [&str; 3] = [
+const PEOPLE_SPEAK: [&str; 4] = [
     "swarm.msg.*.*.*.people.>",
     "swarm.msg.*.*.*.abroad.>",
     "$KV.swarm_blackboard.>",
+    // The gateways share the consumer of what goes to other swarms, and acknowledge what they have carried there.
+    "$JS.ACK.swarm_messages.courier.>",
 ];
 
 /// The subject of a key of a swarm's blackboard: the keys of the bucket are prefixed by organization and swarm.
