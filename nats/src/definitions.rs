@@ -10,6 +10,8 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
 };
 
+use swarm_events::Problem;
+
 use crate::filter;
 
 /// The one totally ordered stream: every event, command and control message.
@@ -25,6 +27,21 @@ pub const REPUBLISH_DESTINATION: &str = "swarm.live.evt.>";
 pub const HEARTBEATS_STREAM: &str = "swarm_heartbeats";
 /// What [`HEARTBEATS_STREAM`] stores.
 pub const HEARTBEATS_SUBJECT: &str = "swarm.hb.>";
+
+/// What agents and people say to each other. Apart from the log, since no state follows from it: a swarm that talks much
+/// would otherwise fill what is kept for ever.
+pub const MESSAGES_STREAM: &str = "swarm_messages";
+/// What [`MESSAGES_STREAM`] stores, and republishes …
+pub const MESSAGES_SUBJECT: &str = "swarm.msg.>";
+/// … to here, as the log does: agents subscribe to what may be for them, and have no consumer each.
+pub const MESSAGES_LIVE: &str = "swarm.live.msg.>";
+
+/// KV bucket of the swarms' blackboards. Its keys are `<organization>.<swarm>.<key>`; see [`check_blackboard_key`].
+pub const BLACKBOARD_BUCKET: &str = "swarm_blackboard";
+/// Keys of a blackboard that begin with this are the system's own: nobody else's are taken, and lists leave them out.
+pub const BLACKBOARD_OWN: char = '_';
+/// First token of the keys `_cursor.<agent>`, which say up to where an agent has handled its messages.
+pub const BLACKBOARD_CURSORS: &str = "_cursor";
 
 /// KV bucket of the services' presence keys.
 pub const PRESENCE_BUCKET: &str = "swarm_presence";
@@ -50,6 +67,31 @@ pub const STORED_BYTES_MAX: i32 = 1024 * 1024;
 pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(60);
 /// 64 MiB hold the last heartbeat of more than 50,000 agents at 1 KB.
 pub const HEARTBEATS_BYTES_MAX: i64 = 64 * 1024 * 1024;
+/// A message that nobody handled for a day is of no use to who would read it then; who was away for longer goes on from here.
+pub const MESSAGE_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Most bytes of all messages, unless the log is small ([`Provision::side_bytes`]): a million of 1 KB. The oldest make room.
+pub const MESSAGES_BYTES_MAX: i64 = 1024 * 1024 * 1024;
+/// A body of 64 KiB ([`swarm_events::message::MESSAGE_BYTES_MAX`]), and more room for its envelope and headers than they take.
+pub const MESSAGE_STORED_BYTES_MAX: i32 = 80 * 1024;
+/// A message is sent again for as long as its sender waits for the stream, longer than one for the log: the ids expire
+/// within the two minutes that are nats-server's own default, so that they weigh little.
+pub const MESSAGE_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// Largest value on a blackboard, in bytes: as a message's body. Large things go to the object store.
+pub const BLACKBOARD_BYTES_MAX: usize = 64 * 1024;
+/// Longest key of a blackboard, in bytes: nats-server keeps each distinct subject in memory.
+pub const BLACKBOARD_KEY_BYTES_MAX: usize = 200;
+/// Most bytes of all blackboards, unless the log is small ([`Provision::side_bytes`]). What is more is refused: what
+/// somebody wrote there does not vanish.
+pub const BLACKBOARDS_BYTES_MAX: i64 = 1024 * 1024 * 1024;
+/// How long the mark of a deletion stays, for who watches and was away. Without an end, marks of keys that are never used
+/// again would add up.
+pub const BLACKBOARD_DELETED_FOR: Duration = Duration::from_secs(3_600);
+/// Headers of a key: its operation, revision, rollup and time to live.
+const BUCKET_HEADERS_BYTES_MAX: i32 = 4 * 1024;
+/// What stands beside the log takes at most this part of the log's own room …
+const SIDE_PART: i64 = 8;
+/// … and at least this much, however small the log is: a few thousand messages.
+const SIDE_BYTES_MIN: i64 = 16 * 1024 * 1024;
 /// A presence key has some 200 bytes; a thousand processes use a fraction of this.
 pub const PRESENCE_BYTES_MAX: i64 = 16 * 1024 * 1024;
 /// The object store and KV clients expect the server's default window of two minutes.
@@ -90,11 +132,24 @@ impl Default for Provision {
     }
 }
 
+impl Provision {
+    /// Room for the messages, and for the blackboards: `most`, or an eighth of the log's if that is less. nats-server reserves
+    /// what a stream may grow to, and the disk of a small installation is small.
+    fn side_bytes(&self, most: i64) -> i64 {
+        if self.max_bytes <= 0 {
+            return most;
+        }
+        (self.max_bytes / SIDE_PART).clamp(SIDE_BYTES_MIN, most)
+    }
+}
+
 /// Every stream of an installation, buckets included.
 pub fn streams(provision: &Provision) -> Vec<Config> {
     vec![
         events(provision),
         heartbeats(provision),
+        messages(provision),
+        blackboard(provision),
         presence(provision),
         objects(OBJECTS_BUCKET, "Swarm: large inputs and results", provision),
         objects(SNAPSHOTS_BUCKET, "Swarm: snapshots", provision),
@@ -153,6 +208,84 @@ pub fn heartbeats(provision: &Provision) -> Config {
         duplicate_window: DUPLICATE_WINDOW,
         ..base(HEARTBEATS_STREAM, "Swarm: last heartbeats", provision)
     }
+}
+
+/// What agents and people say to each other.
+pub fn messages(provision: &Provision) -> Config {
+    Config {
+        subjects: vec![MESSAGES_SUBJECT.to_owned()],
+        storage: StorageType::File,
+        discard: DiscardPolicy::Old,
+        max_bytes: provision.side_bytes(MESSAGES_BYTES_MAX),
+        max_age: MESSAGE_AGE_MAX,
+        max_message_size: MESSAGE_STORED_BYTES_MAX,
+        duplicate_window: MESSAGE_DUPLICATE_WINDOW,
+        republish: Some(Republish {
+            source: MESSAGES_SUBJECT.to_owned(),
+            destination: MESSAGES_LIVE.to_owned(),
+            headers_only: false,
+        }),
+        ..base(
+            MESSAGES_STREAM,
+            "Swarm: what agents and people say",
+            provision,
+        )
+    }
+}
+
+/// The blackboards. One value for each key: who wants to know what was before keeps it under another key.
+pub fn blackboard(provision: &Provision) -> Config {
+    let value = i32::try_from(BLACKBOARD_BYTES_MAX).unwrap_or(i32::MAX);
+    Config {
+        subjects: vec![format!("$KV.{BLACKBOARD_BUCKET}.>")],
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        max_messages_per_subject: 1,
+        max_bytes: provision.side_bytes(BLACKBOARDS_BYTES_MAX),
+        max_message_size: value.saturating_add(BUCKET_HEADERS_BYTES_MAX),
+        duplicate_window: BUCKET_DUPLICATE_WINDOW,
+        allow_rollup: true,
+        allow_message_ttl: true,
+        deny_delete: true,
+        ..base(
+            &format!("KV_{BLACKBOARD_BUCKET}"),
+            "Swarm: blackboards",
+            provision,
+        )
+    }
+}
+
+/// Whether `key` may be one of a blackboard: 1 to [`BLACKBOARD_KEY_BYTES_MAX`] bytes, letters, digits and `-/_=`, in tokens
+/// between dots; not one of the system's own.
+///
+/// # Errors
+/// Names the field and the rule.
+pub fn check_blackboard_key(key: &str) -> Result<(), Problem> {
+    let problem = |code: &str, message: String| Err(Problem::new(code, message).field("key"));
+    if key.is_empty() {
+        return problem("empty", "a key has at least one character".to_owned());
+    }
+    if key.len() > BLACKBOARD_KEY_BYTES_MAX {
+        let text = format!(
+            "the key has {} bytes, at most {BLACKBOARD_KEY_BYTES_MAX} are taken",
+            key.len()
+        );
+        return problem("too-long", text);
+    }
+    let taken = |c: char| c.is_ascii_alphanumeric() || "-/_=".contains(c);
+    if let Some(other) = key.chars().find(|c| !taken(*c) && *c != '.') {
+        let text = format!("{other:?} is in it: letters, digits, and -/_=. are taken");
+        return problem("bad-character", text);
+    }
+    if key.split('.').any(str::is_empty) {
+        let text = "a dot stands at its end, or beside another one".to_owned();
+        return problem("empty-token", text);
+    }
+    if key.starts_with(BLACKBOARD_OWN) {
+        let text = format!("keys that begin with {BLACKBOARD_OWN} are the system's own");
+        return problem("reserved", text);
+    }
+    Ok(())
 }
 
 /// The presence bucket: counters that stand still tell more than keys that expire, hence no TTL.
@@ -259,6 +392,47 @@ mod tests {
         let all = EVENTS_SUBJECTS.map(str::to_owned).to_vec();
         assert!(tail_consumer(&all, 1).filter_subjects.is_empty());
         assert_eq!(tail_consumer(&all[1..], 1).filter_subjects, all[1..]);
+    }
+
+    #[test]
+    fn what_stands_beside_the_log_is_small_where_the_log_is() {
+        let side = |max_bytes| {
+            let provision = Provision {
+                max_bytes,
+                ..Provision::default()
+            };
+            let of = [messages(&provision), blackboard(&provision)];
+            of.map(|config| config.max_bytes)
+        };
+        let (gib, mib) = (1 << 30, 1 << 20);
+        assert_eq!(side(EVENTS_BYTES_MAX_DEFAULT), [gib; 2]);
+        assert_eq!(side(-1), [gib; 2]);
+        assert_eq!(side(100 * gib), [gib; 2]);
+        assert_eq!(side(gib), [128 * mib; 2]);
+        assert_eq!(side(mib), [16 * mib; 2]);
+    }
+
+    #[test]
+    fn keys_of_a_blackboard_are_of_letters_in_tokens() {
+        let longest = "k".repeat(BLACKBOARD_KEY_BYTES_MAX);
+        for key in ["a", "plan.step-1/x_y=z", "A.B", longest.as_str()] {
+            assert_eq!(check_blackboard_key(key), Ok(()), "{key}");
+        }
+        let code = |key: &str| check_blackboard_key(key).err().map(|problem| problem.code);
+        for (key, wanted) in [
+            ("", "empty"),
+            ("a b", "bad-character"),
+            ("a.*", "bad-character"),
+            (">", "bad-character"),
+            ("straße", "bad-character"),
+            (".a", "empty-token"),
+            ("a..b", "empty-token"),
+            ("a.", "empty-token"),
+            ("_cursor.x", "reserved"),
+            (&format!("{longest}k"), "too-long"),
+        ] {
+            assert_eq!(code(key).as_deref(), Some(wanted), "{key}");
+        }
     }
 
     #[test]

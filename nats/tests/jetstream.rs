@@ -386,6 +386,95 @@ async fn stored_events_are_republished() {
 }
 
 #[tokio::test]
+async fn messages_are_kept_republished_and_known_by_their_ids() {
+    let server = server(Durability::Speed).await;
+    let log = open(&server.url, Durability::Speed, &Provision::default()).await;
+    let subject = "swarm.msg.00.o.s.a.b";
+    let live = subject.replacen("swarm.msg", "swarm.live.msg", 1);
+    let mut live = log.client().subscribe(live).await.expect("subscribed");
+    log.client().flush().await.expect("flushed");
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Msg-Id", "1");
+    for (body, duplicate) in [("first", false), ("again", true)] {
+        let context = log.context();
+        let ack = context
+            .publish_with_headers(subject, headers.clone(), body.into())
+            .await
+            .expect("sent");
+        let ack = ack.await.expect("stored");
+        assert_eq!((ack.sequence, ack.duplicate), (1, duplicate));
+        assert_eq!(ack.stream, definitions::MESSAGES_STREAM);
+    }
+    let seen = live.next().await.expect("republished");
+    let header = |name: &str| seen.headers.as_ref().and_then(|h| h.get(name));
+    assert_eq!(&seen.payload[..], b"first");
+    assert_eq!(
+        header("Nats-Sequence").map(|value| value.as_str()),
+        Some("1")
+    );
+    // The largest body has room, with its envelope; one that is larger by as much again has not.
+    let limit = swarm_events::message::MESSAGE_BYTES_MAX;
+    for (bytes, taken) in [(limit + 8 * 1024, true), (2 * limit, false)] {
+        let ack = log
+            .context()
+            .publish(subject, vec![b'x'; bytes].into())
+            .await;
+        assert_eq!(ack.expect("sent").await.is_ok(), taken, "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn a_blackboard_compares_keeps_the_last_value_and_forgets_deletions() {
+    let server = server(Durability::Speed).await;
+    let log = open(&server.url, Durability::Speed, &Provision::default()).await;
+    let board = log
+        .context()
+        .get_key_value(definitions::BLACKBOARD_BUCKET)
+        .await
+        .expect("there");
+    let first = board.create("o.s.plan", "1".into()).await.expect("new");
+    board
+        .create("o.s.plan", "2".into())
+        .await
+        .expect_err("there is one");
+    let second = board
+        .update("o.s.plan", "2".into(), first)
+        .await
+        .expect("the revision is right");
+    board
+        .update("o.s.plan", "3".into(), first)
+        .await
+        .expect_err("the revision is old");
+    // A value at the limit is taken, with the headers of a comparison; a larger one is not.
+    let largest = vec![b'x'; definitions::BLACKBOARD_BYTES_MAX];
+    let at_limit = board.update("o.s.plan", largest.clone().into(), second);
+    at_limit.await.expect("taken");
+    let over = [largest.as_slice(), &[b'x'; 8 * 1024]].concat();
+    board
+        .put("o.s.plan", over.into())
+        .await
+        .expect_err("too large");
+    // A deletion is a mark that goes by itself.
+    board
+        .purge_with_ttl("o.s.plan", std::time::Duration::from_secs(1))
+        .await
+        .expect("deleted");
+    assert_eq!(board.get("o.s.plan").await.expect("readable"), None);
+    let gone = async {
+        loop {
+            let kept = board.stream.get_info().await.expect("readable");
+            if kept.state.messages == 0 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), gone)
+        .await
+        .expect("the mark goes");
+}
+
+#[tokio::test]
 async fn overlapping_filters_end_the_tail_with_a_reason() {
     let server = server(Durability::Speed).await;
     let log = open(&server.url, Durability::Speed, &Provision::default()).await;

@@ -210,6 +210,7 @@ async fn nats(report: &mut Report, target: &Target) {
     if let Err(error) = stream(report, &connection).await {
         report.add("stream", false, format!("{error:#}"), "`swarm up` makes it");
     }
+    beside(report, &connection).await;
     let data = DataDir::at(&target.data);
     // The configurations that `swarm up` wrote; of another's servers only their operator knows.
     let cluster = (1..=CLUSTER_SERVERS).map(|number| data.nats_cluster().join(number.to_string()));
@@ -287,6 +288,43 @@ async fn stream(report: &mut Report, connection: &Connection) -> anyhow::Result<
         "run a time service (chrony, systemd-timesyncd) on both machines",
     );
     Ok(())
+}
+
+/// What agents say to each other and write on blackboards. Tasks go on without; whoever talks is told so by an error.
+async fn beside(report: &mut Report, connection: &Connection) {
+    let context = async_nats::jetstream::new(connection.client().clone());
+    let provision = definitions::Provision::default();
+    for (name, wanted) in [
+        ("messages", definitions::messages(&provision)),
+        ("blackboards", definitions::blackboard(&provision)),
+    ] {
+        let stream = match context.get_stream(&wanted.name).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                let found = format!("{}: {error}", wanted.name);
+                report.add(name, false, found, "`swarm up` makes it");
+                continue;
+            }
+        };
+        let info = stream.cached_info();
+        let config = &info.config;
+        let same = config.subjects == wanted.subjects
+            && config.republish == wanted.republish
+            && config.max_messages_per_subject == wanted.max_messages_per_subject
+            && config.allow_direct == wanted.allow_direct;
+        let most = match u64::try_from(config.max_bytes) {
+            Ok(most) if most > 0 => most as f64 / f64::from(1 << 20),
+            _ => f64::INFINITY,
+        };
+        let found = format!(
+            "{} kept, {:.1} of {most:.0} MiB, {} replica(s)",
+            info.state.messages,
+            info.state.bytes as f64 / f64::from(1 << 20),
+            config.num_replicas
+        );
+        let cure = "its configuration differs from what Swarm needs: remove it, and `swarm up` makes it anew";
+        report.add(name, same, found, cure);
+    }
 }
 
 /// How far the server's clock is from ours. The client library leaves the answer's time out.
