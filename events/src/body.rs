@@ -165,7 +165,7 @@ bodies! {
     RevokeKey(command::RevokeKey) => "swarm.cmd.revoke_key.v1",
     Claimed(control::Claimed) => "swarm.ctl.claimed.v1",
     Woken(control::Woken) => "swarm.ctl.woken.v1",
-    Observed(control::Observed) => "swarm.ctl.observed.v2",
+    Observed(control::Observed) => "swarm.ctl.observed.v3",
 }
 
 /// The `type` that belongs on a subject, without its version: `swarm.<aggregate>.<verb>`.

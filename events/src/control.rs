@@ -54,8 +54,9 @@ pub enum Sighting {
     Heard,
 }
 
-/// `swarm.ctl.observed.v2`: what the log does not hold by itself. By health's shell on transitions and sampling intervals
-/// only, and by any deciding service when a replica of it is cut off or back.
+/// `swarm.ctl.observed.v3`: what the log does not hold by itself. By health's shell on transitions and sampling intervals
+/// only, by the distributor's shell of what it has told other swarms, and by any deciding service when a replica of it is cut
+/// off or back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Observed {
@@ -113,4 +114,12 @@ pub enum Observed {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     },
+    /// What goes to other swarms is stored there, and need not be said again.
+    Delivered {
+        /// What it followed from: sequences of events of this partition, at most [`DELIVERED_MAX`].
+        sequences: Vec<u64>,
+    },
 }
+
+/// Most deliveries in one event: a few milliseconds' worth at full speed, 2 KB.
+pub const DELIVERED_MAX: usize = 256;

@@ -89,10 +89,10 @@ impl User {
             Self::Host => written_by(|writer| writer == Writer::Host),
         };
         match self {
-            // Tasks that are handed from one swarm to another.
-            Self::Service(Service::Distributor) => {
-                publish.push("swarm.evt.*.*.*.task.submitted".to_owned());
-            }
+            // Tasks that are handed from one swarm to another, and called off there.
+            Self::Service(Service::Distributor) => publish.extend(
+                ["swarm.evt.*.*.*.task.submitted", "swarm.cmd.*.*.*.cancel"].map(str::to_owned),
+            ),
             Self::Agent(place, agent) => {
                 publish.push(format!("swarm.msg.{place}.{agent}.>"));
                 publish.push(blackboard_key(place, ">"));
@@ -323,7 +323,11 @@ mod tests {
                     writer(&subject),
                     Writer::Service(s) | Writer::Shell(s) if s == service
                 ) || (service == Service::Distributor
-                    && matches!(subject, Subject::Task(_, TaskVerb::Submitted, _)));
+                    && matches!(
+                        subject,
+                        Subject::Task(_, TaskVerb::Submitted, _)
+                            | Subject::Command(_, CommandVerb::Cancel)
+                    ));
                 assert_eq!(
                     may_publish(User::Service(service), &subject),
                     rightful,

@@ -97,7 +97,13 @@ pub struct Origin {
     pub task_id: TaskId,
     /// Its generation there.
     pub generation: u32,
+    /// How often the work was handed on to come here, this time included: at most [`HAND_OVERS_MAX`].
+    #[serde(default)]
+    pub hops: u8,
 }
+
+/// So often work may be handed on from swarm to swarm: two that hand everything to each other come to an end.
+pub const HAND_OVERS_MAX: u8 = 8;
 
 /// `swarm.task.submitted.v2`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

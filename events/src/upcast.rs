@@ -96,6 +96,11 @@ pub const UPCASTERS: &[Upcaster] = &[
         convert: as_it_is,
     },
     Upcaster {
+        from: "swarm.ctl.observed.v2",
+        to: "swarm.ctl.observed.v3",
+        convert: as_it_is,
+    },
+    Upcaster {
         from: "swarm.cmd.remove_agent.v1",
         to: "swarm.cmd.remove_agent.v2",
         convert: remove_at_once,

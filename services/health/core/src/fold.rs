@@ -276,7 +276,9 @@ impl Health {
                 (*org_id, *swarm_id, Some(Wanted::Sampled(known)), None)
             }
             Observed::HostGone { .. } => return self.host_gone(recorded, observed, touched),
-            Observed::CutOff { .. } | Observed::Stranger { .. } => return Ok(Verdict::Ignored),
+            Observed::CutOff { .. } | Observed::Stranger { .. } | Observed::Delivered { .. } => {
+                return Ok(Verdict::Ignored);
+            }
         };
         // The newest observation of an agent is what counts.
         if let Some(sequence) = replaces {
