@@ -186,64 +186,6 @@ fn edges(id: TaskId, task: &Submitted) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The class that a set of required capabilities stands for: sorted, without repeats, one a line. (A checked capability
-/// holds no line break.)
-pub(crate) fn class_of(required: &[String]) -> String {
-    if required.is_empty() {
-        return String::new();
-    }
-    let set: BTreeSet<&str> = required.iter().map(String::as_str).collect();
-    set.into_iter().collect::<Vec<_>>().join("\n")
-}
-
-/// Before the numbers of agents that are not to get a task even if there are no others.
-const STRICT: &str = "!";
-
-/// Whether agents that are not to get a task may have it if there are no others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Without {
-    /// As long as there are others.
-    Others,
-    /// Not even then.
-    Strictly,
-}
-
-/// The class of tasks that need what those of `class` need, and that certain agents are not to get: their numbers, sorted.
-/// (A checked capability holds no control character.) Tasks with the same needs and the same such agents wait in one line,
-/// so that none of them is in the way of others, or looked at one by one.
-pub(crate) fn class_without(class: &str, agents: &[u32], how: Without) -> String {
-    let words = words_of(class);
-    if agents.is_empty() {
-        return words.to_owned();
-    }
-    let numbers: Vec<String> = agents.iter().map(u32::to_string).collect();
-    let strict = match how {
-        Without::Others => "",
-        Without::Strictly => STRICT,
-    };
-    format!("{words}\0{strict}{}", numbers.join(","))
-}
-
-fn words_of(class: &str) -> &str {
-    class.split_once('\0').map_or(class, |(words, _)| words)
-}
-
-/// The agents that are not to get tasks of a class, and whether that holds if there are no others.
-pub(crate) fn excluded_of(class: &str) -> (Box<[u32]>, Without) {
-    let numbers = class.split_once('\0').map_or("", |(_, numbers)| numbers);
-    let (numbers, how) = match numbers.strip_prefix(STRICT) {
-        Some(numbers) => (numbers, Without::Strictly),
-        None => (numbers, Without::Others),
-    };
-    let numbers = numbers.split(',').filter_map(|number| number.parse().ok());
-    (numbers.collect(), how)
-}
-
-/// The capabilities of a class, sorted.
-pub(crate) fn of_class(class: &str) -> impl Iterator<Item = &str> {
-    words_of(class).split('\n').filter(|word| !word.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,19 +353,5 @@ mod tests {
         for (field, got) in cases {
             assert_eq!(got.as_deref(), Some(field));
         }
-    }
-
-    #[test]
-    fn a_class_is_a_set() {
-        let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
-        assert_eq!(
-            class_of(&words(&["b", "a", "b"])),
-            class_of(&words(&["a", "b"]))
-        );
-        assert_eq!(
-            of_class(&class_of(&words(&["b", "a"]))).collect::<Vec<_>>(),
-            ["a", "b"]
-        );
-        assert_eq!(of_class(&class_of(&[])).count(), 0);
     }
 }

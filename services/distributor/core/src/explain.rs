@@ -21,7 +21,7 @@ pub use shape::*;
 use swarm_events::{Place, TaskId, Timestamp};
 
 use crate::{
-    check::of_class,
+    class::of_class,
     plan::Plan,
     state::Distributor,
     swarm::Swarm,

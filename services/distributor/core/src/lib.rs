@@ -11,6 +11,7 @@
 pub mod affinity;
 mod agent;
 mod check;
+mod class;
 mod decide;
 mod evolve;
 pub mod explain;

@@ -3,7 +3,7 @@
 use swarm_events::{AgentId, Input, Place, TaskId, Timestamp, decider::Verdict};
 
 use crate::{
-    check::of_class,
+    class::of_class,
     state::Distributor,
     swarm::{End, Moment, Swarm},
     task::{Ended, How, Phase, Task},

@@ -21,7 +21,7 @@ pub(crate) use ends::cut;
 use crate::{
     affinity::{Homes, key_of},
     agent::Agent,
-    check::of_class,
+    class::of_class,
     figures::ByName,
     graph::Graph,
     memory::{IdMap, Interner, Slab},

@@ -11,7 +11,7 @@ use swarm_events::{
 };
 
 use crate::{
-    check::{Without, class_without},
+    class::{Without, class_without},
     state::Distributor,
     swarm::{Swarm, cut},
     task::{DECLINES_MAX, Outcome, Phase, retry_delay_ms},

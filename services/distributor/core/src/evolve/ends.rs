@@ -8,7 +8,7 @@ use swarm_events::{
 };
 
 use crate::{
-    check::{Without, class_without},
+    class::{Without, class_without},
     state::{Distributor, Wanted},
     swarm::End,
     task::{How, Phase},

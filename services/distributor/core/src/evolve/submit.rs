@@ -10,7 +10,8 @@ use swarm_events::{
 
 use super::command::{id_in_use, unknown_swarm};
 use crate::{
-    check::{check, class_of},
+    check::check,
+    class::class_of,
     graph::{GRAPH_PARTS_MS_MAX, Graph, known, too_dense},
     state::{Distributor, Refusal},
     swarm::{Life, Moment, Swarm},
@@ -251,7 +252,11 @@ impl Swarm {
         self.classes.release(task.class);
         task.class = self
             .classes
-            .hold(&class_of(&submitted.required_capabilities));
+            .hold(&class_of(
+                &submitted.required_capabilities,
+                submitted.required_role,
+                None,
+            ));
         task.payload =
             (submitted.payload.len() <= PAYLOAD_HELD_BYTES_MAX).then(|| submitted.payload.clone());
         if submitted.parent_task_id.is_some()

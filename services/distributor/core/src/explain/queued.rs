@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     agent::{Agent, Bar, has},
-    check::of_class,
+    class::of_class,
     plan::ready::look::Queue,
     task::Task,
 };

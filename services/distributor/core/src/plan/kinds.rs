@@ -8,7 +8,7 @@ use super::ready::{Class, SwarmPlan};
 use crate::{
     affinity,
     agent::{Agent, Health, LAPSES_MAX, Membership, Rest, has},
-    check::of_class,
+    class::of_class,
     strategy::Load,
 };
 

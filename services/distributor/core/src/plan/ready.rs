@@ -22,7 +22,7 @@ use super::{
 use crate::{
     affinity::{Key, key_of},
     agent::{Agent, Health, Membership, has},
-    check::{Without, excluded_of, of_class},
+    class::{Without, excluded_of, of_class},
     plan::Entry,
     strategy::{self, Strategy},
     swarm::{Life, Settings, Swarm, rank},

@@ -9,7 +9,7 @@ use crate::plan::expiry::Place;
 /// their own stand in a set beside the others.)
 #[derive(Clone, Copy)]
 pub(crate) struct Queue<'a> {
-    /// The class: required capabilities, sorted (see [`crate::check::of_class`]).
+    /// The class: required capabilities, sorted (see [`crate::class::of_class`]).
     pub(crate) words: &'a str,
     /// Numbers of the kinds of agents that have all of them.
     pub(crate) kinds: &'a [u32],
