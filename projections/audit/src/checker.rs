@@ -41,7 +41,7 @@ pub use report::{Counts, Open, OpenItem};
 use crate::{Invariant, Violation, waits::Waits};
 use answers::Answers;
 use cause::{Cause, News};
-use claims::Admitted;
+use claims::{Admitted, REPEATED};
 use processes::Times;
 use swarm::Swarm;
 
@@ -250,6 +250,11 @@ impl Checker {
         match owners[service as usize].decision(service, recorded, decided, &mut self.notes) {
             Admitted::Void(why) => {
                 self.notes.void(why);
+                return false;
+            }
+            Admitted::Overtaken => {
+                self.notes.void(REPEATED);
+                self.overtaken(recorded);
                 return false;
             }
             Admitted::Yes => {}

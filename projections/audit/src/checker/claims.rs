@@ -7,7 +7,7 @@ use swarm_events::{
     control::{Claimed, Observed},
     envelope::{Decided, Source},
     ids::EventId,
-    subject::OrgVerb,
+    subject::{OrgVerb, SwarmVerb},
 };
 use uuid::Uuid;
 
@@ -19,6 +19,8 @@ pub const CLAIMS_KEPT_MAX: usize = 16;
 /// Decisions of an epoch that are remembered, to tell a late copy from another decision under the same ordinal. A copy is
 /// at most as old as what one owner may have in flight.
 const ORDINALS_KEPT_MAX: usize = 1_024;
+/// Why a decision is void whose ordinal is not above the last one met.
+pub(super) const REPEATED: &str = "repeated-decision";
 /// How far a time in an observation may lie ahead of the store time: servers' clocks differ, but not by a minute.
 const CLOCKS_DIFFER_MS_MAX: u64 = 60_000;
 /// Instances of a partition whose last cut-off is remembered.
@@ -50,6 +52,8 @@ pub struct Owner {
     pub skipped: u64,
     epoch: u64,
     ordinal: u64,
+    /// Ordinal of the last measurement.
+    measured: u64,
     /// Decisions of this epoch were lost: what was under way is not known.
     gap: bool,
     recent: VecDeque<(u64, Uuid, u64)>,
@@ -62,6 +66,9 @@ pub struct Owner {
 pub(super) enum Admitted {
     Yes,
     Void(&'static str),
+    /// A measurement that an event of a task overtook. It is void to whoever meets tasks' events; health and the coordinator
+    /// do not, and go by it.
+    Overtaken,
 }
 
 impl Owner {
@@ -89,6 +96,7 @@ impl Owner {
         }
         self.epoch = recorded.sequence;
         self.ordinal = 0;
+        self.measured = 0;
         self.gap = false;
         self.recent.clear();
         self.claimed += 1;
@@ -158,6 +166,12 @@ impl Owner {
                 )
             });
         }
+        // Of the distributor's decisions measurements are all that those meet who meet no tasks' events.
+        let measures = matches!(recorded.subject, Subject::Swarm(_, SwarmVerb::Measured));
+        let rises = measures && decided.ordinal > self.measured;
+        if rises {
+            self.measured = decided.ordinal;
+        }
         if decided.ordinal <= self.ordinal {
             // A late copy is void. What was overtaken is void too, and is decided anew after the next claim.
             let print = (recorded.event.about, decided.cause_sequence);
@@ -172,7 +186,11 @@ impl Owner {
                     )
                 });
             }
-            return Admitted::Void("repeated-decision");
+            return if rises {
+                Admitted::Overtaken
+            } else {
+                Admitted::Void(REPEATED)
+            };
         }
         self.skipped += decided.ordinal - self.ordinal - 1;
         self.gap |= decided.ordinal > self.ordinal + 1;

@@ -74,14 +74,28 @@ impl Checker {
         Ok(())
     }
 
-    fn measured(&mut self, number: usize, recorded: &Recorded, measured: &Measured) {
-        let cause = recorded.event.decided.map_or(0, |d| d.cause_sequence);
+    /// A measurement that is void to its owner, and that health goes by.
+    pub(super) fn overtaken(&mut self, recorded: &Recorded) {
+        if let Body::SwarmMeasured(measured) = &recorded.event.body
+            && let Some(number) = self.swarm_of(recorded)
+        {
+            self.loads(number, recorded.sequence, measured);
+        }
+    }
+
+    fn loads(&mut self, number: usize, sequence: u64, measured: &Measured) {
         let swarm = &mut self.swarms[number];
         for (id, load) in &measured.agents {
             if let Some(agent) = swarm.agents.get_mut(id) {
-                agent.loads.note(recorded.sequence, *load);
+                agent.loads.note(sequence, *load);
             }
         }
+    }
+
+    fn measured(&mut self, number: usize, recorded: &Recorded, measured: &Measured) {
+        let cause = recorded.event.decided.map_or(0, |d| d.cause_sequence);
+        self.loads(number, recorded.sequence, measured);
+        let swarm = &self.swarms[number];
         let Some(counted) = swarm.completed_at(cause) else {
             return;
         };

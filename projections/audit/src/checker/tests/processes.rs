@@ -297,6 +297,42 @@ fn quarantines_have_figures_and_end_and_give_nothing() {
     scene.broken(Invariant::QuarantinesHaveFigures, bare);
 }
 
+/// The distributor finds a measurement void that an assignment overtook. Health meets no assignments, and cannot know.
+#[test]
+fn an_overtaken_measurement_counts_for_whoever_does_not_meet_what_overtook_it() {
+    let measured = |fast_failures| {
+        let load = AgentLoad {
+            fast_failures,
+            ..AgentLoad::default()
+        };
+        Measured {
+            agents: [(agent(1), load)].into(),
+            ..Measured::default()
+        }
+    };
+    let mut scene = given();
+    let (place, until) = (scene.place, scene.now.plus_millis(1_000));
+    let subject = Subject::Swarm(place, SwarmVerb::Measured);
+    scene.submit(task(1));
+    let first = scene.epochs[&DISTRIBUTOR].1 + 1;
+    scene.epochs.entry(DISTRIBUTOR).and_modify(|e| e.1 += 2);
+    scene.assign(task(1), agent(1));
+    let overtaken = |scene: &mut Scene, ordinal, fast_failures| {
+        scene.forged.ordinal = Some(ordinal);
+        let body = measured(fast_failures);
+        scene.decide(DISTRIBUTOR, subject.clone(), place.swarm.0, body)
+    };
+    overtaken(&mut scene, first + 1, 5);
+    assert_eq!(scene.checker.voids()["repeated-decision"], 1);
+    // What another measurement overtook is void for health, too.
+    overtaken(&mut scene, first, 7);
+    assert_eq!(scene.checker.voids()["repeated-decision"], 2);
+    scene.agent_event(AgentVerb::Quarantined, agent(1), quarantine(until, 5));
+    scene.clean();
+    let other = scene.agent_event(AgentVerb::Quarantined, agent(1), quarantine(until, 7));
+    scene.broken(Invariant::QuarantinesHaveFigures, other);
+}
+
 #[test]
 fn nothing_to_the_leaving() {
     let mut scene = given();
