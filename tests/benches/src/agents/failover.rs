@@ -129,8 +129,8 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
     );
     let swarm = Arc::new(swarm);
     let submitted = Arc::new(AtomicU64::new(0));
-    let busy = u64::from(options.agents) * options.load_percent;
-    let load = Load::start(swarm.clone(), busy, submitted);
+    let kept_busy = u64::from(options.agents) * options.load_percent;
+    let load = Load::start(swarm.clone(), kept_busy, submitted);
     // A host that is killed before the load has begun loses nothing.
     swarm
         .follower
