@@ -560,6 +560,9 @@ pub struct Seated {
     pub generation: u64,
     /// The place.
     pub seat: Option<Seat>,
+    /// Its name, if connections of the topology name it by that: who follows seats alone knows no names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<String>,
     /// By what rule.
     pub reason: String,
 }

@@ -88,7 +88,7 @@ impl Shape {
                 if seat.parent == Some(agent) {
                     return Err("an agent cannot be its own parent");
                 }
-                generation.seats.set(agent, seat, None);
+                generation.seats.set(agent, seat, seated.named.clone());
             }
             None => {
                 if before.is_none() {

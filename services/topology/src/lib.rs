@@ -99,6 +99,8 @@ pub struct Change {
     pub agent: AgentId,
     /// The seat.
     pub seat: Option<Seat>,
+    /// Its name, if the topology's connections name it by that.
+    pub named: Option<String>,
     /// By what rule.
     pub reason: String,
 }
@@ -108,6 +110,7 @@ impl Change {
         Seated {
             generation,
             seat: self.seat,
+            named: self.named.clone(),
             reason: self.reason.clone(),
         }
     }

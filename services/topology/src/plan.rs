@@ -102,6 +102,7 @@ pub(crate) fn changes(
         .map(|(agent, _)| Change {
             agent,
             seat: None,
+            named: None,
             reason: "it has gone or failed".into(),
         })
         .collect();
@@ -112,6 +113,7 @@ pub(crate) fn changes(
             let change = Change {
                 agent,
                 seat: Some(seat),
+                named: None,
                 reason,
             };
             (seat.place, change)
