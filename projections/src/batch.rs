@@ -289,7 +289,7 @@ impl Batch {
                 .as_deref()
                 .map(|words| text(words).into_owned()),
         );
-        rows.topology.push(word(&swarm.topology.kind()));
+        rows.topology.push(word(&swarm.topology().kind()));
         // No topology has settings of its own until topologies come.
         rows.topology_configuration.push("{}");
         rows.configuration.push(

@@ -50,6 +50,8 @@ pub struct Agent {
     pub joined_at: Timestamp,
     /// Stream sequence of that `joined`, 0 if there is none.
     pub joined_seq: u64,
+    /// Sequence of the `joined` since which it has belonged to the swarm without a break: its age among the others.
+    pub arrived_seq: u64,
     /// The request for a process to which that incarnation belongs; 0 if it was started by hand.
     pub joined_spawn: u64,
     /// Membership.

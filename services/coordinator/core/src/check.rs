@@ -45,11 +45,12 @@ pub(crate) fn swarm_name(name: &str) -> Result<(), Problem> {
 
 /// A swarm's description.
 pub(crate) fn description(text: Option<&str>) -> Result<(), Problem> {
-    bytes(
-        "description",
-        text.map_or(0, str::len),
-        DESCRIPTION_BYTES_MAX,
-    )
+    description_of("description", text)
+}
+
+/// Free text that describes something.
+pub(crate) fn description_of(field: &str, text: Option<&str>) -> Result<(), Problem> {
+    bytes(field, text.map_or(0, str::len), DESCRIPTION_BYTES_MAX)
 }
 
 /// `current` under a merge patch. What serde finds wrong it does not name: it is the member that is refused alone, too.
@@ -97,7 +98,8 @@ pub(crate) fn configuration(configuration: &Configuration) -> Result<(), Problem
     )
 }
 
-fn bytes(field: &str, len: usize, max: usize) -> Result<(), Problem> {
+/// A text of at most `max` bytes.
+pub(crate) fn bytes(field: &str, len: usize, max: usize) -> Result<(), Problem> {
     if len > max {
         return Err(Problem::new(
             "too-long",

@@ -5,8 +5,11 @@ mod end;
 mod join;
 mod org;
 mod process;
+mod question;
 mod scale;
 mod swarm;
+mod template;
+mod topology;
 
 use swarm_events::{
     OrgId, Partition, Problem, Subject, Timestamp,
@@ -20,11 +23,12 @@ use swarm_events::{
 use crate::{
     Coordinator, Plan,
     mark::{Mark, OrgOrder, Refusal, SwarmOrder, Wanted},
-    plan::{Joining, Mode, Scope, Scopes, agent_scopes, swarm_scope},
+    plan::{Joining, Mode, Scope, Scopes, agent_scopes, ask_scopes, question_scopes, swarm_scope},
     unreadable::clipped,
 };
 
 pub use end::{STOP_WAIT_IDLE_MS, STOP_WAIT_MS_MAX, STOP_WAIT_PROCESSES_MS};
+pub use question::CHOICE_BYTES_MAX;
 
 /// What to do about a mark now.
 pub(crate) enum Answer {
@@ -43,7 +47,9 @@ impl Coordinator {
         let mut room = limit;
         self.fill_up(plan, &mut waiting, &mut room, out);
         self.answer_marks(plan, &mut waiting, &mut room, out);
+        self.expire(plan, &waiting, &mut room, out);
         self.reconcile(plan, &mut waiting, &mut room, out);
+        self.settle(plan, &waiting, &mut room, out);
     }
 
     fn answer_marks(
@@ -106,7 +112,13 @@ impl Coordinator {
                     }
                     _ => None,
                 });
-        marks.chain(plan.next_agent(self.head.now)).min()
+        let now = self.head.now;
+        let alone = [
+            plan.next_agent(now),
+            plan.next_question(now),
+            plan.next_change(now),
+        ];
+        marks.chain(alone.into_iter().flatten()).min()
     }
 
     fn about(&self, sequence: u64, mark: &Mark, plan: &Plan, room: usize) -> Answer {
@@ -121,11 +133,14 @@ impl Coordinator {
             Wanted::Lost(org, swarm, agent, evidence) => {
                 return self.remove_lost(*org, *swarm, *agent, evidence);
             }
+            Wanted::Adapt(place, demanded) => self.adapt(*place, &demanded.0, &demanded.1),
             Wanted::Org(org, order) => match &**order {
                 OrgOrder::CreateOrg(order) => self.create_org(*org, order, room),
                 OrgOrder::CreateKey(order) => self.create_key(*org, order),
                 OrgOrder::RevokeKey(order) => self.revoke_key(*org, order),
                 OrgOrder::UpdateOrg(order) => self.update_org(*org, order),
+                OrgOrder::SaveTemplate(order) => self.save_template(*org, order),
+                OrgOrder::DeleteTemplate(order) => self.delete_template(*org, order),
             },
             Wanted::Swarm(place, order) => match &**order {
                 SwarmOrder::Create(order, content) => self.create(*place, order, *content),
@@ -142,27 +157,38 @@ impl Coordinator {
                     self.update_agent(*place, *agent, order, plan)
                 }
                 SwarmOrder::Scale(order) => self.scale(*place, order, mark.id),
+                SwarmOrder::ChangeTopology(order) => self.change_topology(*place, order),
+                SwarmOrder::Ask(agent, order) => {
+                    self.ask(*place, *agent, order, CommandId(mark.id), plan)
+                }
+                SwarmOrder::Answer(order) => self.answer_question(*place, order),
             },
         };
         outcome.unwrap_or_else(|problem| {
+            let command = !matches!(mark.wanted, Wanted::Adapt(..));
             let (org, swarm, subject) = match &mark.wanted {
                 Wanted::Swarm(place, order) => (
                     place.org,
                     Some(*place),
                     Subject::Command(*place, order.verb()).to_string(),
                 ),
+                Wanted::Adapt(place, _) => (
+                    place.org,
+                    Some(*place),
+                    Subject::Swarm(*place, SwarmVerb::TopologySuggested).to_string(),
+                ),
                 Wanted::Org(org, order) => (
                     *org,
                     None,
                     Subject::OrgCommand(self.head.partition, *org, order.verb()).to_string(),
                 ),
-                // Only commands are refused here.
+                // Only what is wanted in words is refused here.
                 _ => return Answer::Wait,
             };
             let refusal = Refusal {
                 org,
                 swarm,
-                command: true,
+                command,
                 subject,
                 sequence,
                 count: 1,
@@ -218,13 +244,18 @@ fn scopes(wanted: &Wanted) -> Vec<(Scope, Mode)> {
         Wanted::Org(org, _) => vec![(Scope::Org(*org), Mode::Alone)],
         Wanted::Stopping(org, swarm) => swarm_scope((*org, *swarm)).to_vec(),
         Wanted::Lost(org, swarm, agent, _) => agent_scopes((*org, *swarm, *agent)).to_vec(),
+        Wanted::Adapt(place, _) => swarm_scope((place.org, place.swarm)).to_vec(),
         Wanted::Swarm(place, order) => match &**order {
             SwarmOrder::Create(..) | SwarmOrder::Update(_) => vec![
                 (Scope::Names(place.org), Mode::Alone),
                 (Scope::Swarm(place.org, place.swarm), Mode::Alone),
             ],
-            SwarmOrder::Delete | SwarmOrder::Scale(_) => {
+            SwarmOrder::Delete | SwarmOrder::Scale(_) | SwarmOrder::ChangeTopology(_) => {
                 swarm_scope((place.org, place.swarm)).to_vec()
+            }
+            SwarmOrder::Ask(agent, _) => ask_scopes((place.org, place.swarm, *agent)).to_vec(),
+            SwarmOrder::Answer(order) => {
+                question_scopes((place.org, place.swarm, order.question_id)).to_vec()
             }
             SwarmOrder::Join(agent, _)
             | SwarmOrder::Leave(agent, _)

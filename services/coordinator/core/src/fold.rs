@@ -12,10 +12,10 @@ use uuid::Uuid;
 
 use crate::{
     Coordinator, OpenTasks, Stopping, Swarm, Touched,
-    mark::{Mark, OrgOrder, Refusal, SwarmOrder, Wanted},
+    adapt::by_rule,
+    mark::{Mark, OrgOrder, Refusal, Wanted},
     membership::{Change, Met},
     order::{Order, order},
-    tally::Tally,
     unreadable::clipped,
 };
 
@@ -133,40 +133,15 @@ impl Coordinator {
                 if self.swarms.contains_key(&key) {
                     return Err("swarm-exists");
                 }
-                let (body_sha256, create_content) = match self.mark_of_cause(&recorded.event) {
-                    Some((_, mark)) => match &mark.wanted {
-                        Wanted::Swarm(_, order) => match &**order {
-                            SwarmOrder::Create(create, content) => {
-                                (create.body_sha256.clone(), *content)
-                            }
-                            _ => (None, 0),
-                        },
-                        _ => (None, 0),
-                    },
-                    None => (None, 0),
-                };
-                let swarm = Swarm {
-                    place,
-                    name: created.name.clone(),
-                    description: created.description.clone(),
-                    topology: created.topology.clone(),
-                    configuration: created.configuration.clone(),
-                    created_by: created.created_by,
-                    created_at: at,
-                    updated_at: at,
-                    created_seq: sequence,
-                    body_sha256,
-                    create_content,
-                    stopping: None,
-                    deleted_at: None,
-                    reached: false,
-                    measured: None,
-                    agents: std::collections::BTreeMap::new(),
-                    names: std::collections::BTreeMap::new(),
-                    tally: Tally::default(),
-                    template: None,
-                    made: 0,
-                };
+                let ordered = self
+                    .mark_of_cause(&recorded.event)
+                    .and_then(|(_, mark)| match &mark.wanted {
+                        Wanted::Swarm(_, order) => order.content(),
+                        _ => None,
+                    });
+                let (body_sha256, create_content) = ordered.unwrap_or_default();
+                let mut swarm = Swarm::new(place, created, at, sequence);
+                (swarm.body_sha256, swarm.create_content) = (body_sha256, create_content);
                 self.names
                     .insert((place.org, created.name.clone()), place.swarm);
                 self.swarms.insert(key, swarm);
@@ -178,9 +153,14 @@ impl Coordinator {
                 }
                 let old = std::mem::replace(&mut swarm.name, updated.name.clone());
                 swarm.description.clone_from(&updated.description);
+                let adaptation = swarm.configuration.adaptation;
                 swarm.configuration = updated.configuration.clone();
                 swarm.updated_at = at;
                 swarm.reached |= swarm.live_agents() >= swarm.agents_needed();
+                if swarm.configuration.adaptation != adaptation {
+                    swarm.look_anew();
+                }
+                swarm.evolve_topology(None, recorded, self.head.now)?;
                 self.forget_name(place, old);
                 self.names
                     .insert((place.org, updated.name.clone()), place.swarm);
@@ -239,6 +219,7 @@ impl Coordinator {
                     .saturating_add(measured.running);
                 let at = self.head.now;
                 swarm.measured = Some(OpenTasks { at, count });
+                swarm.look_at_tasks(measured, at);
                 if let Some(stopping) = &mut swarm.stopping {
                     // Judged by what caused it: figures from before `stopping` say nothing of tasks that came in between.
                     let after = recorded
@@ -249,7 +230,34 @@ impl Coordinator {
                 }
                 return Ok(Verdict::Applied);
             }
-            _ => return Ok(Verdict::Ignored),
+            Body::SwarmSampled(sampled) => {
+                let swarm = self.swarms.get_mut(&key).ok_or("unknown-swarm")?;
+                if !swarm.look_at_samples(sampled, self.head.now) {
+                    return Ok(Verdict::Ignored);
+                }
+                return Ok(Verdict::Applied);
+            }
+            Body::SwarmTopologySuggested(suggested) => {
+                let swarm = self.swarms.get_mut(&key).ok_or("unknown-swarm")?;
+                swarm.suggested(suggested, recorded, self.head.now);
+                if suggested.applied {
+                    let demanded = Box::new((suggested.after.clone(), by_rule(suggested)));
+                    let event = &recorded.event;
+                    let wanted = Wanted::Adapt(place, demanded);
+                    self.open(sequence, event.id.0, event.correlation, wanted, opened);
+                }
+            }
+            _ => {
+                let swarm = self.swarms.get_mut(&key).ok_or("unknown-swarm")?;
+                let now = self.head.now;
+                let Some(changed) = swarm.evolve_topology(None, recorded, now)? else {
+                    return Ok(Verdict::Ignored);
+                };
+                let changed = changed.into_iter();
+                touched
+                    .agents
+                    .extend(changed.map(|agent| (place.org, place.swarm, agent)));
+            }
         }
         self.close_cause(&recorded.event);
         touched.swarms.insert(key);
@@ -272,6 +280,19 @@ impl Coordinator {
                 _ => None,
             });
         let swarm = self.swarms.get_mut(&key).ok_or("unknown-swarm")?;
+        let now = self.head.now;
+        if let Some(question) = swarm.evolve_question(agent, recorded, now)? {
+            touched.questions.insert((place.org, place.swarm, question));
+            self.close_cause(&recorded.event);
+            return Ok(Verdict::Applied);
+        }
+        if let Some(changed) = swarm.evolve_topology(Some(agent), recorded, now)? {
+            let changed = changed.into_iter();
+            touched
+                .agents
+                .extend(changed.map(|agent| (place.org, place.swarm, agent)));
+            return Ok(Verdict::Applied);
+        }
         let change = swarm.evolve_agent(agent, recorded, origin, self.head.now)?;
         let Change::Made(settled) = change else {
             return Ok(Verdict::Ignored);
@@ -440,7 +461,7 @@ impl Coordinator {
                 problem: clipped(problem.clone()),
                 due: now,
             },
-            Wanted::Refusal(_) | Wanted::Stopping(..) | Wanted::Lost(..) => {
+            Wanted::Refusal(_) | Wanted::Stopping(..) | Wanted::Lost(..) | Wanted::Adapt(..) => {
                 self.close(sequence);
                 return;
             }
@@ -455,11 +476,15 @@ impl Coordinator {
         if self.marks.contains_key(&input) {
             return false;
         }
-        let agents = self.swarms.values_mut().flat_map(|s| s.agents.values_mut());
         let mut any = false;
-        for agent in agents.filter(|agent| agent.changed.1 == input) {
-            agent.set_aside = true;
-            any = true;
+        for swarm in self.swarms.values_mut() {
+            let agents = swarm.agents.values_mut();
+            for agent in agents.filter(|agent| agent.changed.1 == input) {
+                agent.set_aside = true;
+                // It may have been the topology that could not be decided on.
+                swarm.settle_aside = Some(input);
+                any = true;
+            }
         }
         any
     }

@@ -1,7 +1,8 @@
 //! The coordinator's core: organizations, swarms and their membership, as a fold over the log and answers to its open marks.
 //!
 //! It alone writes `swarm.created`, `updated`, `stopping`, `deleted`, `refused`, `scaled`, `agent.added`, `spawn_requested`,
-//! `crash_looping`, `stopping`, `updated`, `joined`, `left`, `removed` and all organizations' events. Commands leave marks,
+//! `crash_looping`, `stopping`, `updated`, `joined`, `left`, `removed`, `seated`, `asked`, `answered`, `unanswered`, the events
+//! of topologies and leaders, and all organizations' events. Commands leave marks,
 //! which are answered; what an agent's state or a swarm's number of agents demands by itself is found from the state, by the
 //! time at which it falls due (`decide/process.rs`, `decide/scale.rs`). It decides from the log only: no clock, randomness,
 //! IO, float or hash order. Gateways and projections fold it too, over all partitions, to answer questions and to tell valid
@@ -9,6 +10,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
 
+mod adapt;
 mod agent;
 mod check;
 mod decide;
@@ -20,10 +22,13 @@ mod order;
 mod organization;
 mod plan;
 mod process;
+mod question;
 mod scale;
+mod settling;
 mod spec;
 mod swarm;
 mod tally;
+mod topology;
 mod touched;
 mod unreadable;
 
@@ -33,21 +38,25 @@ use serde::{Deserialize, Serialize};
 use swarm_events::{
     Body, Input, OrgId, Partition, Problem, Recorded, Subject, SwarmId, Timestamp,
     decider::{Decider, Decision, Head, Remembered, Verdict},
+    message::{Answered, Unanswered},
     subject::{AgentVerb, Service},
 };
 use uuid::Uuid;
 
+pub use adapt::{ATTEMPTS_MIN, ATTEMPTS_MS_MAX, SAMPLE_MS_MAX, WAITING_MIN};
 pub use agent::{Agent, Liveness, Membership};
 pub use check::{METADATA_BYTES_MAX, SCALING_POLICY_BYTES_MAX};
-pub use decide::{STOP_WAIT_IDLE_MS, STOP_WAIT_MS_MAX, STOP_WAIT_PROCESSES_MS};
+pub use decide::{CHOICE_BYTES_MAX, STOP_WAIT_IDLE_MS, STOP_WAIT_MS_MAX, STOP_WAIT_PROCESSES_MS};
 pub use managed::{Draining, LastExit, Lifecycle, Managed, Phase, Quarantine};
-pub use organization::{ApiKey, KeyHolder, Organization, Organizations, User};
+pub use organization::{ApiKey, KeyHolder, Organization, Organizations, Template, User};
 pub use plan::Plan;
+pub use question::{ENDED_QUESTIONS_MAX, Question};
 pub use spec::{
     CPU_PERCENT_MAX, CRASH_LIMIT_MAX, MEMORY_KIB_MAX, MEMORY_KIB_MIN, PROCESSES_MAX,
     RESTART_MS_MIN, URL_BYTES_MAX, WORKING_DIR_BYTES_MAX, check_spec,
 };
 pub use swarm::{OpenTasks, Stopping, Swarm, SwarmStatus};
+pub use topology::{AgentRole, ChangeUnderWay, LastChange, Suggested, TOPOLOGY_CHANGE_MS_MAX};
 pub use touched::Touched;
 pub use unreadable::{PROBLEM_BYTES_MAX, SOURCES_MAX, SUM_MS};
 
@@ -80,6 +89,12 @@ impl Coordinator {
     /// Whose API key has this SHA-256 (lower-case hex).
     pub fn key_by_sha256(&self, sha256: &str) -> Option<KeyHolder> {
         self.orgs.key_by_sha256(sha256)
+    }
+    /// The topologies that have a name of an organization's own, by that name.
+    pub fn templates(&self, org: OrgId) -> impl Iterator<Item = (&str, &Template)> {
+        let found = self.orgs.get(org).into_iter();
+        let templates = found.flat_map(|org| &org.templates);
+        templates.map(|(name, template)| (name.as_str(), template))
     }
     /// A swarm of this partition, deleted ones too.
     pub fn swarm(&self, org: OrgId, swarm: SwarmId) -> Option<&Swarm> {
@@ -117,8 +132,8 @@ impl Coordinator {
 
 impl Decider for Coordinator {
     const SERVICE: Service = Service::Coordinator;
-    const VERSION: u32 = 2;
-    const FORMAT: u32 = 3;
+    const VERSION: u32 = 3;
+    const FORMAT: u32 = 4;
     type Plan = Plan;
 
     fn new(partition: Partition) -> Self {
@@ -151,7 +166,8 @@ impl Decider for Coordinator {
                 {
                     plan.due.insert(mark);
                 }
-                self.keep_up(plan, recorded, &touched);
+                let void = matches!(verdict, Verdict::Void(_));
+                self.keep_up(plan, recorded, &touched, void);
             }
         }
         verdict
@@ -161,6 +177,13 @@ impl Decider for Coordinator {
         let mut plan = Plan::due(self.marks.keys().copied());
         for (key, swarm) in &self.swarms {
             self.schedule_swarm(&mut plan, *key, swarm);
+            plan.settle_all(*key, swarm);
+            for (id, _) in swarm.questions() {
+                self.schedule_question(&mut plan, (key.0, key.1, id));
+            }
+            if let Some(change) = &swarm.change {
+                plan.changing.insert(*key, change.due());
+            }
         }
         plan
     }
@@ -187,7 +210,7 @@ fn own_cause(recorded: &Recorded) -> Option<Uuid> {
 
 impl Coordinator {
     /// Keeps the plan in step with what an event changed about agents.
-    fn keep_up(&self, plan: &mut Plan, recorded: &Recorded, touched: &Touched) {
+    fn keep_up(&self, plan: &mut Plan, recorded: &Recorded, touched: &Touched, void: bool) {
         if let Subject::Agent(place, verb, agent) = recorded.subject
             && fold::is_own(&recorded.event)
         {
@@ -202,11 +225,23 @@ impl Coordinator {
                 _ => {}
             }
         }
+        self.keep_up_topology(plan, recorded, void);
         for key in &touched.agents {
             self.schedule(plan, *key);
+            if let Some(swarm) = self.swarm(key.0, key.1) {
+                plan.settle_agent((key.0, key.1), swarm, key.2);
+                for id in swarm.questions.of(key.2) {
+                    self.schedule_question(plan, (key.0, key.1, id));
+                }
+            }
         }
         for key in &touched.swarms {
             self.look_for_shortage(plan, *key);
+            plan.unsettle(*key);
+        }
+        for key in &touched.questions {
+            plan.question_met(*key);
+            self.schedule_question(plan, *key);
         }
         let settings = matches!(
             recorded.event.body,
@@ -217,6 +252,52 @@ impl Coordinator {
         {
             self.schedule_swarm(plan, (place.org, place.swarm), swarm);
         }
+    }
+
+    /// The same of topologies and questions.
+    fn keep_up_topology(&self, plan: &mut Plan, recorded: &Recorded, void: bool) {
+        let Some(place) = recorded.subject.place() else {
+            return;
+        };
+        let key = (place.org, place.swarm);
+        let body = &recorded.event.body;
+        if fold::is_own(&recorded.event) {
+            plan.settling_met(key, body, recorded.subject.agent(), void);
+            if void
+                && let Body::AgentAnswered(Answered { question_id, .. })
+                | Body::AgentUnanswered(Unanswered { question_id, .. }) = body
+            {
+                let key = (key.0, key.1, *question_id);
+                plan.question_met(key);
+                self.schedule_question(plan, key);
+            }
+        }
+        let Some(swarm) = self.swarm(key.0, key.1).filter(|_| !void) else {
+            return;
+        };
+        match body {
+            Body::SwarmCreated(_)
+            | Body::SwarmUpdated(_)
+            | Body::SwarmDeleted(_)
+            | Body::SwarmTopologyPlanned(_)
+            | Body::SwarmTopologyChanged(_) => plan.settle_all(key, swarm),
+            Body::SwarmStopping(_) | Body::SwarmMeasured(_) | Body::SwarmSampled(_) => {
+                plan.unsettle(key);
+            }
+            _ => {}
+        }
+        match swarm.change.as_ref().map(ChangeUnderWay::due) {
+            Some(due) => plan.changing.insert(key, due),
+            None => plan.changing.remove(&key),
+        };
+    }
+
+    fn schedule_question(&self, plan: &mut Plan, key: plan::QuestionKey) {
+        let due = self.swarm(key.0, key.1).and_then(|swarm| {
+            let question = swarm.question(key.2)?;
+            Some(swarm.question_due(question))
+        });
+        plan.schedule_question(key, due);
     }
 
     fn schedule(&self, plan: &mut Plan, key: plan::AgentKey) {

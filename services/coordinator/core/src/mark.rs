@@ -5,9 +5,11 @@ use swarm_events::{
     AgentId, OrgId, Place, Problem, SwarmId, Timestamp,
     agent::Evidence,
     command::{
-        AddAgent, Create, CreateKey, CreateOrg, Join, Leave, RemoveAgent, RestartAgent, RevokeKey,
-        Scale, Update, UpdateAgent, UpdateOrg,
+        AddAgent, ChangeTopology, Create, CreateKey, CreateOrg, DeleteTemplate, Join, Leave,
+        RemoveAgent, RestartAgent, RevokeKey, SaveTemplate, Scale, Update, UpdateAgent, UpdateOrg,
     },
+    message::{Answer, Ask},
+    topology::Topology,
 };
 use uuid::Uuid;
 
@@ -33,6 +35,8 @@ pub(crate) enum Wanted {
     Stopping(OrgId, SwarmId),
     /// An agent that health holds to be dead.
     Lost(OrgId, SwarmId, AgentId, Box<Evidence>),
+    /// A topology that a rule of adaptation demands, and the rule in words.
+    Adapt(Place, Box<(Topology, String)>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +53,9 @@ pub(crate) enum SwarmOrder {
     RestartAgent(AgentId, RestartAgent),
     UpdateAgent(AgentId, UpdateAgent),
     Scale(Scale),
+    ChangeTopology(ChangeTopology),
+    Ask(AgentId, Ask),
+    Answer(Answer),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +64,8 @@ pub(crate) enum OrgOrder {
     CreateKey(CreateKey),
     RevokeKey(RevokeKey),
     UpdateOrg(UpdateOrg),
+    SaveTemplate(SaveTemplate),
+    DeleteTemplate(DeleteTemplate),
 }
 
 /// What is refused, and where that is said.

@@ -67,6 +67,7 @@ impl Swarm {
         if let (Ok(Change::Made(_)), Some(found)) = (&outcome, self.agents.get_mut(&agent)) {
             found.changed = (met.id, met.sequence);
             found.set_aside = false;
+            self.settle_aside = None;
         }
         self.count(agent);
         outcome
@@ -160,11 +161,15 @@ impl Swarm {
             created_at: met.at,
             joined_at: met.at,
             joined_seq: met.sequence,
+            arrived_seq: met.sequence,
             membership: Membership::Live,
             ..nobody(met)
         };
         let settled = last.and_then(|last| {
             next.created_at = last.created_at;
+            if last.is_live() {
+                next.arrived_seq = last.arrived_seq;
+            }
             next.managed = last.managed.take();
             next.draining = last.draining.take();
             next.dismissed = last.dismissed.take();
@@ -359,6 +364,7 @@ fn nobody(met: Met) -> Agent {
         created_at: met.at,
         joined_at: Timestamp::ZERO,
         joined_seq: 0,
+        arrived_seq: 0,
         joined_spawn: 0,
         membership: Membership::Expected,
         left_at: None,

@@ -34,10 +34,15 @@ pub(crate) fn order(body: &Body, about: Uuid) -> Option<Order> {
         Body::RestartAgent(c) => swarm(SwarmOrder::RestartAgent(agent, c.clone())),
         Body::UpdateAgent(c) => swarm(SwarmOrder::UpdateAgent(agent, c.clone())),
         Body::Scale(c) => swarm(SwarmOrder::Scale(c.clone())),
+        Body::ChangeTopology(c) => swarm(SwarmOrder::ChangeTopology(c.clone())),
+        Body::Ask(c) => swarm(SwarmOrder::Ask(agent, c.clone())),
+        Body::Answer(c) => swarm(SwarmOrder::Answer(c.clone())),
         Body::CreateOrg(c) => org(OrgOrder::CreateOrg(c.clone())),
         Body::CreateKey(c) => org(OrgOrder::CreateKey(c.clone())),
         Body::RevokeKey(c) => org(OrgOrder::RevokeKey(c.clone())),
         Body::UpdateOrg(c) => org(OrgOrder::UpdateOrg(c.clone())),
+        Body::SaveTemplate(c) => org(OrgOrder::SaveTemplate(c.clone())),
+        Body::DeleteTemplate(c) => org(OrgOrder::DeleteTemplate(c.clone())),
         _ => None,
     }
 }
@@ -55,6 +60,9 @@ impl SwarmOrder {
             Self::RestartAgent(..) => CommandVerb::RestartAgent,
             Self::UpdateAgent(..) => CommandVerb::UpdateAgent,
             Self::Scale(_) => CommandVerb::Scale,
+            Self::ChangeTopology(_) => CommandVerb::ChangeTopology,
+            Self::Ask(..) => CommandVerb::Ask,
+            Self::Answer(_) => CommandVerb::Answer,
         }
     }
     /// The agent that it is about.
@@ -65,8 +73,21 @@ impl SwarmOrder {
             | Self::RemoveAgent(agent, _)
             | Self::AddAgent(agent, ..)
             | Self::RestartAgent(agent, _)
-            | Self::UpdateAgent(agent, _) => Some(*agent),
-            Self::Create(..) | Self::Update(_) | Self::Delete | Self::Scale(_) => None,
+            | Self::UpdateAgent(agent, _)
+            | Self::Ask(agent, _) => Some(*agent),
+            Self::Create(..)
+            | Self::Update(_)
+            | Self::Delete
+            | Self::Scale(_)
+            | Self::ChangeTopology(_)
+            | Self::Answer(_) => None,
+        }
+    }
+    /// What tells a repeat of an order to create a swarm from another.
+    pub(crate) fn content(&self) -> Option<(Option<String>, u128)> {
+        match self {
+            Self::Create(order, content) => Some((order.body_sha256.clone(), *content)),
+            _ => None,
         }
     }
     /// What tells a repeat of an order to add an agent from another.
@@ -87,6 +108,8 @@ impl OrgOrder {
             Self::CreateKey(_) => CommandVerb::CreateKey,
             Self::RevokeKey(_) => CommandVerb::RevokeKey,
             Self::UpdateOrg(_) => CommandVerb::UpdateOrg,
+            Self::SaveTemplate(_) => CommandVerb::SaveTemplate,
+            Self::DeleteTemplate(_) => CommandVerb::DeleteTemplate,
         }
     }
 }

@@ -7,6 +7,7 @@ use swarm_events::{
     Body, KeyId, OrgId, Recorded, Timestamp, UserId,
     decider::Verdict,
     org::{self, Role},
+    topology::Topology,
 };
 
 use crate::{Touched, fold::Void};
@@ -24,6 +25,23 @@ pub struct Organization {
     pub users: BTreeMap<UserId, User>,
     /// Its API keys, revoked ones too.
     pub keys: BTreeMap<KeyId, ApiKey>,
+    /// The topologies that have a name of its own, by that name.
+    pub templates: BTreeMap<String, Template>,
+}
+
+/// A topology that has a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Template {
+    /// Free text.
+    pub description: Option<String>,
+    /// What it is good for.
+    pub best_for: Option<String>,
+    /// The topology with all its options.
+    pub topology: Topology,
+    /// When one of this name was saved first, since the name was last free.
+    pub created_at: Timestamp,
+    /// When it was saved last.
+    pub updated_at: Timestamp,
 }
 
 /// A user.
@@ -116,6 +134,7 @@ impl Organizations {
                 created_at: at,
                 users: BTreeMap::new(),
                 keys: BTreeMap::new(),
+                templates: BTreeMap::new(),
             };
             self.by_id.insert(org, new);
             touched.orgs.insert(org);
@@ -169,6 +188,25 @@ impl Organizations {
                 }
                 key.revoked_at = Some(at);
                 touched.keys.insert((org, revoked.key_id));
+            }
+            Body::OrgTemplateSaved(saved) => {
+                let before = found.templates.get(&saved.name);
+                let template = Template {
+                    description: saved.description.clone(),
+                    best_for: saved.best_for.clone(),
+                    topology: saved.topology.clone(),
+                    created_at: before.map_or(at, |before| before.created_at),
+                    updated_at: at,
+                };
+                found.templates.insert(saved.name.clone(), template);
+                touched.templates.insert((org, saved.name.clone()));
+            }
+            Body::OrgTemplateDeleted(deleted) => {
+                found
+                    .templates
+                    .remove(&deleted.name)
+                    .ok_or("unknown-template")?;
+                touched.templates.insert((org, deleted.name.clone()));
             }
             _ => return Ok(Verdict::Ignored),
         }

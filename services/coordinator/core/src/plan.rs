@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use swarm_events::{AgentId, OrgId, SwarmId, Timestamp};
+use swarm_events::{AgentId, CommandId, OrgId, SwarmId, Timestamp};
 use uuid::Uuid;
+
+use crate::settling::Topologies;
 
 /// The owner's overlay.
 #[derive(Debug, Default)]
@@ -26,12 +28,24 @@ pub struct Plan {
     pub(crate) short: BTreeSet<SwarmKey>,
     /// Swarms to which agents are being added for that, and how many.
     short_under_way: BTreeMap<SwarmKey, usize>,
+    /// When open questions end by themselves, if nothing is under way on that.
+    questions: BTreeMap<QuestionKey, Timestamp>,
+    /// The same by time.
+    questions_by_time: BTreeSet<(Timestamp, QuestionKey)>,
+    /// Questions whose end by itself is under way.
+    questions_under_way: BTreeSet<QuestionKey>,
+    /// When changes of topologies are given up.
+    pub(crate) changing: BTreeMap<SwarmKey, Timestamp>,
+    /// What the topologies demand.
+    pub(crate) topologies: Topologies,
 }
 
 /// A swarm.
 pub(crate) type SwarmKey = (OrgId, SwarmId);
 /// An agent.
 pub(crate) type AgentKey = (OrgId, SwarmId, AgentId);
+/// A question.
+pub(crate) type QuestionKey = (OrgId, SwarmId, CommandId);
 
 #[derive(Debug)]
 struct UnderWay {
@@ -59,6 +73,10 @@ pub(crate) enum Scope {
     Swarm(OrgId, SwarmId),
     /// An agent.
     Agent(OrgId, SwarmId, AgentId),
+    /// The number of a swarm's open questions.
+    Questions(OrgId, SwarmId),
+    /// A question.
+    Question(OrgId, SwarmId, CommandId),
 }
 
 /// How a decision holds a scope.
@@ -111,6 +129,19 @@ impl Plan {
     }
     pub(crate) fn is_free(&self, wanted: &[(Scope, Mode)]) -> bool {
         self.held.free(wanted)
+    }
+    pub(crate) fn hold(&mut self, scopes: &[(Scope, Mode)]) {
+        self.held.hold(scopes);
+    }
+    pub(crate) fn release(&mut self, scopes: &[(Scope, Mode)]) {
+        self.held.release(scopes);
+    }
+    /// How many decisions under way hold a scope.
+    pub(crate) fn holders(&self, scope: Scope) -> usize {
+        let held = self.held.0.get(&scope);
+        held.map_or(0, |(holders, _)| {
+            usize::try_from(*holders).unwrap_or(usize::MAX)
+        })
     }
     /// Joins of a swarm that are under way.
     pub(crate) fn joining(
@@ -208,6 +239,47 @@ impl Plan {
         self.held.release(&agent_scopes(key));
         true
     }
+    /// Notes when a question ends by itself.
+    pub(crate) fn schedule_question(&mut self, key: QuestionKey, due: Option<Timestamp>) {
+        if let Some(old) = self.questions.remove(&key) {
+            self.questions_by_time.remove(&(old, key));
+        }
+        if self.questions_under_way.contains(&key) {
+            return;
+        }
+        if let Some(due) = due {
+            self.questions.insert(key, due);
+            self.questions_by_time.insert((due, key));
+        }
+    }
+    /// Questions that are to end, in the order in which that fell due.
+    pub(crate) fn due_questions(&self, now: Timestamp) -> Vec<QuestionKey> {
+        let due = self.questions_by_time.iter();
+        let due = due.take_while(|(due, _)| *due <= now);
+        due.map(|(_, key)| *key).collect()
+    }
+    /// When the next of them is due after `now`.
+    pub(crate) fn next_question(&self, now: Timestamp) -> Option<Timestamp> {
+        let mut later = self.questions_by_time.iter().map(|(due, _)| *due);
+        later.find(|due| *due > now)
+    }
+    /// Notes the end of a question by itself as under way.
+    pub(crate) fn start_question(&mut self, key: QuestionKey) {
+        self.schedule_question(key, None);
+        self.questions_under_way.insert(key);
+        self.held.hold(&question_scopes(key));
+    }
+    /// Notes that an end of a question was met; `None` if it was another's than one under way by itself.
+    pub(crate) fn question_met(&mut self, key: QuestionKey) {
+        if self.questions_under_way.remove(&key) {
+            self.held.release(&question_scopes(key));
+        }
+    }
+    /// When the next change of a topology is given up after `now`.
+    pub(crate) fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let later = self.changing.values().copied();
+        later.filter(|due| *due > now).min()
+    }
     /// Notes additions to a swarm that lacks agents as under way.
     pub(crate) fn start_short(&mut self, key: SwarmKey, decisions: usize) {
         self.short_under_way.insert(key, decisions);
@@ -239,4 +311,26 @@ pub(crate) fn agent_scopes((org, swarm, agent): AgentKey) -> [(Scope, Mode); 2] 
 /// What a decision on a whole swarm holds.
 pub(crate) const fn swarm_scope((org, swarm): SwarmKey) -> [(Scope, Mode); 1] {
     [(Scope::Swarm(org, swarm), Mode::Alone)]
+}
+
+/// The number of a swarm's open questions.
+pub(crate) const fn questions_scope(org: OrgId, swarm: SwarmId) -> Scope {
+    Scope::Questions(org, swarm)
+}
+
+/// What a question that is asked holds.
+pub(crate) const fn ask_scopes((org, swarm, agent): AgentKey) -> [(Scope, Mode); 3] {
+    [
+        (Scope::Swarm(org, swarm), Mode::Shared),
+        (Scope::Agent(org, swarm, agent), Mode::Shared),
+        (questions_scope(org, swarm), Mode::Shared),
+    ]
+}
+
+/// What the end of a question holds.
+pub(crate) const fn question_scopes((org, swarm, id): QuestionKey) -> [(Scope, Mode); 2] {
+    [
+        (Scope::Swarm(org, swarm), Mode::Shared),
+        (Scope::Question(org, swarm, id), Mode::Alone),
+    ]
 }

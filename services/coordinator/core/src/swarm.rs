@@ -4,11 +4,15 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use swarm_events::{
-    AgentId, Place, Timestamp, UserId, configuration::Configuration, topology::Topology,
+    AgentId, Place, Timestamp, UserId, configuration::Configuration, swarm::Created,
 };
+use swarm_topology::Shape;
 use uuid::Uuid;
 
-use crate::{Agent, tally::Tally};
+use crate::{
+    Agent, ChangeUnderWay, LastChange, Suggested, adapt::Adaptation, question::Questions,
+    tally::Tally,
+};
 
 /// A swarm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,15 +23,21 @@ pub struct Swarm {
     pub name: String,
     /// Description.
     pub description: Option<String>,
-    /// Topology.
-    pub topology: Topology,
+    /// Its topology: options, generation, who sits where, who leads, and the generation that is being prepared.
+    pub shape: Shape,
+    /// The change of it that is under way.
+    pub change: Option<ChangeUnderWay>,
+    /// What the last one came to.
+    pub last_change: Option<LastChange>,
+    /// What a rule of adaptation said last.
+    pub suggested: Option<Suggested>,
     /// All settings.
     pub configuration: Configuration,
     /// Whose key asked for it.
     pub created_by: Option<UserId>,
     /// When `created` was stored.
     pub created_at: Timestamp,
-    /// When `created`, `updated`, `stopping` or `deleted` was stored last.
+    /// When `created`, `updated`, `topology_changed`, `stopping` or `deleted` was stored last.
     pub updated_at: Timestamp,
     /// Stream sequence of `created`.
     pub created_seq: u64,
@@ -53,6 +63,12 @@ pub struct Swarm {
     pub(crate) template: Option<AgentId>,
     /// How many agents the coordinator has added by itself: their ids derive from it.
     pub(crate) made: u64,
+    /// Questions of its agents.
+    pub(crate) questions: Questions,
+    /// What the rules of adaptation have seen.
+    pub(crate) adaptation: Adaptation,
+    /// Deciding on it failed at this input: nothing is decided on its topology until something changes it.
+    pub(crate) settle_aside: Option<u64>,
 }
 
 /// A termination under way.
@@ -111,6 +127,37 @@ impl fmt::Display for SwarmStatus {
 }
 
 impl Swarm {
+    /// A swarm without agents.
+    pub(crate) fn new(place: Place, created: &Created, at: Timestamp, sequence: u64) -> Self {
+        Self {
+            place,
+            name: created.name.clone(),
+            description: created.description.clone(),
+            shape: Shape::of(created),
+            change: None,
+            last_change: None,
+            suggested: None,
+            configuration: created.configuration.clone(),
+            created_by: created.created_by,
+            created_at: at,
+            updated_at: at,
+            created_seq: sequence,
+            body_sha256: None,
+            create_content: 0,
+            stopping: None,
+            deleted_at: None,
+            reached: false,
+            measured: None,
+            agents: BTreeMap::new(),
+            names: BTreeMap::new(),
+            tally: Tally::default(),
+            template: None,
+            made: 0,
+            questions: Questions::default(),
+            adaptation: Adaptation::default(),
+            settle_aside: None,
+        }
+    }
     /// It takes tasks and agents.
     pub fn is_open(&self) -> bool {
         self.stopping.is_none() && self.deleted_at.is_none()

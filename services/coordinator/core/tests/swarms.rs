@@ -23,7 +23,7 @@ fn a_swarm_is_created_with_defaults_filled_in() {
     assert_eq!(given.answered_by(id), "swarm.swarm.created.v4");
     let swarm = given.swarm(1);
     assert_eq!(swarm.name, "crawlers");
-    assert_eq!(swarm.topology.kind(), TopologyKind::Ring);
+    assert_eq!(swarm.topology().kind(), TopologyKind::Ring);
     assert_eq!(
         (
             swarm.configuration.min_agents,
@@ -492,6 +492,9 @@ fn a_traced_fold_names_what_it_changed() {
             (0, 1, 0, 0, 0),
             (0, 0, 1, 0, 0),
             (0, 0, 0, 1, 0),
+            (0, 0, 0, 1, 1),
+            // Its place in the topology, and the election.
+            (0, 0, 0, 0, 1),
             (0, 0, 0, 1, 1)
         ]
     );

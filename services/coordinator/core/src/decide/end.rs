@@ -89,6 +89,10 @@ impl Coordinator {
         });
         let decisions: Vec<_> = left.take(room.max(1)).collect();
         if decisions.is_empty() {
+            if swarm.change.is_some() || swarm.questions().next().is_some() {
+                // They end first: after the end nothing is said of a swarm any more.
+                return Answer::Wait;
+            }
             return Answer::Decide(vec![about(swarm.place, SwarmVerb::Deleted, Deleted {})]);
         }
         Answer::Decide(decisions)

@@ -256,7 +256,7 @@ pub(super) fn promise(
 pub(super) fn most_agents(swarm: &Swarm) -> (&'static str, usize) {
     let settings = &swarm.configuration;
     let workers =
-        swarm.topology.kind() == TopologyKind::Star && settings.max_workers < settings.max_agents;
+        swarm.topology().kind() == TopologyKind::Star && settings.max_workers < settings.max_agents;
     let (name, most) = if workers {
         ("max_workers", settings.max_workers)
     } else {

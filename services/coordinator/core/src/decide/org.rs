@@ -194,7 +194,7 @@ impl Coordinator {
     }
 }
 
-fn about(org: OrgId, verb: OrgVerb, body: impl Into<swarm_events::Body>) -> Decision {
+pub(super) fn about(org: OrgId, verb: OrgVerb, body: impl Into<swarm_events::Body>) -> Decision {
     Decision::new(org_subject(org, verb), org.0, body)
 }
 

@@ -11,7 +11,7 @@ use swarm_events::{
     topology::Topology,
 };
 
-use super::{Outcome, one};
+use super::{Outcome, one, topology::options};
 use crate::{Coordinator, Swarm, check};
 
 impl Coordinator {
@@ -22,20 +22,12 @@ impl Coordinator {
         }
         check::swarm_name(&order.name)?;
         check::description(order.description.as_deref())?;
-        let patch = if order.configuration.is_null() {
-            Json::object()
-        } else {
-            order.configuration.clone()
-        };
+        let patch = options(&order.configuration);
         let configuration = check::merged(&Configuration::default(), &patch)?;
         check::configuration(&configuration)?;
-        let options = if order.topology_configuration.is_null() {
-            Json::object()
-        } else {
-            order.topology_configuration.clone()
-        };
         let kind = order.topology.unwrap_or_default();
-        let topology = Topology::of(kind).changed(kind, &options, configuration.max_agents)?;
+        let patch = options(&order.topology_configuration);
+        let topology = Topology::of(kind).changed(kind, &patch, configuration.max_agents)?;
         self.name_is_free(place, &order.name)?;
         one(about(
             place,
@@ -96,6 +88,13 @@ impl Coordinator {
         check::swarm_name(&updated.name)?;
         check::description(updated.description.as_deref())?;
         check::configuration(&updated.configuration)?;
+        let most = updated.configuration.max_agents;
+        if most != found.configuration.max_agents {
+            fits(found.topology(), most)?;
+            if let Some(change) = &found.change {
+                fits(&change.after, most)?;
+            }
+        }
         self.name_is_free(place, &updated.name)?;
         one(about(place, SwarmVerb::Updated, updated))
     }
@@ -141,6 +140,15 @@ impl Coordinator {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a topology can be in a swarm of at most so many agents.
+fn fits(topology: &Topology, max_agents: u32) -> Result<(), Problem> {
+    topology.check(max_agents).map_err(|problem| {
+        Problem::new(&problem.code, problem.detail)
+            .field("configuration.max_agents")
+            .cure("give a larger number, or change the swarm's topology first")
+    })
 }
 
 /// Why a swarm is not created a second time. A gateway takes `already-exists` for success.

@@ -303,11 +303,10 @@ impl Given {
     /// The types of all valid events about the agent so far, from the `from`th on, without `swarm.agent.`.
     pub fn story(&self, a: u128, from: usize) -> Vec<String> {
         let about = agent(a);
-        let mut all = self.valid(|subject, body| match subject {
-            Subject::Agent(_, verb, of) if *of == about => {
-                let _ = body;
-                Some(verb.to_string())
-            }
+        // Its places in the topology are another story.
+        let mut all = self.valid(|subject, _| match subject {
+            Subject::Agent(_, AgentVerb::Seated, _) => None,
+            Subject::Agent(_, verb, of) if *of == about => Some(verb.to_string()),
             _ => None,
         });
         all.drain(..from.min(all.len()));
