@@ -9,6 +9,7 @@ use swarm_events::{
     planted::{self, Bug},
     swarm::AgentLoad,
     task::WithdrawReason,
+    topology::Role,
 };
 
 /// How long an agent may leave a task unstarted while it has a free slot, in milliseconds: a live agent starts within a
@@ -93,6 +94,10 @@ pub(crate) struct Agent {
     pub(crate) stuck_since: Timestamp,
     /// When what it runs is looked at again for that; zero if it runs nothing that could come to it.
     pub(crate) stuck_check: Timestamp,
+    /// What it is in the topology; nothing, where it has no seat and needs one.
+    pub(crate) role: Option<Role>,
+    /// It is given tasks that ask for no role.
+    pub(crate) works: bool,
     /// Its figures in the last `measured` that named it. The time that something is stuck moves by itself, and is left out.
     pub(crate) reported: AgentLoad,
 }
@@ -143,6 +148,8 @@ impl Agent {
             stuck: 0,
             stuck_since: Timestamp::ZERO,
             stuck_check: Timestamp::ZERO,
+            role: None,
+            works: false,
             reported: AgentLoad::default(),
         }
     }

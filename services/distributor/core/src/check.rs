@@ -3,16 +3,20 @@
 use std::collections::BTreeSet;
 
 use swarm_events::{
-    Problem, TaskId,
+    Json, Problem, TaskId,
     agent::{CAPABILITIES_MAX, CAPABILITY_BYTES_MAX},
     configuration::{ATTEMPTS_MAX, TIMEOUT_MS_MAX},
     task::{
         DEPENDENCIES_MAX, DependencyType, GRAPH_TASKS_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX,
-        PRIORITY_RANGE, Submitted, TYPE_CHARS_MAX,
+        PRIORITY_DEFAULT, PRIORITY_RANGE, Part, Submitted, TYPE_CHARS_MAX,
     },
 };
 
-fn wrong(field: impl Into<String>, detail: impl Into<String>, cure: impl Into<String>) -> Problem {
+pub(crate) fn wrong(
+    field: impl Into<String>,
+    detail: impl Into<String>,
+    cure: impl Into<String>,
+) -> Problem {
     Problem::new("invalid-task", detail).field(field).cure(cure)
 }
 
@@ -43,42 +47,9 @@ fn within(field: &str, value: u64, low: u64, high: u64) -> Result<(), Problem> {
 /// # Errors
 /// The first field that is wrong.
 pub(crate) fn check(id: TaskId, task: &Submitted) -> Result<(), Problem> {
-    let chars = task.task_type.chars().count();
-    if chars == 0 || chars > TYPE_CHARS_MAX {
-        return Err(wrong(
-            "task_type",
-            format!("has {chars} characters"),
-            format!("give 1 to {TYPE_CHARS_MAX} characters"),
-        ));
-    }
-    if task.payload.len() > PAYLOAD_BYTES_MAX {
-        return Err(wrong(
-            "payload",
-            format!(
-                "has {} bytes, more than {PAYLOAD_BYTES_MAX}",
-                task.payload.len()
-            ),
-            "pass large data by reference",
-        ));
-    }
-    within(
-        "priority",
-        u64::from(task.priority),
-        u64::from(*PRIORITY_RANGE.start()),
-        u64::from(*PRIORITY_RANGE.end()),
-    )?;
+    work(&task.task_type, &task.payload, task.priority)?;
     capabilities(&task.required_capabilities)?;
-    if let Some(attempts) = task.max_attempts {
-        within(
-            "max_attempts",
-            u64::from(attempts),
-            1,
-            u64::from(ATTEMPTS_MAX),
-        )?;
-    }
-    if let Some(timeout) = task.timeout_ms {
-        within("timeout_ms", timeout, 1, TIMEOUT_MS_MAX)?;
-    }
+    limits(task.max_attempts, task.timeout_ms)?;
     for (field, limit) in [
         ("queue_timeout_ms", task.queue_timeout_ms),
         ("progress_timeout_ms", task.progress_timeout_ms),
@@ -115,6 +86,61 @@ pub(crate) fn check(id: TaskId, task: &Submitted) -> Result<(), Problem> {
         )?;
     }
     edges(id, task)
+}
+
+/// Checks everything that can be told from a part alone.
+///
+/// # Errors
+/// The first field that is wrong.
+pub(crate) fn check_part(part: &Part) -> Result<(), Problem> {
+    text("key", &part.key)?;
+    work(
+        &part.task_type,
+        &part.payload,
+        part.priority.unwrap_or(PRIORITY_DEFAULT),
+    )?;
+    capabilities(&part.required_capabilities)?;
+    limits(part.max_attempts, part.timeout_ms)
+}
+
+/// What is to be done.
+fn work(task_type: &str, payload: &Json, priority: u8) -> Result<(), Problem> {
+    let chars = task_type.chars().count();
+    if chars == 0 || chars > TYPE_CHARS_MAX {
+        return Err(wrong(
+            "task_type",
+            format!("has {chars} characters"),
+            format!("give 1 to {TYPE_CHARS_MAX} characters"),
+        ));
+    }
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(wrong(
+            "payload",
+            format!("has {} bytes, more than {PAYLOAD_BYTES_MAX}", payload.len()),
+            "pass large data by reference",
+        ));
+    }
+    within(
+        "priority",
+        u64::from(priority),
+        u64::from(*PRIORITY_RANGE.start()),
+        u64::from(*PRIORITY_RANGE.end()),
+    )
+}
+
+fn limits(max_attempts: Option<u32>, timeout_ms: Option<u64>) -> Result<(), Problem> {
+    if let Some(attempts) = max_attempts {
+        within(
+            "max_attempts",
+            u64::from(attempts),
+            1,
+            u64::from(ATTEMPTS_MAX),
+        )?;
+    }
+    match timeout_ms {
+        Some(timeout) => within("timeout_ms", timeout, 1, TIMEOUT_MS_MAX),
+        None => Ok(()),
+    }
 }
 
 fn capabilities(required: &[String]) -> Result<(), Problem> {

@@ -6,7 +6,9 @@ mod command;
 mod decline;
 mod ends;
 mod failures;
+mod hand;
 mod member;
+mod split;
 mod submit;
 
 pub(crate) use assignment::words;
@@ -19,6 +21,7 @@ use swarm_events::{
     decider::{Admission, Verdict},
     ids::GraphId,
     read::{Writer, writer},
+    subject::ControlVerb,
     task::{GraphAccepted, GraphCancelled, GraphRejected},
 };
 
@@ -115,6 +118,9 @@ impl Distributor {
             }
             Subject::Command(place, _) => return self.command(*place, recorded, trace),
             Subject::Task(place, _, _) => *place,
+            Subject::Control(Service::Distributor, _, ControlVerb::Observed) => {
+                return self.delivered(&recorded.event.body, trace);
+            }
             _ => return Verdict::Ignored,
         };
         if let Body::TaskSubmitted(submitted) = &recorded.event.body {

@@ -94,7 +94,9 @@ impl Look<'_> {
             Phase::Queued => self.queued(at, task),
             Phase::Assigned(held) => self.assigned(task, held),
             Phase::Running(held) => self.running(task, held),
-            Phase::Failing | Phase::Ending => self.deciding(task),
+            Phase::Failing | Phase::Ending | Phase::Handing => self.deciding(task),
+            Phase::Parted { open } => self.parted(task, *open),
+            Phase::Away => self.away(task),
         }
     }
 

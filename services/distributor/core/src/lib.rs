@@ -18,6 +18,7 @@ pub mod explain;
 mod figures;
 mod graph;
 mod memory;
+pub mod outbox;
 mod plan;
 mod read;
 mod state;
@@ -39,14 +40,14 @@ pub use plan::{MEASURE_MS, Plan, STEAL_AFTER_MS, STEALS_MAX};
 pub use state::Distributor;
 pub use swarm::CAUSE_BYTES_MAX;
 pub use task::{DECLINES_MAX, PAYLOAD_HELD_BYTES_MAX};
-pub use view::{AgentView, Counters, DependencyView, Status, TaskView, Touched};
+pub use view::{AgentView, Counters, DependencyView, PartsView, Status, TaskView, Touched};
 
 use trace::Trace;
 
 impl Decider for Distributor {
     const SERVICE: Service = Service::Distributor;
-    const VERSION: u32 = 4;
-    const FORMAT: u32 = 5;
+    const VERSION: u32 = 5;
+    const FORMAT: u32 = 6;
     type Plan = Plan;
 
     fn new(partition: Partition) -> Self {

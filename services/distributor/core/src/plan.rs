@@ -118,9 +118,19 @@ pub(crate) fn task_demand(swarm: &Swarm, task: &Task, now: Timestamp) -> Demand 
         swarm.life != Life::Running || (task.called_off() && !planted::is(Bug::CalledOffGoesOn));
     match &task.phase {
         Phase::Staged => Demand::default(),
-        Phase::Ending | Phase::Failing => due,
-        Phase::Pending { .. } | Phase::Delayed { .. } | Phase::Queued if stopping => due,
-        Phase::Pending { .. } | Phase::Delayed { .. } => Demand::default(),
+        Phase::Ending | Phase::Failing | Phase::Handing => due,
+        Phase::Pending { .. }
+        | Phase::Delayed { .. }
+        | Phase::Parted { .. }
+        | Phase::Away
+        | Phase::Queued
+            if stopping =>
+        {
+            due
+        }
+        Phase::Pending { .. } | Phase::Delayed { .. } | Phase::Parted { .. } | Phase::Away => {
+            Demand::default()
+        }
         Phase::Queued => {
             // Those that go by the swarm's limit are found at the heads of their queues.
             let own = task.more.as_ref().and_then(|more| more.queue_timeout_ms);
@@ -138,7 +148,8 @@ pub(crate) fn task_demand(swarm: &Swarm, task: &Task, now: Timestamp) -> Demand 
             };
             let bad = task.more.as_ref().is_some_and(|more| more.bad_result);
             // What it has not started it gives back.
-            let back = matches!(task.phase, Phase::Assigned(_)) && agent.rests().is_some();
+            let back = matches!(task.phase, Phase::Assigned(_))
+                && (agent.rests().is_some() || swarm.misplaced(agent, task, held));
             if stopping || bad || back || agent.lost(held.incarnation).is_some() {
                 return due;
             }

@@ -1,14 +1,14 @@
 //! The read API: views of the state.
 
-use swarm_events::{AgentId, Input, Place, TaskId, Timestamp, decider::Verdict};
+use swarm_events::{AgentId, Input, Place, TaskId, Timestamp, decider::Verdict, task::Step};
 
 use crate::{
-    class::of_class,
+    class::{of_class, role_of, within_of},
     state::Distributor,
     swarm::{End, Moment, Swarm},
     task::{Ended, How, Phase, Task},
     trace::Trace,
-    view::{AgentView, Counters, DependencyView, Status, TaskView, Touched},
+    view::{AgentView, Counters, DependencyView, PartsView, Status, TaskView, Touched},
 };
 
 fn some(time: Timestamp) -> Option<Timestamp> {
@@ -43,6 +43,7 @@ impl Swarm {
             accepted: task.phase != Phase::Staged,
             status: match task.phase {
                 Phase::Staged | Phase::Pending { .. } | Phase::Delayed { .. } => Status::Pending,
+                Phase::Parted { .. } | Phase::Handing | Phase::Away => Status::Pending,
                 // What is to be written of it will say how it goes on.
                 Phase::Failing | Phase::Ending => Status::Pending,
                 Phase::Queued => Status::Queued,
@@ -76,6 +77,19 @@ impl Swarm {
             steals: more.map_or(0, |m| u32::from(m.steals)),
             declines: task.declines().map_or(0, |d| u32::from(d.count)),
             submitted: task.submitted,
+            required_role: role_of(self.classes.get(task.class)),
+            within: within_of(self.classes.get(task.class))
+                .and_then(|at| self.agents.get(at as usize))
+                .map(|agent| agent.id),
+            step: task.step(),
+            part: task.part().map(|part| part.index),
+            parts: task.parts().map(|parts| PartsView {
+                open: parts.open(),
+                of: parts.pieces.len() as u32,
+            }),
+            hand_to: task.hand().map(|hand| hand.to),
+            handed_over: task.hand().is_some_and(|hand| hand.away),
+            origin: task.done_for().map(|done_for| done_for.origin),
             result: None,
             dependencies: task
                 .edges()
@@ -168,6 +182,14 @@ impl Swarm {
                 steals: 0,
                 declines: 0,
                 submitted: ended.submitted,
+                required_role: None,
+                within: None,
+                step: Step::Work,
+                part: None,
+                parts: None,
+                hand_to: None,
+                handed_over: false,
+                origin: None,
                 result: None,
                 dependencies: Vec::new(),
             })

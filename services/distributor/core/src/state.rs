@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use swarm_events::{
-    Partition, Place, Problem, TaskId, Timestamp,
+    Partition, Place, Problem, SwarmId, TaskId, Timestamp,
     decider::{Head, REMEMBERED_MAX, REMEMBERED_MS},
 };
 use uuid::Uuid;
 
 use crate::{
     agent::{BARRED_MS, Bar, LAPSES_MAX},
+    outbox::{Letter, Returned, last_word},
     swarm::{End, Moment, Swarm},
     task::{Outcome, Phase},
     trace::Trace,
@@ -31,6 +32,15 @@ pub(crate) enum Wanted {
     Retry,
     CancelGraph { reason: Option<Box<str>> },
     Discard,
+    HandBack(Back),
+}
+
+/// What another swarm says of a task that it was handed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Back {
+    pub(crate) by: SwarmId,
+    pub(crate) generation: u32,
+    pub(crate) how: Returned,
 }
 
 /// A command that has no answer yet, by its sequence.
@@ -77,6 +87,9 @@ pub struct Distributor {
     pub(crate) ended_order: VecDeque<(Timestamp, u32, TaskId, u64)>,
     pub(crate) commands: BTreeMap<u64, Command>,
     pub(crate) refusals: BTreeMap<u64, Refusal>,
+    /// What other swarms are to be told, and what is not known to be stored there, by the sequence of the event that it
+    /// follows from.
+    pub(crate) letters: BTreeMap<u64, Letter>,
     /// The sums of the current second: source and code of the problem.
     pub(crate) sums: BTreeMap<(Place, Box<str>, Box<str>), u64>,
 }
@@ -95,6 +108,7 @@ impl Distributor {
             ended_order: VecDeque::new(),
             commands: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            letters: BTreeMap::new(),
             sums: BTreeMap::new(),
         }
     }
@@ -299,6 +313,9 @@ impl Distributor {
         }
         if let Some(declines) = task.declines() {
             self.declined.remove(&(declines.until, swarm, at));
+        }
+        if let Some(letter) = last_word(state.place, task, &end) {
+            self.letters.insert(moment.sequence, letter);
         }
         state.end(at, end, moment, trace);
         if let Some(agent) = agent {

@@ -1,6 +1,8 @@
 //! A swarm in the state, and the moves that keep its counters right.
 
 mod ends;
+mod parts;
+mod shape;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +13,16 @@ use swarm_events::{
     decider::{AHEAD_MS_MAX, Remembered},
     ids::time_of_v7,
     planted::{self, Bug},
+    swarm::Created,
     task::AffinityOutcome,
 };
+use swarm_topology::Shape;
 use uuid::Uuid;
 
 pub use ends::CAUSE_BYTES_MAX;
 pub(crate) use ends::cut;
+pub(crate) use parts::part_off;
+pub(crate) use shape::Token;
 
 use crate::{
     affinity::{Homes, key_of},
@@ -171,12 +177,19 @@ pub(crate) struct Swarm {
     /// Assignments so far: each is a turn of its agent.
     pub(crate) turns: u64,
     pub(crate) homes: Homes,
+    /// The topology, and who sits where in it.
+    pub(crate) shape: Shape,
+    pub(crate) token: Token,
 }
 
 fn counter(counters: &mut Counters, phase: Phase) -> &mut u64 {
     match phase {
         Phase::Staged => &mut counters.staged,
-        Phase::Pending { .. } | Phase::Delayed { .. } => &mut counters.pending,
+        Phase::Pending { .. }
+        | Phase::Delayed { .. }
+        | Phase::Parted { .. }
+        | Phase::Handing
+        | Phase::Away => &mut counters.pending,
         Phase::Queued => &mut counters.queued,
         Phase::Assigned(_) => &mut counters.assigned,
         Phase::Running(_) => &mut counters.running,
@@ -185,12 +198,12 @@ fn counter(counters: &mut Counters, phase: Phase) -> &mut u64 {
 }
 
 impl Swarm {
-    pub(crate) fn new(number: u32, place: Place, configuration: &Configuration) -> Self {
+    pub(crate) fn new(number: u32, place: Place, created: &Created) -> Self {
         Self {
             number,
             place,
             life: Life::Running,
-            settings: configuration.into(),
+            settings: (&created.configuration).into(),
             types: Interner::default(),
             classes: Interner::default(),
             live: IdMap::default(),
@@ -212,6 +225,8 @@ impl Swarm {
             by_capability: ByName::default(),
             turns: 0,
             homes: Homes::default(),
+            shape: Shape::of(created),
+            token: Token::default(),
         }
     }
 
@@ -306,6 +321,10 @@ impl Swarm {
         let Some(task) = self.tasks.get_mut(at) else {
             return;
         };
+        let phase = match phase {
+            Phase::Queued => task.ready(),
+            phase => phase,
+        };
         let before = std::mem::replace(&mut task.phase, phase);
         task.changed = moment.sequence;
         if phase == Phase::Queued && task.queued_at == Timestamp::ZERO {
@@ -315,6 +334,7 @@ impl Swarm {
         *counter(&mut self.counters, before) -= 1;
         *counter(&mut self.counters, phase) += 1;
         self.hand_over(at, before.held().copied(), phase, moment, trace);
+        self.keep_token(at, before, phase, moment);
     }
 
     /// Keeps the lists of the agents that held and hold a task.
@@ -394,10 +414,15 @@ impl Swarm {
 
     /// The refusal of another waiting task of this priority, if there is no room for it.
     pub(crate) fn full_for(&self, priority: u8) -> Option<Problem> {
+        self.full_with(0, priority)
+    }
+
+    /// The same, when so many more wait already.
+    pub(crate) fn full_with(&self, more: u64, priority: u8) -> Option<Problem> {
         let settings = &self.settings;
         let (limit, from) = (settings.queue_limit, settings.shed_from_percent);
         let share = queue_limit_for(limit, from, priority);
-        let waiting = self.waiting();
+        let waiting = self.waiting() + more;
         if waiting < share {
             return None;
         }

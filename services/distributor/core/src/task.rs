@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use swarm_events::{
-    GraphId, Json, Problem, TaskId, Timestamp,
+    GraphId, Json, Problem, SwarmId, TaskId, Timestamp,
     configuration::RetryPolicy,
     planted::{self, Bug},
-    task::DependencyType,
+    task::{DependencyType, Origin, Step},
 };
 use uuid::Uuid;
 
@@ -45,6 +45,8 @@ pub(crate) struct Held {
     pub(crate) at: Timestamp,
     /// Number of the agent in its swarm.
     pub(crate) agent: u32,
+    /// It was assigned in a turn of a ring's token.
+    pub(crate) by_turn: bool,
 }
 
 /// Where a live task stands.
@@ -66,6 +68,12 @@ pub(crate) enum Phase {
     Failing,
     /// Its end is to be written: the [`Outcome`] in [`More`].
     Ending,
+    /// It was split, and so many of its parts are open.
+    Parted { open: u32 },
+    /// Another swarm is to do it: `handed_over` is to be written.
+    Handing,
+    /// Another swarm has it.
+    Away,
 }
 impl Phase {
     pub(crate) const fn held(&self) -> Option<&Held> {
@@ -102,6 +110,51 @@ pub(crate) struct Edge {
     pub(crate) task: TaskId,
     pub(crate) kind: DependencyType,
     pub(crate) alias: Option<Box<str>>,
+}
+
+/// A part of a task that was split, at the task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Piece {
+    pub(crate) key: Box<str>,
+    pub(crate) id: TaskId,
+    /// Sequence of its result; 0 while it is open.
+    pub(crate) result: u64,
+}
+
+/// The parts of a task that was split, from then until this generation of it ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Parts {
+    /// The assignment under which it was split.
+    pub(crate) assignment: u64,
+    /// Number of the agent that split it.
+    pub(crate) agent: u32,
+    pub(crate) pieces: Box<[Piece]>,
+}
+
+/// What a part knows of the task that it is a part of, which is its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PartOf {
+    /// The assignment under which that was split: parts of an earlier generation are nothing to a later one.
+    pub(crate) assignment: u64,
+    pub(crate) index: u32,
+    /// 1 for a part of a task that is no part itself.
+    pub(crate) depth: u8,
+}
+
+/// Another swarm is to do a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hand {
+    pub(crate) to: SwarmId,
+    /// It has been handed over, in this generation, and is not back.
+    pub(crate) away: bool,
+    pub(crate) trace: Option<Box<str>>,
+}
+
+/// A task is done for another swarm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct For {
+    pub(crate) origin: Origin,
+    pub(crate) trace: Option<Box<str>>,
 }
 
 /// What few tasks have.
@@ -146,6 +199,12 @@ pub(crate) struct More {
     /// Number of the agent that had it last, once it has it no more.
     pub(crate) last_agent: Option<u32>,
     pub(crate) declines: Option<Box<Declines>>,
+    pub(crate) part: Option<PartOf>,
+    pub(crate) parts: Option<Box<Parts>>,
+    pub(crate) hand: Option<Box<Hand>>,
+    pub(crate) done_for: Option<Box<For>>,
+    /// How often its work was handed on from swarm to swarm to come here.
+    pub(crate) hops: u8,
 }
 
 /// A live task, or the definition of an ended one that can be retried.
@@ -199,6 +258,39 @@ impl Task {
             .as_ref()
             .and_then(|more| more.correlation)
             .unwrap_or(self.id.0)
+    }
+    pub(crate) fn part(&self) -> Option<PartOf> {
+        self.more.as_ref()?.part
+    }
+    pub(crate) fn parts(&self) -> Option<&Parts> {
+        self.more.as_ref()?.parts.as_deref()
+    }
+    pub(crate) fn hand(&self) -> Option<&Hand> {
+        self.more.as_ref()?.hand.as_deref()
+    }
+    pub(crate) fn done_for(&self) -> Option<&For> {
+        self.more.as_ref()?.done_for.as_deref()
+    }
+    pub(crate) fn hops(&self) -> u8 {
+        self.more.as_ref().map_or(0, |more| more.hops)
+    }
+    /// What its next assignment is to do.
+    pub(crate) fn step(&self) -> Step {
+        match self.parts() {
+            Some(_) => Step::Reduce,
+            None => Step::Work,
+        }
+    }
+    /// Number of the agent that its next assignment goes to if that can take it: who split a task reduces it.
+    pub(crate) fn prefers(&self) -> Option<u32> {
+        Some(self.parts()?.agent)
+    }
+    /// The phase in which it is once nothing is in its way.
+    pub(crate) fn ready(&self) -> Phase {
+        match self.hand() {
+            Some(_) => Phase::Handing,
+            None => Phase::Queued,
+        }
     }
     pub(crate) fn outcome(&self) -> Option<&Outcome> {
         self.more.as_ref()?.outcome.as_ref()

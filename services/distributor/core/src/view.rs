@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_events::{
-    AgentId, GraphId, Place, TaskId, Timestamp, agent::Cause, task::DependencyType,
+    AgentId, GraphId, Place, SwarmId, TaskId, Timestamp,
+    agent::Cause,
+    task::{DependencyType, Origin, Step},
+    topology::Role,
 };
 
 /// A task's status as the read model shows it.
@@ -52,6 +55,15 @@ pub struct DependencyView {
     pub dependency_type: DependencyType,
     /// Name of the input.
     pub alias: Option<String>,
+}
+
+/// The parts of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartsView {
+    /// Not ended yet.
+    pub open: u32,
+    /// All of them.
+    pub of: u32,
 }
 
 /// A row of `swarm_tasks`, all but payload, result and key, which are in the events at `submitted` and `result`.
@@ -119,8 +131,24 @@ pub struct TaskView {
     pub steals: u32,
     /// How often an agent has given it back, in this generation.
     pub declines: u32,
-    /// Sequence of its `submitted`.
+    /// Sequence of its `submitted`; of a part, of the `split` that it came with.
     pub submitted: u64,
+    /// Only an agent of this role takes it.
+    pub required_role: Option<Role>,
+    /// Only agents below this one in the tree take it, as long as there are any.
+    pub within: Option<AgentId>,
+    /// What its assignment, or its next one, is to do.
+    pub step: Step,
+    /// Its number among the parts of its parent, if it is one of them.
+    pub part: Option<u32>,
+    /// Its own parts, if it was split in this generation and has not ended.
+    pub parts: Option<PartsView>,
+    /// The swarm that is to do it.
+    pub hand_to: Option<SwarmId>,
+    /// That swarm has it.
+    pub handed_over: bool,
+    /// The task of another swarm that it is done for.
+    pub origin: Option<Origin>,
     /// Sequence of the `completed` that ended it.
     pub result: Option<u64>,
     /// Its edges.

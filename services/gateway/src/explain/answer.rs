@@ -175,7 +175,12 @@ fn named(
         Reason::Assigned(held) | Reason::Running(held) => {
             agents.insert(held.agent_id);
         }
-        Reason::Staged(_) | Reason::Delay(_) | Reason::Deciding(_) | Reason::Ended(_) => {}
+        Reason::Staged(_)
+        | Reason::Delay(_)
+        | Reason::Parts(_)
+        | Reason::HandedOver(_)
+        | Reason::Deciding(_)
+        | Reason::Ended(_) => {}
     }
     if let Some(assignment) = &assignment {
         agents.insert(assignment.agent_id);

@@ -7,17 +7,18 @@ use swarm_events::{
     subject::{SwarmVerb, TaskVerb},
     swarm::{Measured, SAMPLE_AGENTS_MAX},
     task::{
-        Cancelled, Failed, GraphAccepted, GraphRejected, Refused, Rejected, Retried, Then,
-        WithdrawReason, Withdrawn,
+        Cancelled, Failed, GraphAccepted, GraphRejected, HandedOver, Refused, Rejected, Retried,
+        Then, WithdrawReason, Withdrawn, handed_id,
     },
 };
 
 use crate::{
     agent::Agent,
     evolve::{STOPPING, words},
+    outbox,
     plan::{Mark, Plan},
     state::Distributor,
-    swarm::{Life, Swarm},
+    swarm::{Life, Swarm, part_off},
     task::{Held, Outcome, Phase, Task, retry_delay_ms},
 };
 
@@ -107,6 +108,9 @@ pub(crate) fn take_away(
     if agent.rests().is_some() {
         return (WithdrawReason::Drain, false, Then::Queue);
     }
+    if swarm.misplaced(agent, task, held) {
+        return (WithdrawReason::Topology, false, Then::Queue);
+    }
     (WithdrawReason::StartLimit, false, Then::Queue)
 }
 
@@ -121,7 +125,7 @@ pub(super) fn out_of_time(swarm: &Swarm, task: &Task) -> Decision {
         attempts: u32::from(task.attempts),
         generation: task.generation,
         error: words(WithdrawReason::QueueTimeout).to_owned(),
-        dead_lettered: true,
+        dead_lettered: task.part().is_none(),
         because_of: None,
         path: Vec::new(),
     };
@@ -147,9 +151,12 @@ impl Distributor {
             Phase::Ending => Some(ending(swarm, task)),
             _ if swarm.life != Life::Running => Some(cancelled(swarm, task, STOPPING)),
             _ if task.called_off() => {
-                let reason = swarm.called_off(task).map(|graph| &*graph.reason);
-                Some(cancelled(swarm, task, reason.unwrap_or_default()))
+                let graph = swarm.called_off(task).map(|graph| graph.reason.to_string());
+                let parent = task.more.as_deref().and_then(|more| more.parent);
+                let reason = graph.unwrap_or_else(|| part_off(parent));
+                Some(cancelled(swarm, task, &reason))
             }
+            Phase::Handing => Some(handed_over(swarm, task)),
             Phase::Failing => Some(after_failure(swarm, task)),
             Phase::Queued if waited_too_long(swarm, task, self.head.now) => {
                 Some(out_of_time(swarm, task))
@@ -292,6 +299,17 @@ impl Distributor {
     }
 }
 
+/// Its dependencies are met: another swarm is to do it.
+fn handed_over(swarm: &Swarm, task: &Task) -> Decision {
+    let to = task.hand().map_or(swarm.place.swarm, |hand| hand.to);
+    let body = HandedOver {
+        to,
+        task_id: handed_id(&outbox::origin_of(swarm.place, task)),
+        generation: task.generation,
+    };
+    about(swarm, task, TaskVerb::HandedOver, body)
+}
+
 pub(super) fn cancelled(swarm: &Swarm, task: &Task, reason: &str) -> Decision {
     let body = Cancelled {
         generation: task.generation,
@@ -360,7 +378,7 @@ fn after_failure(swarm: &Swarm, task: &Task) -> Decision {
         attempts,
         generation: task.generation,
         error: error.unwrap_or_default(),
-        dead_lettered: true,
+        dead_lettered: task.part().is_none(),
         because_of: None,
         path: Vec::new(),
     };

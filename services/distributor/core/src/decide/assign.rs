@@ -4,7 +4,7 @@ use swarm_events::{
     AgentId, Subject,
     decider::{Decision, Hydrate},
     subject::TaskVerb,
-    task::{Assigned, Candidate, Carried, DependencyType, Step},
+    task::{Assigned, Candidate, Carried, DependencyType},
 };
 
 use crate::{
@@ -79,7 +79,7 @@ fn assignment(swarm: &Swarm, found: Match) -> Option<Decision> {
         affinity: found.affinity.map(|(_, outcome)| outcome),
         stolen_from: stolen_from(swarm, task),
         queued_at: Some(task.queued_at),
-        step: Step::Work,
+        step: task.step(),
         path: Vec::new(),
         turn: None,
     };
@@ -98,6 +98,13 @@ fn stolen_from(swarm: &Swarm, task: &Task) -> Option<AgentId> {
 
 /// What the shell must look up: a payload that the state does not hold, and results of data dependencies.
 fn hydrate(swarm: &Swarm, task: &Task) -> Option<Hydrate> {
+    let payload_from = task.payload.is_none().then_some(task.submitted);
+    if let Some(parts) = task.parts() {
+        return Some(Hydrate {
+            payload_from,
+            inputs_from: parts.results().collect(),
+        });
+    }
     let inputs_from: Vec<(String, u64)> = task
         .edges()
         .iter()
@@ -114,7 +121,6 @@ fn hydrate(swarm: &Swarm, task: &Task) -> Option<Hydrate> {
             Some((alias, ended.sequence))
         })
         .collect();
-    let payload_from = task.payload.is_none().then_some(task.submitted);
     (payload_from.is_some() || !inputs_from.is_empty()).then_some(Hydrate {
         payload_from,
         inputs_from,

@@ -2,18 +2,19 @@
 
 use swarm_events::{
     CommandId, GraphId, Problem, Subject, TaskId,
-    decider::Decision,
+    decider::{Decision, Hydrate},
     subject::TaskVerb,
     task::{
-        DependencyType, Discarded, GraphCancelled, GraphRejected, Refused, Retried, Then,
-        WithdrawReason,
+        Carried, DependencyType, Discarded, Failed, GraphCancelled, GraphRejected, HandedBack,
+        Refused, Retried, Then, WithdrawReason,
     },
 };
 
 use super::answers::{about, cancelled, withdrawal};
 use crate::{
+    outbox::Returned,
     plan::{Mark, Plan},
-    state::{Command, Distributor, Wanted},
+    state::{Back, Command, Distributor, Wanted},
     swarm::{Life, Swarm},
     task::{How, Phase},
 };
@@ -49,6 +50,7 @@ impl Distributor {
         let answer = match &command.wanted {
             Wanted::Retry => retry(swarm, task),
             Wanted::Discard => discard(swarm, task),
+            Wanted::HandBack(back) => hand_back(swarm, task, sequence, back),
             Wanted::Cancel { .. } | Wanted::CancelGraph { .. } => cancel(swarm, command),
         };
         let decision = answer.unwrap_or_else(|problem| refusal(swarm, command, sequence, problem));
@@ -231,6 +233,22 @@ fn retry(swarm: &Swarm, id: TaskId) -> Result<Decision, Problem> {
         ));
     }
     let ended = swarm.ended.get(&id).ok_or_else(|| unknown(id))?;
+    if let Some(task) = ended
+        .definition
+        .as_ref()
+        .filter(|task| task.part().is_some())
+    {
+        let parent = task
+            .more
+            .as_deref()
+            .and_then(|more| more.parent)
+            .unwrap_or(id);
+        return Err(refuse(
+            "part-of-a-task",
+            format!("task {id} is a part of task {parent}, and is done for that alone"),
+            "retry that one: it is split anew",
+        ));
+    }
     let Some(task) = &ended.definition else {
         let put_away = if ended.discarded {
             ", and was put away"
@@ -276,6 +294,58 @@ fn retry(swarm: &Swarm, id: TaskId) -> Result<Decision, Problem> {
         error: None,
     };
     Ok(about(swarm, task, TaskVerb::Retried, body))
+}
+
+/// What another swarm says of a task that it was handed.
+fn hand_back(swarm: &Swarm, id: TaskId, sequence: u64, back: &Back) -> Result<Decision, Problem> {
+    let Some((_, task)) = swarm.task(id) else {
+        return Err(match swarm.ended.get(&id) {
+            None => unknown(id),
+            Some(ended) => refuse(
+                "task-ended",
+                format!("task {id} has {} already", ended.how.word()),
+                "nothing is left to hand back",
+            ),
+        });
+    };
+    let away = task.phase == Phase::Away && task.generation == back.generation;
+    if !away || task.hand().map(|hand| hand.to) != Some(back.by) {
+        return Err(refuse(
+            "not-handed-over",
+            format!(
+                "generation {} of task {id} is not with swarm {}",
+                back.generation, back.by
+            ),
+            "hand back what was handed over",
+        ));
+    }
+    Ok(match &back.how {
+        Returned::Completed => {
+            let body = HandedBack {
+                by: back.by,
+                generation: task.generation,
+                result: Carried::AtSequence(sequence),
+            };
+            let mut decision = about(swarm, task, TaskVerb::HandedBack, body);
+            decision.hydrate = Some(Hydrate {
+                payload_from: Some(sequence),
+                inputs_from: Vec::new(),
+            });
+            decision
+        }
+        Returned::Failed(error) => {
+            let body = Failed {
+                attempts: u32::from(task.attempts),
+                generation: task.generation,
+                error: error.to_string(),
+                dead_lettered: true,
+                because_of: None,
+                path: Vec::new(),
+            };
+            about(swarm, task, TaskVerb::Failed, body)
+        }
+        Returned::Cancelled(reason) => cancelled(swarm, task, reason),
+    })
 }
 
 fn discard(swarm: &Swarm, id: TaskId) -> Result<Decision, Problem> {

@@ -11,7 +11,7 @@ use super::{STOPPING, failures::failed_by};
 use crate::{
     agent::{BARRED_MS, Bar, LAPSES_MAX},
     state::Distributor,
-    swarm::{End, cut},
+    swarm::{End, Life, cut, part_off},
     task::{Held, How, Outcome, Phase, Task},
     trace::Trace,
 };
@@ -69,6 +69,10 @@ impl Distributor {
                 self.heard(swarm, agent, e.incarnation, trace);
                 self.attempt_failed(swarm, agent, id, e, trace)
             }
+            Body::TaskSplit(e) => {
+                self.heard(swarm, agent, e.incarnation, trace);
+                self.split(swarm, agent, recorded, e, trace)
+            }
             Body::TaskDeclined(e) => {
                 self.heard(swarm, agent, e.incarnation, trace);
                 self.declined(swarm, agent, id, e, trace)
@@ -103,6 +107,7 @@ impl Distributor {
             incarnation: assigned.incarnation,
             at: moment.now,
             agent,
+            by_turn: assigned.turn.is_some(),
         };
         // What an idle agent takes over is no turn of its: otherwise the circle would come to the busy ones first.
         let stolen = (state.tasks.get(at)).is_some_and(Task::stolen);
@@ -113,6 +118,9 @@ impl Distributor {
             }
         }
         state.note_affinity(at, agent, assigned.affinity, moment);
+        if let Some(turn) = assigned.turn {
+            state.take_turn(at, agent, turn, moment);
+        }
         state.set_phase(at, Phase::Assigned(held), moment, trace);
         Verdict::Applied
     }
@@ -163,7 +171,7 @@ impl Distributor {
         Ok((at, task.phase))
     }
 
-    fn runs(
+    pub(super) fn runs(
         &self,
         swarm: u32,
         agent: u32,
@@ -206,6 +214,7 @@ impl Distributor {
             incarnation: event.incarnation,
             at: moment.now,
             agent,
+            by_turn: true,
         };
         state.set_phase(at, Phase::Running(held), moment, trace);
         self.runs_other(swarm, agent, trace);
@@ -371,6 +380,7 @@ impl Distributor {
         if started && failed_by(event.reason) {
             state.note_attempt(at, agent, false);
         }
+        let part = (state.tasks.get(at)).is_some_and(|task| task.part().is_some());
         match event.then {
             // It keeps its place in the queue.
             Then::Queue => state.set_phase(at, Phase::Queued, moment, trace),
@@ -378,16 +388,19 @@ impl Distributor {
             Then::End => {
                 let outcome = if event.reason == WithdrawReason::Cancelled {
                     let task = state.tasks.get(at);
+                    let off = state.life == Life::Running && task.is_some_and(Task::called_off);
+                    let parent = task.and_then(|task| task.more.as_deref()?.parent);
                     let (reason, by) = match (command, task.and_then(|t| state.called_off(t))) {
                         (Some(command), _) => (command.reason(), Some(command.id)),
                         (None, Some(graph)) => (graph.reason.clone(), graph.command),
+                        (None, None) if off => (part_off(parent).into(), None),
                         (None, None) => (STOPPING.into(), None),
                     };
                     Outcome::Cancelled { reason, by }
                 } else {
                     Outcome::Failed {
                         error: words(event.reason).into(),
-                        dead_lettered: true,
+                        dead_lettered: !part,
                         because_of: None,
                         path: Box::default(),
                     }

@@ -9,7 +9,7 @@ use swarm_events::{
 };
 
 use crate::{
-    state::{Command, Distributor, Refusal, Wanted},
+    state::{Back, Command, Distributor, Refusal, Wanted},
     swarm::cut,
     trace::Trace,
 };
@@ -26,6 +26,7 @@ impl Command {
             Wanted::Retry => CommandVerb::Retry,
             Wanted::CancelGraph { .. } => CommandVerb::CancelGraph,
             Wanted::Discard => CommandVerb::Discard,
+            Wanted::HandBack(_) => CommandVerb::HandBack,
         };
         Subject::Command(place, verb)
     }
@@ -54,6 +55,7 @@ impl Distributor {
             }
             Body::Retry(retry) => (retry.task_id.0, Wanted::Retry),
             Body::Discard(discard) => (discard.task_id.0, Wanted::Discard),
+            Body::HandBack(back) => (back.task_id.0, Wanted::HandBack(Back::of(back))),
             _ => return Verdict::Ignored,
         };
         let id = recorded.event.id.0;

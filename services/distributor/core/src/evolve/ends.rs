@@ -26,6 +26,7 @@ impl Distributor {
         let id = TaskId(recorded.event.about);
         match &recorded.event.body {
             Body::TaskRetried(retried) => return self.retried(swarm, id, retried, trace),
+            Body::TaskHandedOver(over) => return self.handed_over(swarm, id, over, trace),
             Body::TaskDiscarded(discarded) => return self.discarded(swarm, id, discarded, trace),
             _ => {}
         }
@@ -51,12 +52,25 @@ impl Distributor {
             Body::TaskCancelled(e) if e.generation == generation => {
                 End::new(How::Cancelled, Some((*e.reason).into()))
             }
+            Body::TaskHandedBack(e) => {
+                let with = task.hand().filter(|hand| hand.away && hand.to == e.by);
+                if task.phase != Phase::Away || with.is_none() {
+                    return Verdict::Void("not-handed-over");
+                }
+                if e.generation != generation {
+                    return Verdict::Void("other-generation");
+                }
+                End::new(How::Completed, None)
+            }
             Body::TaskRejected(e) => End::new(How::Rejected, Some(e.problem.to_string().into())),
             Body::TaskFailed(_) | Body::TaskCancelled(_) => {
                 return Verdict::Void("other-generation");
             }
             _ => return Verdict::Ignored,
         };
+        if self.answers_hand_back(trace) {
+            self.is_back(swarm, at);
+        }
         self.end(swarm, at, end, trace);
         Verdict::Applied
     }
@@ -87,6 +101,14 @@ impl Distributor {
             Some(ended) if !ended.definition.as_ref().is_some_and(|task| fits(task)) => {
                 return Verdict::Void("other-generation");
             }
+            Some(ended)
+                if ended
+                    .definition
+                    .as_ref()
+                    .is_some_and(|task| task.part().is_some()) =>
+            {
+                return Verdict::Void("part-of-a-task");
+            }
             Some(_) => {}
         }
         let Some(ended) = state.ended.remove(&id) else {
@@ -109,6 +131,9 @@ impl Distributor {
             more.bad_result = false;
             more.requeued_at = Timestamp::ZERO;
             more.steals = 0;
+            if let Some(hand) = &mut more.hand {
+                hand.away = false;
+            }
             more.stolen_from = None;
             if more.declines.take().is_some() {
                 // Whoever declined it before may do it now.

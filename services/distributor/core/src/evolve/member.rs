@@ -24,23 +24,32 @@ impl Distributor {
             }
             let number = self.swarms.len() as u32;
             self.numbers.insert(number_of(place), number);
-            self.swarms
-                .push(Swarm::new(number, place, &created.configuration));
+            self.swarms.push(Swarm::new(number, place, created));
             trace.swarm(number);
             return Verdict::Applied;
         }
-        if matches!(body, Body::SwarmRefused(_) | Body::SwarmSampled(_)) {
+        if matches!(
+            body,
+            Body::SwarmRefused(_) | Body::SwarmSampled(_) | Body::SwarmTopologySuggested(_)
+        ) {
             return Verdict::Ignored;
         }
         let Some(number) = self.number(place) else {
             return Verdict::Void("unknown-swarm");
         };
-        let now = self.head.now;
+        let moment = self.moment();
+        let now = moment.now;
         let Some(swarm) = self.swarms.get_mut(number as usize) else {
             return Verdict::Void("unknown-swarm");
         };
         match body {
+            Body::SwarmTopologyPlanned(_)
+            | Body::SwarmTopologyChanged(_)
+            | Body::SwarmTopologyKept(_)
+            | Body::SwarmLeaderElected(_) => return swarm.reshape(body, moment, trace),
             Body::SwarmUpdated(updated) => {
+                // It moves limits that the shape knows, and no seats.
+                let _ = swarm.shape.apply(None, body);
                 if swarm.configure(&updated.configuration, trace) {
                     let agents = swarm.agents.len() as u32;
                     (0..agents).for_each(|at| self.look_for_stuck(number, at, trace));
@@ -73,7 +82,15 @@ impl Distributor {
             return Verdict::Void("unknown-swarm");
         };
         if let Body::AgentJoined(joined) = body {
-            return swarm.joined(id, joined, moment, trace);
+            let verdict = swarm.joined(id, joined, moment, trace);
+            if verdict == Verdict::Applied {
+                // It may learn the name by which the topology's options name the agent.
+                let _ = swarm.shape.apply(Some(id), body);
+            }
+            return verdict;
+        }
+        if matches!(body, Body::AgentSeated(_)) {
+            return swarm.seated(id, body, trace);
         }
         let Some(incarnation) = judged(body) else {
             return Verdict::Ignored;
@@ -192,6 +209,7 @@ impl Swarm {
         // What the old incarnation holds stays on its lists until it is withdrawn.
         agent.begin_anew(joined.incarnation, moment.sequence);
         agent.take_over(&joined.profile, moment.now);
+        self.take_seat(at);
         self.note_load(at, trace);
         trace.agent(self.number, at);
         trace.judged(self.number, at);

@@ -8,7 +8,10 @@ use swarm_events::{
     task::{GraphPart, Submitted},
 };
 
-use super::command::{id_in_use, unknown_swarm};
+use super::{
+    command::{id_in_use, unknown_swarm},
+    hand::{check_hand, origin},
+};
 use crate::{
     check::check,
     class::class_of,
@@ -44,6 +47,7 @@ impl Distributor {
                 Err(problem) => problem,
             },
         };
+        self.tell_refused(place, recorded, submitted, &refused);
         let refusal = Refusal {
             place,
             about: id.0,
@@ -74,7 +78,12 @@ impl Swarm {
             .task(id)
             .map(|(_, task)| task.content)
             .or_else(|| self.ended.get(&id).map(|ended| ended.content));
-        if before == Some(content) {
+        // What is handed over is written anew by each owner that says it again, perhaps of another version.
+        let again = || {
+            let before = self.task(id)?.1.done_for()?.origin;
+            (origin(recorded, submitted)? == before).then_some(())
+        };
+        if before == Some(content) || again().is_some() {
             return Ok(Verdict::Void("repeat"));
         }
         let unusable = match before {
@@ -116,6 +125,7 @@ impl Swarm {
         let problem = closed
             .or_else(|| self.stopping())
             .or_else(|| check(id, submitted).err())
+            .or_else(|| self.check_hands(recorded, submitted).err())
             .map(|problem| (problem, None))
             .or_else(|| Some((full?, Some(QUEUE_RETRY_AFTER_MS))))
             .or_else(|| Some((self.check_names(submitted).err()?, None)));
@@ -125,7 +135,9 @@ impl Swarm {
             let at = self.insert(task, trace);
             if linked {
                 self.link(at, moment, trace);
-            } else if let Some(task) = self.tasks.get_mut(at) {
+            } else if let Some(task) = self.tasks.get_mut(at)
+                && task.phase == Phase::Queued
+            {
                 task.queued_at = moment.now;
             }
             return;
@@ -163,6 +175,7 @@ impl Swarm {
             .or_else(|| {
                 let problem = check(id, submitted)
                     .err()
+                    .or_else(|| self.check_hands(recorded, submitted).err())
                     .or_else(|| too_dense(named, submitted.depends_on.len()))?;
                 let field = problem.field.clone().unwrap_or_default();
                 Some(problem.field(format!("tasks[{}].{field}", part.index)))
@@ -236,6 +249,11 @@ impl Swarm {
         })
     }
 
+    fn check_hands(&self, recorded: &Recorded, submitted: &Submitted) -> Result<(), Problem> {
+        let hops = self.hops_of(submitted.parent_task_id);
+        check_hand(self.place, recorded, submitted, hops)
+    }
+
     fn check_names(&self, submitted: &Submitted) -> Result<(), Problem> {
         for (n, edge) in submitted.depends_on.iter().enumerate() {
             known(self, edge.task_id).map_err(|p| p.field(format!("depends_on[{n}].task_id")))?;
@@ -250,13 +268,11 @@ impl Swarm {
     fn task_of(&mut self, id: TaskId, recorded: &Recorded, submitted: &Submitted) -> Task {
         let mut task = self.husk(id, recorded, submitted, Phase::Queued);
         self.classes.release(task.class);
-        task.class = self
-            .classes
-            .hold(&class_of(
-                &submitted.required_capabilities,
-                submitted.required_role,
-                None,
-            ));
+        task.class = self.classes.hold(&class_of(
+            &submitted.required_capabilities,
+            submitted.required_role,
+            None,
+        ));
         task.payload =
             (submitted.payload.len() <= PAYLOAD_HELD_BYTES_MAX).then(|| submitted.payload.clone());
         if submitted.parent_task_id.is_some()
@@ -280,6 +296,8 @@ impl Swarm {
                 })
                 .collect();
         }
+        self.note_hands(&mut task, recorded, submitted);
+        task.phase = task.ready();
         task
     }
 
@@ -310,7 +328,7 @@ impl Swarm {
             .map_or(&*submitted.task_type, |(end, _)| {
                 &submitted.task_type[..end]
             });
-        Task {
+        let mut task = Task {
             id,
             event: recorded.event.id.0,
             content: halves(recorded.content),
@@ -329,6 +347,8 @@ impl Swarm {
             max_attempts: u8::try_from(attempts).unwrap_or(u8::MAX),
             attempts: 0,
             priority: submitted.priority,
-        }
+        };
+        Self::note_origin(&mut task, recorded, submitted);
+        task
     }
 }

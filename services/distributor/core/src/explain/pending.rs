@@ -2,18 +2,19 @@
 
 use swarm_events::{
     TaskId, Timestamp,
-    task::{DependencyType, WithdrawReason},
+    task::{DependencyType, WithdrawReason, handed_id},
 };
 
 use super::{
-    DEPENDENCIES_SHOWN_MAX, Deciding, Delay, Dependencies, Look, Next, OpenDependency, Reason,
-    Staged,
+    DEPENDENCIES_SHOWN_MAX, Deciding, Delay, Dependencies, Elsewhere, Look, Next, OpenDependency,
+    OpenPart, OpenParts, Reason, Staged,
     words::{duration, number},
 };
 use crate::{
     evolve::words as why,
+    outbox,
     state::Wanted,
-    swarm::Life,
+    swarm::{Life, part_off},
     task::{Outcome, Phase, Task},
 };
 
@@ -131,8 +132,12 @@ impl Look<'_> {
         }
         if task.called_off() {
             let graph = task.graph().and_then(|id| self.swarm.called_off.get(&id));
-            let why = graph.map_or("its graph was called off", |graph| &*graph.reason);
-            return Some(cancel(why.to_owned()));
+            let parent = task.more.as_deref().and_then(|more| more.parent);
+            return Some(cancel(match graph {
+                Some(graph) => graph.reason.to_string(),
+                None if task.part().is_some() => part_off(parent),
+                None => "its graph was called off".to_owned(),
+            }));
         }
         let late = task.queue_timeout_at(&self.swarm.settings);
         if late.is_some_and(|at| at <= self.now()) {
@@ -171,6 +176,7 @@ impl Look<'_> {
             Some(Outcome::Rejected { problem, .. }) => {
                 deciding(Next::Reject, Some(&problem.to_string()), None)
             }
+            None if task.phase == Phase::Handing => deciding(Next::HandOver, None, None),
             None => {
                 let error = more.and_then(|more| more.error.as_deref());
                 let again = task.phase == Phase::Failing
@@ -180,6 +186,65 @@ impl Look<'_> {
                 deciding(if again { Next::Retry } else { Next::Fail }, error, None)
             }
         }
+    }
+
+    pub(super) fn parted(&self, task: &Task, open: u32) -> (Reason, Vec<String>) {
+        let pieces = task.parts().map_or(&[][..], |parts| &*parts.pieces);
+        let items: Vec<OpenPart> = pieces
+            .iter()
+            .filter(|piece| piece.result == 0)
+            .take(DEPENDENCIES_SHOWN_MAX)
+            .filter_map(|piece| {
+                let view = self.state.task(self.swarm.place, piece.id)?;
+                Some(OpenPart {
+                    key: piece.key.to_string(),
+                    task_id: piece.id,
+                    status: view.status,
+                    agent_id: view.agent,
+                })
+            })
+            .collect();
+        let total = pieces.len() as u32;
+        let mut sentences = vec![format!(
+            "It was split: {open} of its {} must complete before their results become one.",
+            number(u64::from(total), "part", "parts")
+        )];
+        sentences.extend(items.iter().map(|item| {
+            let (id, status) = (item.task_id, item.status.as_str());
+            match item.agent_id {
+                Some(agent) => {
+                    format!(
+                        "Part {:?}, task {id}, is {status} at agent {agent}.",
+                        item.key
+                    )
+                }
+                None => format!("Part {:?}, task {id}, is {status}.", item.key),
+            }
+        }));
+        let more = u64::from(open).saturating_sub(items.len() as u64);
+        if more > 0 {
+            sentences.push(format!("{} more are open.", number(more, "part", "parts")));
+        }
+        (Reason::Parts(OpenParts { open, total, items }), sentences)
+    }
+
+    pub(super) fn away(&self, task: &Task) -> (Reason, Vec<String>) {
+        let swarm_id = task.hand().map_or(self.swarm.place.swarm, |hand| hand.to);
+        let origin = outbox::origin_of(self.swarm.place, task);
+        let task_id = handed_id(&origin);
+        let under_way = self.state.is_handing(&origin);
+        let mut sentences = vec![format!(
+            "Swarm {swarm_id} does it, as task {task_id} there; what comes of it comes back here."
+        )];
+        if under_way {
+            sentences.push("It is being told, if it has not been told yet.".to_owned());
+        }
+        let elsewhere = Elsewhere {
+            swarm_id,
+            task_id,
+            under_way,
+        };
+        (Reason::HandedOver(elsewhere), sentences)
     }
 
     pub(super) fn deciding(&self, task: &Task) -> (Reason, Vec<String>) {
@@ -193,6 +258,7 @@ pub(super) fn told(deciding: Deciding) -> (Reason, Vec<String>) {
         Next::Fail => "It fails",
         Next::Cancel => "It is being called off",
         Next::Reject => "It is refused",
+        Next::HandOver => "It goes to another swarm",
     };
     let because = deciding
         .because

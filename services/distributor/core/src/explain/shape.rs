@@ -80,6 +80,10 @@ pub enum Reason {
     Dependencies(Dependencies),
     /// `pending`: the wait before its next attempt.
     Delay(Delay),
+    /// `pending`: it was split, and its parts must complete first.
+    Parts(OpenParts),
+    /// `pending`: another swarm does it.
+    HandedOver(Elsewhere),
     /// `queued`: it waits for an agent.
     Queued(Box<Queued>),
     /// `assigned`: an agent has it and has not started it.
@@ -420,6 +424,46 @@ pub struct Held {
     pub taken_away_for: Option<WithdrawReason>,
 }
 
+/// The parts that a task waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "OpenParts")]
+pub struct OpenParts {
+    /// Not completed yet.
+    pub open: u32,
+    /// All of them.
+    pub total: u32,
+    /// The open ones, the first of them.
+    pub items: Vec<OpenPart>,
+}
+
+/// A part that has not completed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "OpenPart")]
+pub struct OpenPart {
+    /// Its name among the parts.
+    pub key: String,
+    /// The part.
+    pub task_id: TaskId,
+    /// Where it stands.
+    #[serde(serialize_with = "word")]
+    #[schemars(with = "String")]
+    pub status: Status,
+    /// Who has it.
+    pub agent_id: Option<AgentId>,
+}
+
+/// Where a task is done that was handed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "HandedOverTask")]
+pub struct Elsewhere {
+    /// The swarm that does it.
+    pub swarm_id: SwarmId,
+    /// Its id there.
+    pub task_id: TaskId,
+    /// That swarm may not have been told yet.
+    pub under_way: bool,
+}
+
 /// What follows is being written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "DecidingTask")]
@@ -445,6 +489,8 @@ pub enum Next {
     Cancel,
     /// It is refused.
     Reject,
+    /// It goes to another swarm.
+    HandOver,
 }
 
 /// It has ended.

@@ -18,6 +18,9 @@ use crate::{
 /// not repeat kilobytes of it ten thousand times.
 pub const CAUSE_BYTES_MAX: usize = 500;
 
+/// What a failed task is to the one that fails for it.
+const DEPENDENCY: &str = "which it depends on";
+
 impl Swarm {
     /// Makes a task's edges count, and moves it to where they leave it: pending, queued or doomed.
     pub(crate) fn link(&mut self, at: u32, moment: Moment, trace: &mut Trace) {
@@ -54,7 +57,7 @@ impl Swarm {
             }
         }
         match failed {
-            Some(other) => self.doom(at, self.failure_of(other), moment, trace),
+            Some(other) => self.doom(at, self.failure_of(other, DEPENDENCY), moment, trace),
             None if open > 0 => self.set_phase(at, Phase::Pending { open }, moment, trace),
             None => self.set_phase(at, Phase::Queued, moment, trace),
         }
@@ -109,6 +112,7 @@ impl Swarm {
             return;
         };
         let (id, how) = (task.id, end.how);
+        self.pass_token(at, moment);
         self.live.remove(&id);
         *counter(&mut self.counters, task.phase) -= 1;
         *match how {
@@ -125,6 +129,9 @@ impl Swarm {
             .as_mut()
             .map(|more| (std::mem::take(&mut more.dependents), more.named))
             .unwrap_or_default();
+        let parent = task.more.as_deref().and_then(|more| more.parent);
+        let part = task.part().zip(parent);
+        let parts = task.more.as_mut().and_then(|more| more.parts.take());
         let mut ended = Ended {
             content: task.content,
             submitted: task.submitted,
@@ -152,10 +159,16 @@ impl Swarm {
             self.classes.release(task.class);
         }
         self.ended.insert(id, ended);
+        if let Some(parts) = parts {
+            self.call_off(&parts, moment, trace);
+        }
+        if let Some((part, parent)) = part {
+            self.part_ended((id, part, parent), how, moment, trace);
+        }
         if dependents.is_empty() {
             return;
         }
-        let outcome = (how != How::Completed).then(|| self.failure_of(id));
+        let outcome = (how != How::Completed).then(|| self.failure_of(id, DEPENDENCY));
         for dependent in dependents {
             self.dependency_ended(dependent, id, how, outcome.as_ref(), moment, trace);
         }
@@ -193,10 +206,10 @@ impl Swarm {
         self.called_off.get(&graph)
     }
 
-    /// What the end of `other` without a result makes of those that need one.
-    fn failure_of(&self, other: TaskId) -> Outcome {
+    /// What the end of `other` without a result makes of those that need one; `what` it is to them.
+    pub(super) fn failure_of(&self, other: TaskId, what: &str) -> Outcome {
         Outcome::Failed {
-            error: self.failure_text(other).into(),
+            error: self.failure_text(other, what).into(),
             dead_lettered: false,
             because_of: Some(other),
             path: self.failure_path(other),
@@ -220,7 +233,7 @@ impl Swarm {
     }
 
     /// What a failed dependency says, with what its first cause says of itself.
-    fn failure_text(&self, other: TaskId) -> String {
+    fn failure_text(&self, other: TaskId, what: &str) -> String {
         let own = |id: TaskId| {
             let ended = self.ended.get(&id)?;
             let more = ended.definition.as_ref().and_then(|d| d.more.as_deref());
@@ -231,23 +244,20 @@ impl Swarm {
             _ => String::new(),
         };
         let Some((word, more)) = own(other) else {
-            return format!("task {other}, which it depends on, is not remembered any more");
+            return format!("task {other}, {what}, is not remembered any more");
         };
         let error = more.and_then(|m| m.error.as_deref());
         let Some(&first) = more.and_then(|m| m.path.first()) else {
-            return format!(
-                "task {other}, which it depends on, has {word}{}",
-                quote(error)
-            );
+            return format!("task {other}, {what}, has {word}{}", quote(error));
         };
         // It may have been retried, or forgotten, since.
         match own(first).map(|(word, more)| (word, more.and_then(|m| m.error.as_deref()))) {
             Some((cause, error)) => format!(
-                "task {other}, which it depends on, has {word}; first, task {first} has {cause}{}",
+                "task {other}, {what}, has {word}; first, task {first} has {cause}{}",
                 quote(error)
             ),
             None => {
-                format!("task {other}, which it depends on, has {word}; the first was task {first}")
+                format!("task {other}, {what}, has {word}; the first was task {first}")
             }
         }
     }
