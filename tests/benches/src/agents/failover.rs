@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde_json::{Value, json};
 use swarm_chaos::{
     audit,
@@ -229,7 +229,7 @@ async fn run(
         let (began, victims, lost) = match kind {
             Kind::Kill => one_agent(swarm, Signal::KILL).await?,
             Kind::Hang => one_agent(swarm, Signal::STOP).await?,
-            Kind::Host => one_host(world, swarm, number)?,
+            Kind::Host => one_host(world, swarm, number).await?,
         };
         let Some(worst) = taken_over(swarm, began, &victims, &lost).await? else {
             settled(swarm, agents).await?;
@@ -263,14 +263,15 @@ async fn one_agent(swarm: &Swarm, signal: Signal) -> anyhow::Result<Lost> {
 }
 
 /// Kills one of the hosts.
-fn one_host(world: &World, swarm: &Swarm, number: u32) -> anyhow::Result<Lost> {
+async fn one_host(world: &World, swarm: &Swarm, number: u32) -> anyhow::Result<Lost> {
     let name = match number % u32::from(HOSTS) {
         0 => "agent-host".to_owned(),
         rest => format!("agent-host-{}", rest + 1),
     };
-    let pid = world.installation.pid(&name)?;
-    let host = BTreeSet::from([pid]);
-    let (victims, lost) = swarm.follower.see(|seen: &Seen| {
+    // Its agents may be ready before the installation has noted the new process of a host that was killed before.
+    let of_host = |seen: &Seen| {
+        let pid = world.installation.pid(&name).ok()?;
+        let host = BTreeSet::from([pid]);
         let of_host: BTreeSet<AgentId> = seen
             .agents
             .iter()
@@ -282,9 +283,12 @@ fn one_host(world: &World, swarm: &Swarm, number: u32) -> anyhow::Result<Lost> {
             .map(|(id, _)| *id)
             .collect();
         let lost = seen.runs(&of_host);
-        (of_host, lost)
-    });
-    ensure!(!victims.is_empty(), "{name} runs no agent");
+        (!of_host.is_empty()).then_some((pid, of_host, lost))
+    };
+    let (pid, victims, lost) = swarm
+        .follower
+        .until("the host runs agents", REPLACED_PATIENCE, of_host)
+        .await?;
     let began = now_micros();
     process::signal(pid, Signal::KILL)?;
     Ok((began, victims, lost))
