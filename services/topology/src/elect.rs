@@ -40,12 +40,14 @@ impl Shape {
             })
         };
         let seats = &self.standing.seats;
-        let mut hubs = seats.tops().filter(|id| {
-            seats
-                .get(*id)
-                .is_some_and(|seat| seat.role == Role::Coordinator)
-                && healthy(id)
-        });
+        let coordinator = |id: &AgentId| {
+            let role = seats.get(*id).map(|seat| seat.role);
+            role == Some(Role::Coordinator)
+        };
+        let mut hubs = seats
+            .inner_by_place()
+            .take_while(coordinator)
+            .filter(healthy);
         if let Some(hub) = hubs.next() {
             return elected(
                 hub,
@@ -54,7 +56,7 @@ impl Shape {
             );
         }
         let mut made = members
-            .made(Role::Coordinator)
+            .made(Role::Coordinator, Members::OLDEST)
             .filter(|member| member.healthy);
         if let Some(first) = made.next() {
             return elected(

@@ -5,7 +5,7 @@ use swarm_events::{
     topology::{LeaderElected, Seated, TopologyChanged, TopologyKept, TopologyPlanned},
 };
 
-use crate::{Generation, Shape, rule};
+use crate::{Generation, Shape, links::Links, rule};
 
 impl Shape {
     /// Applies an event of the swarm; `about` is the agent that it is about, if it is about one. `false`: it is not about the
@@ -75,7 +75,7 @@ impl Shape {
                 _ => return Err("a seat of a generation that is neither in force nor planned"),
             }
         };
-        let before = generation.seats.get(agent).copied();
+        let before = generation.seat(agent).copied();
         match seated.seat {
             Some(seat) => {
                 if generation
@@ -88,6 +88,7 @@ impl Shape {
                 if seat.parent == Some(agent) {
                     return Err("an agent cannot be its own parent");
                 }
+                generation.last_place = generation.last_place.max(seat.place);
                 generation.seats.set(agent, seat, seated.named.clone());
             }
             None => {
@@ -111,6 +112,7 @@ impl Shape {
                 .take_if(|staged| staged.number <= changed.generation)
                 .filter(|staged| staged.number == changed.generation)
                 .unwrap_or_else(|| Generation::new(changed.after.clone(), changed.generation));
+            next.links = Links::of(&changed.after);
             next.topology = changed.after.clone();
             self.used = self.used.max(changed.generation);
             self.standing = next;

@@ -9,6 +9,8 @@
 
 mod elect;
 mod fold;
+mod layer;
+mod links;
 mod member;
 mod plan;
 mod route;
@@ -30,6 +32,8 @@ pub use member::{Member, Members};
 pub use plan::{Planned, lacking};
 pub use route::MissingEdge;
 
+use links::Links;
+use rule::star::Lost;
 use seats::Seats;
 
 /// A swarm's topology as it stands: its options, who sits where, who leads, and the change that is under way.
@@ -50,19 +54,48 @@ pub struct Shape {
 
 /// A topology of one generation, and who sits where in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct Generation {
     topology: Topology,
     number: u64,
-    seats: Seats,
+    seats: Seats<'static>,
+    /// The last place that anybody has had: no place is given twice.
+    last_place: u64,
     /// Hubs that were lost in a star without failover: their places wait for them, the longest lost first.
-    lost: Vec<AgentId>,
+    lost: Vec<Lost>,
+    /// Follows from the topology.
+    #[serde(skip_serializing)]
+    links: Links,
+}
+/// A generation as it stands in snapshots.
+#[derive(Deserialize)]
+struct Stored {
+    topology: Topology,
+    number: u64,
+    seats: Seats<'static>,
+    last_place: u64,
+    lost: Vec<Lost>,
+}
+impl From<Stored> for Generation {
+    fn from(stored: Stored) -> Self {
+        Self {
+            links: Links::of(&stored.topology),
+            topology: stored.topology,
+            number: stored.number,
+            seats: stored.seats,
+            last_place: stored.last_place,
+            lost: stored.lost,
+        }
+    }
 }
 impl Generation {
     fn new(topology: Topology, number: u64) -> Self {
         Self {
+            links: Links::of(&topology),
             topology,
             number,
             seats: Seats::default(),
+            last_place: 0,
             lost: Vec::new(),
         }
     }
@@ -181,7 +214,7 @@ impl Shape {
         self.standing.seats.len()
     }
     /// How many agents are given tasks that ask for no role.
-    pub fn working(&self) -> u32 {
+    pub fn working(&self) -> usize {
         self.standing.seats.working()
     }
     /// What an agent is by its seat.
@@ -191,13 +224,12 @@ impl Shape {
 
     /// The seats in force that the coordinator is to write next; none: settled. What is right stays.
     pub fn changes(&self, members: &Members) -> Vec<Change> {
-        plan::changes(&self.standing, None, self.max_workers, members)
+        self.standing_changes(members, None)
     }
     /// The same, as far as it follows from these agents: they have come, gone, or something about them has changed since all
-    /// was settled. Costs what it changes.
+    /// was settled. Costs what it changes, not what there is.
     pub fn changes_around(&self, agents: &BTreeSet<AgentId>, members: &Members) -> Vec<Change> {
-        let _ = agents;
-        self.changes(members)
+        self.standing_changes(members, Some(agents))
     }
     /// What a join changes. `members` has the agent.
     pub fn join(&self, agent: AgentId, members: &Members) -> Vec<Change> {
@@ -210,9 +242,7 @@ impl Shape {
     /// The seats of the next generation that the coordinator is to write next; none: all are seated in it, or no change is
     /// under way.
     pub fn staged_changes(&self, members: &Members) -> Vec<Change> {
-        self.staged.as_ref().map_or_else(Vec::new, |staged| {
-            plan::changes(staged, Some(&self.standing), self.max_workers, members)
-        })
+        self.next_changes(members, None)
     }
     /// [`Self::changes_around`] for the next generation.
     pub fn staged_changes_around(
@@ -220,7 +250,21 @@ impl Shape {
         agents: &BTreeSet<AgentId>,
         members: &Members,
     ) -> Vec<Change> {
-        let _ = agents;
-        self.staged_changes(members)
+        self.next_changes(members, Some(agents))
+    }
+
+    fn standing_changes(
+        &self,
+        members: &Members,
+        around: Option<&BTreeSet<AgentId>>,
+    ) -> Vec<Change> {
+        let (standing, staged) = (&self.standing, self.staged.as_ref());
+        plan::changes(standing, staged, self.max_workers, members, around)
+    }
+    fn next_changes(&self, members: &Members, around: Option<&BTreeSet<AgentId>>) -> Vec<Change> {
+        self.staged.as_ref().map_or_else(Vec::new, |staged| {
+            let standing = Some(&self.standing);
+            plan::changes(staged, standing, self.max_workers, members, around)
+        })
     }
 }

@@ -7,6 +7,7 @@ use swarm_events::{
     AgentId,
     topology::{Role, Selector},
 };
+use uuid::Uuid;
 
 /// A live agent, as the rules see it: it has joined, and has neither failed nor gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +53,7 @@ impl Member {
     }
 }
 
-/// The roles that agents can be made for, in the order of [`Members::made`].
+/// The roles that agents can be made for.
 const MADE: [Role; 2] = [Role::Coordinator, Role::Supervisor];
 
 /// All live agents of a swarm, with what the rules look for found at once.
@@ -61,7 +62,9 @@ const MADE: [Role; 2] = [Role::Coordinator, Role::Supervisor];
 pub struct Members {
     by_id: BTreeMap<AgentId, Member>,
     by_age: BTreeSet<(u64, AgentId)>,
-    by_name: BTreeMap<String, BTreeSet<(u64, AgentId)>>,
+    by_name: Index,
+    by_type: Index,
+    by_capability: Index,
     made: [BTreeSet<(u64, AgentId)>; 2],
 }
 impl From<Vec<Member>> for Members {
@@ -85,15 +88,19 @@ impl FromIterator<Member> for Members {
 }
 
 impl Members {
+    /// Nobody is older.
+    pub(crate) const OLDEST: (u64, AgentId) = (0, AgentId(Uuid::nil()));
+
     /// Takes it in, or takes note of what has changed about it.
     pub fn insert(&mut self, member: Member) {
         self.remove(member.id);
         let age = member.age();
         self.by_age.insert(age);
-        self.by_name
-            .entry(member.name.clone())
-            .or_default()
-            .insert(age);
+        enter(&mut self.by_name, &member.name, age);
+        enter(&mut self.by_type, &member.agent_type, age);
+        for capability in &member.capabilities {
+            enter(&mut self.by_capability, capability, age);
+        }
         for (made, role) in self.made.iter_mut().zip(MADE) {
             if member.made_for(role) {
                 made.insert(age);
@@ -106,11 +113,10 @@ impl Members {
         let member = self.by_id.remove(&id)?;
         let age = member.age();
         self.by_age.remove(&age);
-        if let Some(same) = self.by_name.get_mut(&member.name) {
-            same.remove(&age);
-            if same.is_empty() {
-                self.by_name.remove(&member.name);
-            }
+        forget(&mut self.by_name, &member.name, age);
+        forget(&mut self.by_type, &member.agent_type, age);
+        for capability in &member.capabilities {
+            forget(&mut self.by_capability, capability, age);
         }
         for made in &mut self.made {
             made.remove(&age);
@@ -145,12 +151,34 @@ impl Members {
     pub fn iter(&self) -> impl Iterator<Item = &Member> {
         self.by_age.iter().filter_map(|(_, id)| self.by_id.get(id))
     }
-    /// Those made for a role by type or capability, the oldest first.
-    pub fn made(&self, role: Role) -> impl Iterator<Item = &Member> {
+    /// Those made for a role by type or capability, the oldest first, from an age on.
+    pub(crate) fn made(&self, role: Role, from: (u64, AgentId)) -> impl Iterator<Item = &Member> {
         let at = MADE.iter().position(|made| *made == role);
         at.into_iter()
-            .flat_map(|at| &self.made[at])
+            .flat_map(move |at| self.made[at].range(from..))
             .filter_map(|(_, id)| self.by_id.get(id))
+    }
+    /// Those to whom all that the selector gives applies, the oldest first.
+    pub(crate) fn matching<'a>(
+        &'a self,
+        selector: &'a Selector,
+    ) -> Box<dyn Iterator<Item = &'a Member> + 'a> {
+        let of = |index: &'a Index, key: &str| {
+            let found = index.get(key).into_iter().flatten();
+            found.filter_map(|(_, id)| self.by_id.get(id))
+        };
+        let matches = |member: &&Member| member.matches(selector);
+        if let Some(id) = selector.agent_id {
+            Box::new(self.get(id).into_iter().filter(matches))
+        } else if let Some(name) = &selector.agent_name {
+            Box::new(of(&self.by_name, name).filter(matches))
+        } else if let Some(kind) = &selector.agent_type {
+            Box::new(of(&self.by_type, kind).filter(matches))
+        } else if let Some(capability) = &selector.capability {
+            Box::new(of(&self.by_capability, capability).filter(matches))
+        } else {
+            Box::new(self.iter())
+        }
     }
     /// Whom a topology's option means: an id, else a name; of several with the name, the oldest.
     pub fn named(&self, text: &str) -> Option<&Member> {
@@ -159,5 +187,26 @@ impl Members {
         }
         let (_, id) = self.by_name.get(text)?.first()?;
         self.by_id.get(id)
+    }
+}
+
+type Index = BTreeMap<String, BTreeSet<(u64, AgentId)>>;
+
+fn enter(index: &mut Index, key: &str, age: (u64, AgentId)) {
+    match index.get_mut(key) {
+        Some(same) => {
+            same.insert(age);
+        }
+        None => {
+            index.insert(key.to_owned(), BTreeSet::from([age]));
+        }
+    }
+}
+fn forget(index: &mut Index, key: &str, age: (u64, AgentId)) {
+    if let Some(same) = index.get_mut(key) {
+        same.remove(&age);
+        if same.is_empty() {
+            index.remove(key);
+        }
     }
 }

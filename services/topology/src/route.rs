@@ -7,7 +7,7 @@ use swarm_events::{
     topology::{ConnectionStrategy, LEVELS_MAX, Mesh, Role, Seat, Topology},
 };
 
-use crate::Shape;
+use crate::{Generation, Shape};
 
 /// Why a message cannot go: the edge that there is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,29 +84,55 @@ impl Shape {
             .or_else(|missing| self.may_message(to, from).map_err(|_| missing))
     }
 
-    /// To whom it has an edge, by place.
+    /// To whom it has an edge. In a full mesh that is everybody: take as many as you need.
     pub fn neighbours(&self, agent: AgentId) -> Box<dyn Iterator<Item = AgentId> + '_> {
-        let Some(seat) = self.seat(agent) else {
+        let seats = &self.standing.seats;
+        let Some(seat) = seats.get(agent).copied() else {
             return Box::new(std::iter::empty());
         };
-        Box::new(
-            self.seats()
-                .map(|(id, _)| id)
-                .filter(move |id| *id != agent && self.may_message(agent, *id).is_ok())
-                .inspect(move |_| {
-                    let _ = seat;
-                }),
-        )
+        let others = move || {
+            let all = seats.iter().map(|(id, _)| id);
+            Box::new(all.filter(move |id| *id != agent))
+        };
+        match self.topology() {
+            Topology::Star(_) if is_hub(&seat) => others(),
+            Topology::Star(_) => Box::new(self.inner()),
+            Topology::Mesh(_) if !self.standing.links.is_empty() => {
+                Box::new(self.standing.links.of_agent(seats, agent).into_iter())
+            }
+            Topology::Mesh(mesh) => match mesh.connection_strategy {
+                ConnectionStrategy::Full => others(),
+                ConnectionStrategy::Nearest if seats.len() <= neighbours(mesh) => others(),
+                ConnectionStrategy::Nearest => {
+                    let each = neighbours(mesh) / 2;
+                    let after = seats.after(seat.place).take(each);
+                    Box::new(after.chain(seats.before(seat.place).take(each)))
+                }
+            },
+            Topology::Hierarchical(_) => {
+                let tops = seat.parent.is_none().then(|| {
+                    let tops = self.tops();
+                    tops.filter(move |id| *id != agent && self.parent(*id).is_none())
+                });
+                let parent = seat.parent.filter(|parent| seats.get(*parent).is_some());
+                let above = parent.into_iter().chain(tops.into_iter().flatten());
+                Box::new(above.chain(seats.children(agent)))
+            }
+            Topology::Ring(_) => {
+                let next = seats.after(seat.place).next();
+                Box::new(next.filter(|next| *next != agent).into_iter())
+            }
+        }
     }
-    /// All edges, by the sender's place: in a ring each once, elsewhere from the one with the lower place. In a full mesh of
-    /// many agents there are very many: take as many as you need.
-    pub fn edges(&self) -> Box<dyn Iterator<Item = (AgentId, AgentId)> + '_> {
+    /// All edges, by the place of the first end: in a ring from each to the next, elsewhere each once, from the one that came
+    /// first. In a full mesh of many agents there are very many: take as many as you need.
+    pub fn edges(&self) -> impl Iterator<Item = (AgentId, AgentId)> {
         let ring = matches!(self.topology(), Topology::Ring(_));
-        Box::new(self.seats().flat_map(move |(from, a)| {
+        self.seats().flat_map(move |(from, a)| {
             self.neighbours(from)
                 .filter(move |to| ring || self.seat(*to).is_some_and(|b| b.place > a.place))
                 .map(move |to| (from, to))
-        }))
+        })
     }
 
     /// Whether an idle agent may take over what waits at another one.
@@ -141,13 +167,15 @@ impl Shape {
     pub fn children(&self, agent: AgentId) -> impl Iterator<Item = AgentId> {
         self.standing.seats.children(agent)
     }
-    /// Those without a parent, by place: in a tree its tops.
+    /// Those at the highest level that there is, by place: a tree's tops, a star's hubs, all peers.
     pub fn tops(&self) -> impl Iterator<Item = AgentId> {
-        self.standing.seats.tops()
+        let seats = &self.standing.seats;
+        let top = seats.top_level().unwrap_or(0);
+        seats.level_from(top, 0).map(|(_, id)| id)
     }
     /// Coordinators and supervisors, from the top, by place.
     pub fn inner(&self) -> impl Iterator<Item = AgentId> {
-        self.standing.seats.inner()
+        self.standing.seats.inner_by_place()
     }
     /// Those above it in a tree, from the top, without itself.
     pub fn path(&self, agent: AgentId) -> Vec<AgentId> {
@@ -198,28 +226,27 @@ impl Shape {
     }
 
     fn linked(&self, mesh: &Mesh, (from, a): (AgentId, &Seat), (to, b): (AgentId, &Seat)) -> bool {
-        if !mesh.connections.is_empty() {
-            let is = |text: &String, id: AgentId| {
-                text.parse() == Ok(id) || self.standing.seats.name(id) == Some(text)
-            };
-            return mesh
-                .connections
-                .iter()
-                .any(|[x, y]| (is(x, from) && is(y, to)) || (is(x, to) && is(y, from)));
+        let Generation { links, seats, .. } = &self.standing;
+        if !links.is_empty() {
+            return links.of_agent(seats, from).contains(&to);
         }
         match mesh.connection_strategy {
             ConnectionStrategy::Full => true,
             ConnectionStrategy::Nearest => {
-                let each = usize::try_from(mesh.neighbours / 2).unwrap_or(usize::MAX);
-                let seats = &self.standing.seats;
-                let _ = b;
-                seats.after(a.place).take(each).any(|id| id == to)
+                let each = neighbours(mesh) / 2;
+                // Places have gaps, but between two agents there are at most as many as the difference.
+                let far = a.place.abs_diff(b.place);
+                far <= u64::try_from(each).unwrap_or(u64::MAX)
+                    || seats.after(a.place).take(each).any(|id| id == to)
                     || seats.before(a.place).take(each).any(|id| id == to)
             }
         }
     }
 }
 
+fn neighbours(mesh: &Mesh) -> usize {
+    usize::try_from(mesh.neighbours).unwrap_or(usize::MAX)
+}
 fn is_hub(seat: &Seat) -> bool {
     seat.role == Role::Coordinator
 }

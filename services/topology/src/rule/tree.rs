@@ -1,221 +1,313 @@
-//! A tree.
+//! A tree: coordinators above supervisors above workers.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod named;
+mod parents;
+mod sizes;
+
+use std::collections::BTreeSet;
 
 use swarm_events::{
     AgentId,
     topology::{Hierarchical, Role, Seat},
 };
 
-use crate::{Generation, Member, Members, plan::Wanted};
+use crate::{Members, plan::Settle};
+use named::Named;
 
-/// How many agents each level has, with so many altogether: one at the least in the last level, and a further agent adds
-/// exactly one to one level.
-pub(crate) fn sizes(tree: &Hierarchical, agents: u64) -> Vec<u64> {
-    let ratio = u64::from(tree.parent_child_ratio).max(1);
-    let inner = tree.levels.len().saturating_sub(1);
-    let of = |workers: u64| {
-        let mut sizes = vec![0; inner + 1];
-        sizes[inner] = workers;
-        for level in (0..inner).rev() {
-            sizes[level] = sizes[level + 1]
-                .div_ceil(ratio)
-                .max(u64::from(tree.levels[level].count));
-        }
-        sizes
+pub(crate) fn settle(tree: &Hierarchical, settle: &mut Settle<'_>) {
+    let last = tree.levels.len().saturating_sub(1);
+    let named = Named::new(tree, settle.members);
+    // A name that comes or goes changes what those named with it are.
+    settle.dirty.extend(named.all());
+    let agents = u64::try_from(settle.seats.len()).unwrap_or(u64::MAX);
+    let sizes = sizes::sizes(tree, &named.counts(last), agents);
+    let size = |level| usize::try_from(sizes[level]).unwrap_or(usize::MAX);
+    let mut rule = Rule {
+        tree,
+        last,
+        chosen: named.chosen(settle, size),
+        sizes: (0..=last).map(size).collect(),
+        vacated: Vec::new(),
+        loose: BTreeSet::new(),
+        made_from: vec![Members::OLDEST; last],
+        plain_from: 0,
+        settle,
     };
-    let sum = |sizes: &[u64]| sizes.iter().sum::<u64>();
-    let smallest = of(1);
-    if agents < sum(&smallest) {
-        let mut left = agents.saturating_sub(1);
-        let mut sizes = vec![0; inner + 1];
-        sizes[inner] = agents.min(1);
-        for level in 0..inner {
-            sizes[level] = smallest[level].min(left);
-            left -= sizes[level];
-        }
-        return sizes;
+    let lowest_before = rule.lowest();
+    rule.gone();
+    rule.come();
+    rule.seat_the_named();
+    for level in 0..last {
+        rule.surplus(level);
     }
-    let (mut low, mut high) = (1, agents + 1);
-    while low + 1 < high {
-        let middle = low.midpoint(high);
-        if sum(&of(middle)) <= agents {
-            low = middle;
-        } else {
-            high = middle;
-        }
+    for level in 0..last {
+        rule.fill(level);
+        rule.swap(level);
     }
-    let mut sizes = of(low);
-    // What is left is too little for one more worker with all whom it needs above it: they come first, from the top.
-    let mut left = agents - sum(&sizes);
-    let next = of(low + 1);
-    for level in 0..inner {
-        let more = (next[level] - sizes[level]).min(left);
-        sizes[level] += more;
-        left -= more;
-    }
-    sizes
+    rule.works();
+    rule.parents(&named, lowest_before);
 }
 
-pub(crate) fn wanted(
-    tree: &Hierarchical,
-    generation: &Generation,
-    placed: &BTreeMap<u64, &Member>,
-    members: &Members,
-) -> Wanted {
-    let last = tree.levels.len().saturating_sub(1);
-    let ratio = usize::try_from(tree.parent_child_ratio).unwrap_or(usize::MAX);
-    let sizes = sizes(tree, placed.len() as u64);
-    let explicit: BTreeMap<AgentId, AgentId> = tree
-        .parents
-        .iter()
-        .filter_map(|(child, parent)| Some((members.named(child)?.id, members.named(parent)?.id)))
-        .collect();
-    // How many levels of named children are below each.
-    let mut heights: BTreeMap<AgentId, usize> = BTreeMap::new();
-    for child in explicit.keys() {
-        let (mut at, mut height) = (*child, 0);
-        while let Some(parent) = explicit.get(&at)
-            && height < last
-        {
-            height += 1;
-            let known = heights.entry(*parent).or_default();
-            *known = (*known).max(height);
-            at = *parent;
+struct Rule<'r, 'a> {
+    tree: &'r Hierarchical,
+    /// The level of the workers.
+    last: usize,
+    /// How many each level has.
+    sizes: Vec<usize>,
+    /// Those named as parents that have a place in an inner level for it.
+    chosen: std::collections::BTreeMap<AgentId, usize>,
+    /// Places that were left: at which level, by whom.
+    vacated: Vec<(usize, AgentId)>,
+    /// Those whose parent is to be found.
+    loose: BTreeSet<AgentId>,
+    /// For each level, from which age on there may be somebody made for it who is free.
+    made_from: Vec<(u64, AgentId)>,
+    /// From which place on there may be a plain healthy worker.
+    plain_from: u64,
+    settle: &'r mut Settle<'a>,
+}
+
+fn number(level: usize) -> u32 {
+    u32::try_from(level).unwrap_or(u32::MAX)
+}
+
+impl Rule<'_, '_> {
+    fn role(&self, level: usize) -> Role {
+        self.tree.levels.get(level).map_or(Role::Worker, |l| l.role)
+    }
+    /// The inner level at which it sits.
+    fn inner_level(&self, agent: AgentId) -> Option<usize> {
+        let seat = self.settle.seats.get(agent)?;
+        (seat.role != Role::Worker).then_some(seat.level as usize)
+    }
+    fn count_at(&self, level: usize) -> usize {
+        self.settle.seats.inner_count(number(level))
+    }
+    /// The inner level under which the workers are.
+    fn lowest(&self) -> Option<usize> {
+        let mut from_below = (0..self.last).rev();
+        from_below.find(|level| self.count_at(*level) > 0)
+    }
+    /// Whether it was made for the level: it is named as a parent there, or its type or a capability says so.
+    fn made(&self, agent: AgentId, level: usize) -> bool {
+        match self.chosen.get(&agent) {
+            Some(chosen) => *chosen == level,
+            None => self.settle.made_for(agent, self.role(level)),
         }
     }
-    let lost: BTreeSet<AgentId> = generation
-        .seats
-        .inner()
-        .filter(|id| !members.contains(*id))
-        .collect();
-    let mut level_of: BTreeMap<AgentId, (usize, bool, &str)> = BTreeMap::new();
-    for level in 0..last {
-        let size = usize::try_from(sizes[level]).unwrap_or(usize::MAX);
-        let role = tree.levels[level].role;
-        let mut candidates: Vec<_> = placed
-            .iter()
-            .filter(|(_, member)| !level_of.contains_key(&member.id))
-            .map(|(place, member)| {
-                let seat = generation.seat(member.id);
-                let named = heights.get(&member.id).is_some_and(|h| last - h == level);
-                let here =
-                    seat.is_some_and(|s| s.role != Role::Worker && s.level as usize == level);
-                let above =
-                    seat.is_some_and(|s| s.role != Role::Worker && (s.level as usize) > level);
-                let heir = seat.and_then(|s| s.parent).is_some_and(|p| {
-                    lost.contains(&p)
-                        && generation
-                            .seat(p)
-                            .is_some_and(|s| s.level as usize == level)
-                });
-                let rank = if named {
-                    0
-                } else if member.made_for(role) {
-                    1
-                } else if here {
-                    2
-                } else if !member.healthy {
-                    6
-                } else if heir {
-                    3
-                } else if above {
-                    5
-                } else {
-                    4
+    /// Whether it was made for any inner level.
+    fn made_at_all(&self, agent: AgentId) -> bool {
+        self.chosen.contains_key(&agent)
+            || self.settle.made_for(agent, Role::Coordinator)
+            || self.settle.made_for(agent, Role::Supervisor)
+    }
+
+    fn give(&mut self, agent: AgentId, level: usize, reason: &'static str) {
+        let before = self.inner_level(agent);
+        if before == Some(level) {
+            return;
+        }
+        if let Some(before) = before {
+            self.vacate(agent, before);
+        }
+        let seat = Seat {
+            role: self.role(level),
+            level: number(level),
+            parent: None,
+            works: level == self.last || !self.made(agent, level),
+            ..self.settle.seat(agent)
+        };
+        self.settle.give(agent, seat, reason);
+        self.loose.insert(agent);
+        if level == self.last {
+            // It is free for another place.
+            self.plain_from = self.plain_from.min(seat.place);
+            if let Some(member) = self.settle.members.get(agent) {
+                for from in &mut self.made_from {
+                    *from = member.age().min(*from);
+                }
+            }
+        }
+    }
+    fn vacate(&mut self, agent: AgentId, level: usize) {
+        self.vacated.push((level, agent));
+        self.loose.extend(self.settle.seats.children(agent));
+    }
+
+    fn gone(&mut self) {
+        for (agent, seat) in self.settle.gone.clone() {
+            if seat.role != Role::Worker {
+                self.vacate(agent, seat.level as usize);
+            }
+        }
+    }
+    /// Those who have come are workers at first.
+    fn come(&mut self) {
+        for agent in self.settle.dirty.clone() {
+            let Some(seat) = self.settle.seats.get(agent).copied() else {
+                continue;
+            };
+            self.loose.insert(agent);
+            if seat.role == Role::Worker && (!seat.works || seat.level as usize != self.last) {
+                let seat = Seat {
+                    level: number(self.last),
+                    works: true,
+                    ..seat
                 };
-                (rank, !here, *place, *member)
+                self.settle.give(agent, seat, "worker");
+            }
+        }
+    }
+    fn seat_the_named(&mut self) {
+        for (agent, level) in self.chosen.clone() {
+            self.give(agent, level, "it is named as a parent");
+        }
+    }
+
+    /// Takes the places of those who are too many: drafted ones first, then those with the fewest children, the youngest.
+    fn surplus(&mut self, level: usize) {
+        let size = self.sizes[level];
+        let mut there = self.count_at(level);
+        if there <= size {
+            return;
+        }
+        let mut all: Vec<_> = self
+            .settle
+            .seats
+            .inner_at(number(level))
+            .filter(|(_, _, id)| !self.chosen.contains_key(id))
+            .map(|(children, place, id)| {
+                (self.made(id, level), children, std::cmp::Reverse(place), id)
             })
             .collect();
-        candidates.sort_by_key(|(rank, there, place, _)| (*rank, *there, *place));
-        for (rank, there, _, member) in candidates.into_iter().take(size) {
-            let reason = match rank {
-                _ if !there => "it has the place already",
-                0 => "it is named as a parent",
-                1 => "the oldest that is made for it",
-                3 => "the oldest child of the one that was lost",
-                _ => "nobody is made for it, it is the oldest healthy agent",
-            };
-            level_of.insert(member.id, (level, rank <= 1, reason));
+        all.sort_unstable();
+        for (_, _, _, agent) in all {
+            if there <= size {
+                break;
+            }
+            self.give(agent, self.last, "worker: there are enough above");
+            there -= 1;
         }
     }
-    let lowest = (0..last).rev().find(|level| sizes[*level] > 0);
-    let mut seats: BTreeMap<u64, (AgentId, Seat, String)> = BTreeMap::new();
-    let mut room: BTreeMap<AgentId, usize> = BTreeMap::new();
-    for (place, member) in placed {
-        let (level, made, reason) = level_of
-            .get(&member.id)
-            .copied()
-            .unwrap_or((last, false, "worker"));
-        let seat = Seat {
-            role: tree.levels[level].role,
-            level: u32::try_from(level).unwrap_or(u32::MAX),
-            parent: None,
-            place: *place,
-            standby: false,
-            works: !made,
-        };
-        if level < last {
-            room.insert(member.id, 0);
-        }
-        seats.insert(*place, (member.id, seat, reason.to_owned()));
-    }
-    let above = |level: usize| {
-        if level == last {
-            lowest
-        } else {
-            level.checked_sub(1)
-        }
-    };
-    let levels: BTreeMap<AgentId, usize> = level_of.iter().map(|(id, (l, ..))| (*id, *l)).collect();
-    // First the parents that are named, then those that are right already, then the ones with the fewest children.
-    for pass in 0..2 {
-        for (id, seat, _) in seats.values_mut() {
-            let wanted = if pass == 0 {
-                explicit.get(id).copied()
+
+    fn fill(&mut self, level: usize) {
+        let mut there = self.count_at(level);
+        while there < self.sizes[level] {
+            let (agent, reason) = if let Some(made) = self.spare(level) {
+                (made, "the oldest that is made for it")
+            } else if let Some(heir) = self.heir(level) {
+                (heir, "the oldest child of the one that was there")
+            } else if let Some(plain) = self.plain() {
+                let reason = "nobody is made for it, and it is the healthy worker that came first";
+                (plain, reason)
+            } else if let Some(any) = self.anybody(level) {
+                (any, "nobody else is there for it")
             } else {
-                generation.seat(*id).and_then(|seat| seat.parent)
+                return;
             };
-            let Some(parent) = wanted.filter(|_| seat.parent.is_none()) else {
-                continue;
-            };
-            if levels.get(&parent).copied() != above(seat.level as usize)
-                || !levels.contains_key(&parent)
-            {
-                continue;
-            }
-            if let Some(children) = room.get_mut(&parent)
-                && *children < ratio
-            {
-                *children += 1;
-                seat.parent = Some(parent);
-            }
+            self.give(agent, level, reason);
+            there += 1;
         }
     }
-    let mut fewest: BTreeMap<usize, BTreeSet<(usize, u64, AgentId)>> = BTreeMap::new();
-    for (id, seat, _) in seats.values() {
-        if let Some(children) = room.get(id) {
-            fewest
-                .entry(seat.level as usize)
-                .or_default()
-                .insert((*children, seat.place, *id));
+    /// Those made for the place take it from those who are not.
+    fn swap(&mut self, level: usize) {
+        while let Some(drafted) = self.settle.seats.last_drafted(number(level))
+            && let Some(made) = self.spare(level)
+        {
+            self.give(
+                drafted,
+                self.last,
+                "worker: one that is made for it is there now",
+            );
+            self.give(made, level, "the oldest that is made for it");
         }
     }
-    for (_, seat, _) in seats.values_mut() {
-        let Some(parents) = above(seat.level as usize).and_then(|level| fewest.get_mut(&level))
-        else {
-            continue;
+
+    /// Whether it may leave where it sits for a place at the level that it was made for.
+    fn free(&self, agent: AgentId, level: usize) -> bool {
+        self.settle.healthy(agent)
+            && !self.chosen.contains_key(&agent)
+            && match self.inner_level(agent) {
+                None => true,
+                Some(other) => other > level && !self.made(agent, other),
+            }
+    }
+    /// The oldest healthy one that is made for it and free.
+    fn spare(&mut self, level: usize) -> Option<AgentId> {
+        let members = self.settle.members;
+        let mut seen = self.made_from[level];
+        let found = members
+            .made(self.role(level), seen)
+            .inspect(|member| seen = member.age())
+            .find(|member| self.free(member.id, level))
+            .map(|member| member.id);
+        if found.is_none() && !members.is_empty() {
+            // Nobody from here on.
+            seen = (u64::MAX, AgentId(uuid::Uuid::max()));
+        }
+        self.made_from[level] = seen;
+        found
+    }
+    /// The oldest healthy child of whoever was at the level before.
+    fn heir(&mut self, level: usize) -> Option<AgentId> {
+        let at = self.vacated.iter().position(|(l, _)| *l == level)?;
+        let (_, former) = self.vacated.remove(at);
+        let children = self.settle.seats.children(former);
+        let heir = children.into_iter().find(|id| {
+            *id != former
+                && self.settle.healthy(*id)
+                && !self.chosen.contains_key(id)
+                && self.inner_level(*id).is_none_or(|other| other > level)
+        });
+        heir.or_else(|| self.heir(level))
+    }
+    /// The first healthy worker that was made for nothing else.
+    fn plain(&mut self) -> Option<AgentId> {
+        let mut seen = self.plain_from;
+        let found = self
+            .settle
+            .seats
+            .level_from(number(self.last), seen)
+            .inspect(|(place, _)| seen = *place)
+            .map(|(_, id)| id)
+            .find(|id| self.settle.healthy(*id) && !self.made_at_all(*id));
+        self.plain_from = if found.is_some() { seen } else { u64::MAX };
+        found
+    }
+    /// Any worker, those that are healthy first; then anybody below.
+    fn anybody(&self, level: usize) -> Option<AgentId> {
+        let workers = || {
+            let all = self.settle.seats.level_from(number(self.last), 0);
+            all.map(|(_, id)| id)
+                .filter(|id| !self.chosen.contains_key(id))
         };
-        if seat.parent.is_some() {
-            continue;
-        }
-        if let Some((children, place, id)) = parents.pop_first() {
-            seat.parent = Some(id);
-            parents.insert((children + 1, place, id));
+        let below = (level + 1..self.last)
+            .rev()
+            .flat_map(|below| self.settle.seats.inner_at(number(below)))
+            .map(|(_, _, id)| id);
+        workers()
+            .find(|id| self.settle.healthy(*id))
+            .or_else(|| workers().next())
+            .or_else(|| below.into_iter().find(|id| !self.chosen.contains_key(id)))
+    }
+
+    /// Who was made for its inner place does only that.
+    fn works(&mut self) {
+        for agent in self.settle.dirty.clone() {
+            let Some(level) = self.inner_level(agent) else {
+                continue;
+            };
+            let seat = self.settle.seat(agent);
+            let works = !self.made(agent, level);
+            self.settle.give(
+                agent,
+                Seat { works, ..seat },
+                if works {
+                    "it goes on working: it is not made for it"
+                } else {
+                    "it is made for its place, and does nothing else"
+                },
+            );
         }
     }
-    seats
-        .into_values()
-        .map(|(id, seat, reason)| (id, (seat, reason)))
-        .collect()
 }
