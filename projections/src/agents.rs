@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use swarm_coordinator_core::{Agent, Draining, LastExit, Lifecycle, Managed, Phase, Quarantine};
+use swarm_coordinator_core::{
+    Agent, Draining, LastExit, Lifecycle, Managed, Phase, Quarantine, Swarm,
+};
 use swarm_distributor_core::AgentView;
 use swarm_events::{
     AgentId, OrgId, SwarmId,
@@ -12,7 +14,7 @@ use swarm_events::{
 use uuid::Uuid;
 
 use crate::{
-    batch::{Batch, int4, int8, json, stored, time},
+    batch::{Batch, bounded, int4, int8, json, stored, time},
     changes::AgentChange,
     columns::array_literal,
     fold::Fold,
@@ -59,7 +61,7 @@ impl Batch {
             both!(rows);
             rows.created_seq
                 .push(int8(change.created.unwrap_or(found.joined_seq)));
-            self.member(found);
+            self.member(in_swarm, id, found);
         } else {
             let rows = &mut self.agent_loads;
             both!(rows);
@@ -76,7 +78,7 @@ impl Batch {
     }
 
     /// The columns that no task moves.
-    fn member(&mut self, found: &Agent) {
+    fn member(&mut self, in_swarm: &Swarm, id: AgentId, found: &Agent) {
         let rows = &mut self.agents;
         let profile = &found.profile;
         let joined = found.incarnation > 0;
@@ -89,8 +91,14 @@ impl Batch {
             swarm_events::agent::NAME_CHARS_MAX,
         ));
         rows.capabilities.push(array_literal(&profile.capabilities));
-        // The only role there is until topologies elect others.
-        rows.role.push("worker");
+        rows.role.push(in_swarm.role(id).as_str());
+        let seat = in_swarm.shape.seat(id);
+        rows.level.push(seat.map(|seat| int4(seat.level)));
+        rows.parent_agent_id
+            .push(seat.and_then(|seat| seat.parent).map(|parent| parent.0));
+        rows.place.push(seat.map(|seat| int8(seat.place)));
+        rows.standby.push(seat.map(|seat| seat.standby));
+        rows.works.push(seat.map(|seat| seat.works));
         rows.status_reason
             .push(found.status_reason().map(|words| text(&words).into_owned()));
         rows.resource_usage.push("{}");
@@ -172,10 +180,6 @@ impl Load {
             waiting_since: work.and_then(|work| work.waiting_since).map(time),
         }
     }
-}
-
-fn bounded<T: TryInto<i32>>(number: T) -> i32 {
-    number.try_into().unwrap_or(i32::MAX)
 }
 
 fn status(agent: &Agent, busy: bool) -> &'static str {

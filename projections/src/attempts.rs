@@ -3,11 +3,12 @@
 use swarm_events::{
     AgentId, Place, TaskId, Timestamp,
     configuration::Algorithm,
-    task::{AffinityOutcome, Assigned, WithdrawReason},
+    task::{AffinityOutcome, Assigned, Step, WithdrawReason},
 };
 
 use crate::{
     batch::{Batch, int4, int8, time},
+    columns::uuid_array,
     jsonb::text,
 };
 
@@ -31,6 +32,9 @@ pub(crate) struct Assignment {
     affinity: Option<AffinityOutcome>,
     stolen_from: Option<AgentId>,
     at: Timestamp,
+    step: Step,
+    path: Vec<AgentId>,
+    turn: Option<u64>,
 }
 
 /// How it ended.
@@ -65,6 +69,9 @@ impl AttemptChange {
             affinity: assigned.affinity,
             stolen_from: assigned.stolen_from,
             at,
+            step: assigned.step,
+            path: assigned.path.clone(),
+            turn: assigned.turn,
         };
         Self {
             assigned: Some(new),
@@ -116,6 +123,10 @@ impl Batch {
             rows.affinity.push(new.affinity.map(affinity));
             rows.stolen_from.push(new.stolen_from.map(|agent| agent.0));
             rows.assigned_at.push(time(new.at));
+            rows.step.push(step(new.step));
+            rows.path
+                .push(uuid_array(new.path.iter().map(|agent| agent.0)));
+            rows.turn.push(new.turn.map(int8));
         }
     }
 }
@@ -130,6 +141,13 @@ const fn algorithm(algorithm: Algorithm) -> &'static str {
     }
 }
 
+const fn step(step: Step) -> &'static str {
+    match step {
+        Step::Work => "work",
+        Step::Reduce => "reduce",
+    }
+}
+
 const fn affinity(outcome: AffinityOutcome) -> &'static str {
     match outcome {
         AffinityOutcome::Hit => "hit",
@@ -140,6 +158,9 @@ const fn affinity(outcome: AffinityOutcome) -> &'static str {
 
 /// Its agent gave it back: it is no attempt, started or not.
 pub(crate) const DECLINED: &str = "declined";
+
+/// Its agent handed the task on in parts.
+pub(crate) const SPLIT: &str = "split";
 
 /// `withdrawn:<reason>`
 pub(crate) const fn withdrawn(reason: WithdrawReason) -> &'static str {
@@ -177,6 +198,10 @@ mod tests {
         use AffinityOutcome as A;
         for each in [A::Hit, A::Miss, A::New] {
             assert_eq!(affinity(each), word(each));
+        }
+        for each in [Step::Work, Step::Reduce] {
+            assert_eq!(step(each), word(each));
+            assert!(step(each).len() <= 10, "the column's width");
         }
         use WithdrawReason as W;
         for each in [

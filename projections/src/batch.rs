@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, NaiveDate, Utc};
 use swarm_distributor_core::TaskView;
 use swarm_events::{
-    Json, OrgId, Place, SwarmId, Timestamp,
-    org::Role,
+    Json, OrgId, Place, SwarmId, Timestamp, org,
     task::{Carried, DependencyType},
+    topology::Role,
 };
 use uuid::Uuid;
 
@@ -18,9 +18,11 @@ use crate::{
     fold::Fold,
     jsonb::{clipped, storable, text},
     tables::{
-        AgentLoads, Agents, AttemptChanges, Dependencies, Discards, Figures, Keys, NewAttempts,
-        NewTasks, Orgs, Outcomes, Samples, Swarms, TaskChanges, Time, Users,
+        AgentLoads, Agents, AttemptChanges, Dependencies, Discards, EndedQuestions, Figures,
+        GoneTopologies, Keys, NewAttempts, NewQuestions, NewTasks, Orgs, Outcomes, Samples, Swarms,
+        TaskChanges, Time, Topologies, Users,
     },
+    templates::word,
 };
 
 /// Rows of all tables, from one checkpoint to the next.
@@ -52,6 +54,10 @@ pub(crate) struct Batch {
     pub(crate) orgs: Orgs,
     pub(crate) users: Users,
     pub(crate) keys: Keys,
+    pub(crate) topologies: Topologies,
+    pub(crate) gone_topologies: GoneTopologies,
+    pub(crate) new_questions: NewQuestions,
+    pub(crate) ended_questions: EndedQuestions,
     /// Results that are not in the event: which row, and where they are.
     pub(crate) results: Vec<(Place, Uuid, Carried)>,
 }
@@ -68,6 +74,17 @@ impl Batch {
             days: changes.days,
             ..Self::default()
         };
+        if from == 0 {
+            batch.system_topologies();
+        }
+        for ((org, name), sequence) in &changes.templates {
+            let found = fold.organization(*org);
+            let found = found.and_then(|org| org.templates.get(name));
+            batch.template(*org, name, found, *sequence);
+        }
+        for (key, change) in changes.questions {
+            batch.question(key, change);
+        }
         for ((place, id), mut change) in changes.tasks {
             batch.attempts(place, id, std::mem::take(&mut change.attempts));
             let view = match change.ended.take() {
@@ -152,6 +169,7 @@ impl Batch {
         let percent = progress.percent.map(i16::from);
         let words = progress.words.map(|words| text(&words).into_owned());
         let error = view.error.as_deref().map(|error| text(error).into_owned());
+        let parts = change.parts.map(bounded);
         // A struct of arrays twice: most columns of a new row are those of a changed one.
         macro_rules! both {
             ($rows:ident) => {
@@ -185,12 +203,16 @@ impl Batch {
                 $rows.waits_from.push(view.waits_from.map(time));
                 $rows.steals.push(int4(view.steals));
                 $rows.declines.push(int4(view.declines));
+                $rows.parts.push(parts);
+                $rows.handed_task_id.push(change.handed.map(|(id, _)| id.0));
+                $rows.handed_at.push(change.handed.map(|(_, at)| time(at)));
                 $rows.last_seq.push(int8(change.sequence));
             };
         }
         let Some(submitted) = change.submitted else {
             let rows = &mut self.tasks;
             rows.progressed.push(progressed);
+            rows.afresh.push(change.afresh);
             both!(rows);
             return;
         };
@@ -216,6 +238,15 @@ impl Batch {
         rows.body_sha256
             .push(submitted.body_sha256.map(|hash| text(&hash).into_owned()));
         rows.submitted_seq.push(int8(view.submitted));
+        rows.required_role
+            .push(submitted.required_role.map(Role::as_str));
+        rows.part.push(submitted.part.map(bounded));
+        rows.hand_to.push(submitted.hand_to.map(|swarm| swarm.0));
+        let origin = submitted.origin;
+        rows.origin_swarm_id.push(origin.map(|of| of.swarm_id.0));
+        rows.origin_task_id.push(origin.map(|of| of.task_id.0));
+        rows.origin_generation
+            .push(origin.map(|of| int4(of.generation)));
         both!(rows);
         for edge in &view.dependencies {
             let rows = &mut self.dependencies;
@@ -289,9 +320,13 @@ impl Batch {
                 .as_deref()
                 .map(|words| text(words).into_owned()),
         );
-        rows.topology.push(word(&swarm.topology().kind()));
-        // No topology has settings of its own until topologies come.
-        rows.topology_configuration.push("{}");
+        let topology = swarm.topology();
+        rows.topology.push(word(topology.kind()).to_owned());
+        rows.topology_configuration
+            .push(stored(&topology.configuration()));
+        rows.topology_generation
+            .push(int8(swarm.shape.generation()));
+        rows.leader_agent_id.push(swarm.leader().map(|id| id.0));
         rows.configuration.push(
             Json::from_value(&swarm.configuration)
                 .map_or_else(|_| "{}".to_owned(), |json| stored(&json)),
@@ -340,23 +375,16 @@ impl Batch {
     }
 }
 
-const fn role(role: Role) -> &'static str {
+const fn role(role: org::Role) -> &'static str {
     match role {
-        Role::User => "user",
-        Role::Analyst => "analyst",
-        Role::Developer => "developer",
-        Role::Operator => "operator",
-        Role::Admin => "admin",
+        org::Role::User => "user",
+        org::Role::Analyst => "analyst",
+        org::Role::Developer => "developer",
+        org::Role::Operator => "operator",
+        org::Role::Admin => "admin",
     }
 }
 
-/// The word that an enum serializes to.
-fn word<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_value(value)
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_owned))
-        .unwrap_or_default()
-}
 pub(crate) fn stored(json: &Json) -> String {
     storable(json.as_str()).into_owned()
 }
@@ -368,6 +396,10 @@ pub(crate) fn json<T: serde::Serialize>(value: &T) -> String {
 /// Out of chrono's range is out of PostgreSQL's too; no server stores such a time.
 pub(crate) fn time(time: Timestamp) -> Time {
     time.to_chrono().unwrap_or_default()
+}
+/// A count.
+pub(crate) fn bounded<T: TryInto<i32>>(number: T) -> i32 {
+    number.try_into().unwrap_or(i32::MAX)
 }
 pub(crate) fn int4(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)

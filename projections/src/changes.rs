@@ -7,15 +7,18 @@ use swarm_coordinator_core::Touched as Members;
 use swarm_distributor_core::{TaskView, Touched as Tasks};
 use swarm_events::{
     AgentId, Body, Input, Json, KeyId, OrgId, Place, Recorded, SwarmId, TaskId, Timestamp, UserId,
+    ids::CommandId,
     swarm::{AgentSample, Measured, Outcomes},
-    task::{Carried, Submitted},
+    task::{Carried, Origin, Part, Split, Submitted, part_id},
+    topology::Role,
 };
 use swarm_log::StoredMessage;
 
 use crate::{
-    attempts::{AttemptChange, DECLINED, End, withdrawn},
+    attempts::{AttemptChange, DECLINED, End, SPLIT, withdrawn},
     event_row::Events,
     jsonb::text,
+    questions::{Question, QuestionChange, QuestionEnd},
 };
 
 /// A batch under collection.
@@ -39,6 +42,8 @@ pub(crate) struct Changes {
     pub(crate) orgs: BTreeMap<OrgId, u64>,
     pub(crate) users: BTreeMap<(OrgId, UserId), u64>,
     pub(crate) keys: BTreeMap<(OrgId, KeyId), u64>,
+    pub(crate) templates: BTreeMap<(OrgId, String), u64>,
+    pub(crate) questions: BTreeMap<(OrgId, SwarmId, CommandId), QuestionChange>,
 }
 
 /// A row of `swarm_tasks` to be written.
@@ -58,6 +63,12 @@ pub(crate) struct TaskChange {
     pub(crate) attempts: Vec<AttemptChange>,
     /// It was a dead letter and is put away.
     pub(crate) discarded: bool,
+    /// A person has retried it: what its row holds of the generation before goes.
+    pub(crate) afresh: bool,
+    /// Into how many parts it was split.
+    pub(crate) parts: Option<usize>,
+    /// Its id in the swarm to which it was handed, and when.
+    pub(crate) handed: Option<(TaskId, Timestamp)>,
 }
 
 /// Progress of a running attempt; nothing of it is known at first.
@@ -96,6 +107,28 @@ pub(crate) struct Static {
     pub(crate) queue_timeout_ms: Option<u64>,
     pub(crate) progress_timeout_ms: Option<u64>,
     pub(crate) body_sha256: Option<String>,
+    pub(crate) required_role: Option<Role>,
+    /// Its number among the parts of its parent.
+    pub(crate) part: Option<usize>,
+    pub(crate) hand_to: Option<SwarmId>,
+    pub(crate) origin: Option<Origin>,
+}
+impl Static {
+    fn of_part(part: &Part, number: usize) -> Self {
+        Self {
+            payload: part.payload.clone(),
+            key: Some(part.key.clone()),
+            affinity_key: None,
+            timeout_ms: part.timeout_ms,
+            queue_timeout_ms: None,
+            progress_timeout_ms: None,
+            body_sha256: None,
+            required_role: part.required_role,
+            part: Some(number),
+            hand_to: None,
+            origin: None,
+        }
+    }
 }
 impl From<&Submitted> for Static {
     fn from(submitted: &Submitted) -> Self {
@@ -107,6 +140,10 @@ impl From<&Submitted> for Static {
             queue_timeout_ms: submitted.queue_timeout_ms,
             progress_timeout_ms: submitted.progress_timeout_ms,
             body_sha256: submitted.body_sha256.clone(),
+            required_role: submitted.required_role,
+            part: None,
+            hand_to: submitted.hand_to,
+            origin: submitted.origin,
         }
     }
 }
@@ -166,6 +203,9 @@ impl Changes {
         }
         for key in &members.keys {
             self.keys.entry(*key).or_insert(sequence);
+        }
+        for (org, name) in &members.templates {
+            self.templates.insert((*org, name.clone()), sequence);
         }
         self.swarms
             .extend(members.swarms.iter().map(|key| (*key, sequence)));
@@ -237,6 +277,28 @@ impl Changes {
                     });
                 }
             }
+            Body::TaskHandedOver(over) => {
+                self.task(place, about, recorded.sequence).handed = Some((over.task_id, now));
+            }
+            Body::TaskHandedBack(back) => {
+                self.task(place, about, recorded.sequence).result = Some(back.result.clone());
+            }
+            // After a failed attempt there is at least one attempt; a person's retry begins anew.
+            Body::TaskRetried(retried) if retried.attempts == 0 => {
+                let change = self.task(place, about, recorded.sequence);
+                change.afresh = true;
+                (change.parts, change.handed) = (None, None);
+            }
+            Body::AgentAnswered(answered) => {
+                let end = QuestionEnd::answered(answered, recorded.time);
+                self.question(place, answered.question_id, recorded.sequence)
+                    .end = Some(end);
+            }
+            Body::AgentUnanswered(unanswered) => {
+                let end = QuestionEnd::unanswered(unanswered, recorded.time);
+                self.question(place, unanswered.question_id, recorded.sequence)
+                    .end = Some(end);
+            }
             Body::TaskDiscarded(_) => {
                 self.task(place, about, recorded.sequence).discarded = true;
             }
@@ -261,6 +323,53 @@ impl Changes {
                 });
             }
             _ => {}
+        }
+    }
+
+    /// A question that is new, also under an id whose first question is forgotten.
+    pub(crate) fn asked(&mut self, place: Place, id: CommandId, question: Question, at: u64) {
+        let change = self.question(place, id, at);
+        change.asked = Some(Box::new(question));
+        change.end = None;
+    }
+
+    fn question(&mut self, place: Place, id: CommandId, sequence: u64) -> &mut QuestionChange {
+        let key = (place.org, place.swarm, id);
+        let change = self.questions.entry(key).or_default();
+        change.sequence = sequence;
+        change
+    }
+
+    /// A task was handed on in parts, which exist from here on; or it could not be, and its attempt failed with `error`.
+    pub(crate) fn split(
+        &mut self,
+        place: Place,
+        recorded: &Recorded,
+        now: Timestamp,
+        (split, is_done, error): (&Split, bool, Option<String>),
+    ) {
+        let about = recorded.event.about;
+        let change = self.task(place, about, recorded.sequence);
+        change.progress = Some(Progress::default());
+        let (outcome, error, retryable) = if is_done {
+            change.parts = Some(split.parts.len());
+            (SPLIT, None, None)
+        } else {
+            ("failed", error, Some(false))
+        };
+        change.attempt(split.assignment).end = Some(End {
+            at: now,
+            outcome,
+            error,
+            retryable,
+        });
+        if !is_done {
+            return;
+        }
+        for (number, part) in split.parts.iter().enumerate() {
+            let index = u32::try_from(number).unwrap_or(u32::MAX);
+            let id = part_id(TaskId(about), split.assignment, index);
+            self.new_task(place, id, Static::of_part(part, number));
         }
     }
 
@@ -317,12 +426,17 @@ impl Changes {
 
     /// A task that the core took up: a new row, also for an id whose first task is forgotten.
     pub(crate) fn submitted(&mut self, place: Place, task: TaskId, submitted: &Submitted) {
+        self.new_task(place, task, submitted.into());
+    }
+
+    fn new_task(&mut self, place: Place, task: TaskId, of: Static) {
         let change = self.tasks.entry((place, task)).or_default();
-        change.submitted = Some(Box::new(submitted.into()));
+        change.submitted = Some(Box::new(of));
         change.result = None;
         change.progress = None;
         change.attempts.clear();
         change.discarded = false;
+        (change.parts, change.handed) = (None, None);
     }
 
     fn task(&mut self, place: Place, about: uuid::Uuid, sequence: u64) -> &mut TaskChange {

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use swarm_events::{Body, Input, Subject, Timestamp, body::type_stem};
+use swarm_events::{Body, Input, Subject, Timestamp, body::type_stem, subject::SwarmVerb};
 use swarm_log::StoredMessage;
 use uuid::Uuid;
 
@@ -110,9 +110,14 @@ impl Events {
 /// What a row takes beside its data, roughly.
 const ROW_BYTES: usize = 200;
 
-/// `aggregate_verb`.
+/// `aggregate_verb`, with the PRD's names where they differ.
 pub(crate) fn event_type(subject: &Subject) -> String {
-    // The verbs of the PRD's names are the log's own: agent_joined, agent_left, agent_failed, task_assigned,
+    match subject {
+        Subject::Swarm(_, SwarmVerb::TopologyChanged) => return "topology_changed".to_owned(),
+        Subject::Swarm(_, SwarmVerb::LeaderElected) => return "leader_election".to_owned(),
+        _ => {}
+    }
+    // The verbs of its other names are the log's own: agent_joined, agent_left, agent_failed, task_assigned,
     // task_completed, task_failed.
     let stem = type_stem(subject);
     stem.strip_prefix("swarm.")
@@ -140,7 +145,7 @@ mod tests {
     use super::*;
     use swarm_events::{
         OrgId, Place, SwarmId,
-        subject::{AgentVerb, CommandVerb, SwarmVerb, TaskVerb},
+        subject::{AgentVerb, CommandVerb, TaskVerb},
     };
 
     #[test]
@@ -160,6 +165,18 @@ mod tests {
             (
                 Subject::Command(place, CommandVerb::RemoveAgent),
                 "cmd_remove_agent",
+            ),
+            (
+                Subject::Swarm(place, SwarmVerb::TopologyChanged),
+                "topology_changed",
+            ),
+            (
+                Subject::Swarm(place, SwarmVerb::TopologyPlanned),
+                "swarm_topology_planned",
+            ),
+            (
+                Subject::Swarm(place, SwarmVerb::LeaderElected),
+                "leader_election",
             ),
         ];
         for (subject, name) in names {

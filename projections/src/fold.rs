@@ -8,12 +8,15 @@ use swarm_events::{
     read,
     subject::{Service, Subject},
     swarm::AgentSample,
+    task::part_id,
 };
 use swarm_health_core::Health;
 use swarm_log::StoredMessage;
+use uuid::Uuid;
 
 use crate::{
     changes::Changes,
+    questions::Question,
     route::{Route, judge},
 };
 
@@ -135,6 +138,30 @@ impl Fold {
                     let view = distributor.task(place, TaskId(recorded.event.about));
                     changes.gave_up(place, recorded, now, view.and_then(|view| view.error));
                 }
+                Body::TaskSplit(split) => {
+                    let id = TaskId(recorded.event.about);
+                    // Its parts exist, all of them or none: what was submitted here are they.
+                    let first = part_id(id, split.assignment, 0);
+                    let is_done = self.is_submitted_at(place, first, recorded.sequence);
+                    let error = self
+                        .distributor(place.partition)
+                        .task(place, id)
+                        .and_then(|view| view.error);
+                    changes.split(place, recorded, now, (split, is_done, error));
+                }
+                Body::AgentAsked(asked) => {
+                    let agent = AgentId(recorded.event.about);
+                    let due = self
+                        .swarm(place.org, place.swarm)
+                        .and_then(|swarm| swarm.question(asked.question_id))
+                        .map_or(recorded.time, |question| question.due);
+                    let task = asked
+                        .assignment
+                        .and_then(|assignment| self.task_of(place, agent, assignment));
+                    let times = (recorded.time, due);
+                    let question = Question::new(agent, asked, task, times, recorded.sequence);
+                    changes.asked(place, asked.question_id, question, recorded.sequence);
+                }
                 Body::TaskSubmitted(submitted) if new => {
                     changes.submitted(place, TaskId(recorded.event.about), submitted);
                 }
@@ -167,14 +194,27 @@ impl Fold {
         if !tasks.tasks.contains(&key) {
             return false;
         }
-        let submitted = match tasks.ended.get(&key) {
-            Some(view) => Some(view.submitted),
-            None => self
-                .distributor(place.partition)
-                .task(key.0, key.1)
-                .map(|view| view.submitted),
+        match tasks.ended.get(&key) {
+            Some(view) => view.submitted == recorded.sequence,
+            None => self.is_submitted_at(key.0, key.1, recorded.sequence),
+        }
+    }
+
+    fn is_submitted_at(&self, place: Place, task: TaskId, sequence: u64) -> bool {
+        let view = self.distributor(place.partition).task(place, task);
+        view.is_some_and(|view| view.submitted == sequence)
+    }
+
+    /// The task that an agent holds under an assignment.
+    fn task_of(&self, place: Place, agent: AgentId, assignment: u64) -> Option<Uuid> {
+        let distributor = self.distributor(place.partition);
+        let holds = distributor.agent(place, agent)?;
+        let mut tasks = holds.running.iter().chain(&holds.waiting);
+        let stands = |id: &&TaskId| {
+            let view = distributor.task(place, **id);
+            view.is_some_and(|view| view.assignment == Some(assignment))
         };
-        submitted == Some(recorded.sequence)
+        tasks.find(stands).map(|id| id.0)
     }
 
     /// Judged here and now, not when the batch is written: rows must not depend on where a batch ends.

@@ -5,6 +5,7 @@
 //! - [`projector`] keeps them in step with the log; [`rebuild`] drops them, for the projector to make them anew.
 //! - [`queries`] reads them: typed rows with the column names of the schema, paged by opaque cursors.
 //! - [`verify`] holds the tables against the log.
+//! - [`templates`] are the topologies that every organization has.
 //! - [`progress`] tells a reader how far the tables have come, so that it can wait for a sequence that it wrote.
 
 mod agents;
@@ -21,6 +22,7 @@ pub mod pool;
 pub mod progress;
 pub mod projector;
 pub mod queries;
+mod questions;
 pub mod rebuild;
 mod results;
 mod route;
@@ -28,6 +30,7 @@ mod session;
 mod start;
 pub mod status;
 mod tables;
+pub mod templates;
 pub mod verify;
 mod write;
 

@@ -36,7 +36,7 @@ impl fmt::Display for TimeTables {
 }
 
 /// Every table of the read models: what a rebuild drops.
-pub const TABLES: [&str; 11] = [
+pub const TABLES: [&str; 13] = [
     "organizations",
     "users",
     "api_keys",
@@ -47,6 +47,8 @@ pub const TABLES: [&str; 11] = [
     "task_attempts",
     "swarm_figures",
     "swarm_outcomes",
+    "swarm_topologies",
+    "swarm_questions",
     "swarm_events",
 ];
 

@@ -4,23 +4,27 @@
 //! at the end. A cursor is opaque: it is the place of the last row of the page before.
 
 mod cursor;
+mod questions;
 mod rows;
 mod submitted;
 mod tasks;
+mod topologies;
 
 use sqlx::{Postgres, QueryBuilder, postgres::PgPool};
 use swarm_events::{AgentId, OrgId, SwarmId};
 
 pub use cursor::{Cursor, Page, PageRequest};
+pub use questions::{QuestionFilter, question, questions};
 pub use rows::{
     AgentRow, AttemptRow, Children, DependencyRow, ErrorRateRow, EventRow, FiguresRow, Jsonb,
-    OrganizationRow, SwarmRow, TaskRow,
+    OrganizationRow, QuestionRow, SwarmRow, TaskRow, TopologyRow,
 };
 pub use submitted::{SubmittedRow, submitted};
 pub use tasks::{
     ATTEMPTS_SHOWN_MAX, TaskDetails, TaskFilter, attempts, children, dependencies, dependents,
     task, task_details, tasks, tasks_by_id,
 };
+pub use topologies::{topologies, topology};
 
 /// Rows of a page that names no number.
 pub const PAGE_DEFAULT: u32 = 100;

@@ -35,7 +35,11 @@ impl Route {
                 coordinator = !rest.is_empty();
                 distributor = matches!(
                     rest[..],
-                    [_, _, "cancel" | "retry" | "cancel_graph" | "discard"]
+                    [
+                        _,
+                        _,
+                        "cancel" | "retry" | "cancel_graph" | "discard" | "hand_back"
+                    ]
                 );
             }
             Some("ctl") => {
@@ -113,6 +117,12 @@ mod tests {
             "swarm.cmd.07.o.s.retry",
             "swarm.cmd.07.o.s.cancel_graph",
             "swarm.cmd.07.o.s.discard",
+            "swarm.cmd.07.o.s.hand_back",
+            "swarm.cmd.07.o.s.change_topology",
+            "swarm.cmd.07.o.s.ask",
+            "swarm.cmd.07.o.org.save_template",
+            "swarm.evt.07.o.org.template_saved",
+            "swarm.evt.07.o.s.agent.seated.a",
             "swarm.cmd.07.o.s.create",
             "swarm.cmd.07.o.org.create_org",
             "swarm.cmd.07.x",

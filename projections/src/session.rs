@@ -15,7 +15,7 @@ use crate::{
 
 /// Version of the rules by which rows are made of events. Raise it when a rule changes what stands in a row: tables of
 /// another version are made anew.
-pub(crate) const FOLD_VERSION: i32 = 3;
+pub(crate) const FOLD_VERSION: i32 = 4;
 /// Names the projector's advisory lock: the letters `swarmpro` as a number.
 const LOCK: i64 = 0x7377_6172_6d70_726f;
 /// Longest wait for a connection: a host that is away must not look like one that is slow.

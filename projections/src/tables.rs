@@ -24,7 +24,10 @@ columns! {
         failure_path: String => "uuid[]", discarded: bool => "boolean", queue_timeout_ms: Option<i64> => "bigint",
         progress_timeout_ms: Option<i64> => "bigint", waits_from: Option<Time> => "timestamptz",
         progressed_at: Option<Time> => "timestamptz", steals: i32 => "integer", declines: i32 => "integer", submitted_seq: i64 => "bigint",
-        last_seq: i64 => "bigint",
+        required_role: Option<&'static str> => "text", part: Option<i32> => "integer", parts: Option<i32> => "integer",
+        hand_to: Option<Uuid> => "uuid", handed_task_id: Option<Uuid> => "uuid", handed_at: Option<Time> => "timestamptz",
+        origin_swarm_id: Option<Uuid> => "uuid", origin_task_id: Option<Uuid> => "uuid",
+        origin_generation: Option<i32> => "integer", last_seq: i64 => "bigint",
     }
 }
 columns! {
@@ -39,7 +42,8 @@ columns! {
         generation: i32 => "integer", progressed: bool => "boolean", progress_percent: Option<i16> => "smallint",
         progress_message: Option<String> => "text", progressed_at: Option<Time> => "timestamptz",
         failure_path: String => "uuid[]", discarded: bool => "boolean", waits_from: Option<Time> => "timestamptz",
-        steals: i32 => "integer", declines: i32 => "integer", last_seq: i64 => "bigint",
+        steals: i32 => "integer", declines: i32 => "integer", afresh: bool => "boolean", parts: Option<i32> => "integer",
+        handed_task_id: Option<Uuid> => "uuid", handed_at: Option<Time> => "timestamptz", last_seq: i64 => "bigint",
     }
 }
 columns! {
@@ -57,7 +61,8 @@ columns! {
         algorithm: &'static str => "text", affinity: Option<&'static str> => "text", stolen_from: Option<Uuid> => "uuid",
         assigned_at: Time => "timestamptz", started_at: Option<Time> => "timestamptz",
         ended_at: Option<Time> => "timestamptz", outcome: Option<&'static str> => "text", error: Option<String> => "text",
-        retryable: Option<bool> => "boolean",
+        retryable: Option<bool> => "boolean", step: &'static str => "text", path: String => "uuid[]",
+        turn: Option<i64> => "bigint",
     }
 }
 columns! {
@@ -91,7 +96,9 @@ columns! {
         limited_by: Option<&'static str> => "text", unlimited: String => "text[]", restarts: i64 => "bigint",
         crashes: i32 => "integer", restart_due: Option<Time> => "timestamptz", last_exit: Option<String> => "jsonb",
         draining: Option<String> => "jsonb", quarantine: String => "jsonb",
-        quarantined_since: Option<Time> => "timestamptz", created_seq: i64 => "bigint", last_seq: i64 => "bigint",
+        quarantined_since: Option<Time> => "timestamptz", level: Option<i32> => "integer",
+        parent_agent_id: Option<Uuid> => "uuid", place: Option<i64> => "bigint", standby: Option<bool> => "boolean",
+        works: Option<bool> => "boolean", created_seq: i64 => "bigint", last_seq: i64 => "bigint",
     }
 }
 columns! {
@@ -114,8 +121,8 @@ columns! {
     /// Rows of `swarms`.
     Swarms {
         id: Uuid => "uuid", organization_id: Uuid => "uuid", name: String => "text", description: Option<String> => "text",
-        topology: String => "text", topology_configuration: &'static str => "jsonb", configuration: String => "jsonb",
-        status: &'static str => "text", agent_count: i32 => "integer",
+        topology: String => "text", topology_configuration: String => "jsonb", topology_generation: i64 => "bigint",
+        configuration: String => "jsonb", leader_agent_id: Option<Uuid> => "uuid", status: &'static str => "text", agent_count: i32 => "integer",
         desired_agents: i32 => "integer", partition: i16 => "smallint",
         created_by: Option<Uuid> => "uuid", created_at: Time => "timestamptz", updated_at: Time => "timestamptz",
         deleted_at: Option<Time> => "timestamptz", created_seq: i64 => "bigint", last_seq: i64 => "bigint",
@@ -158,5 +165,39 @@ columns! {
     Outcomes {
         organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid", dimension: &'static str => "text", name: String => "text",
         completed: i64 => "bigint", failed: i64 => "bigint", measured_at: Time => "timestamptz", last_seq: i64 => "bigint",
+    }
+}
+columns! {
+    /// Rows of `swarm_topologies`.
+    Topologies {
+        id: Uuid => "uuid", organization_id: Option<Uuid> => "uuid", name: String => "text",
+        description: Option<String> => "text", best_for: Option<String> => "text", topology_type: &'static str => "text",
+        configuration: String => "jsonb", is_system: bool => "boolean", created_at: Option<Time> => "timestamptz",
+        updated_at: Option<Time> => "timestamptz", last_seq: i64 => "bigint",
+    }
+}
+columns! {
+    /// Rows of `swarm_topologies` that are to go.
+    GoneTopologies { id: Uuid => "uuid" }
+}
+columns! {
+    /// Rows of `swarm_questions` that are new.
+    NewQuestions {
+        id: Uuid => "uuid", organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid", agent_id: Uuid => "uuid",
+        incarnation: i64 => "bigint", assignment: Option<i64> => "bigint", task_id: Option<Uuid> => "uuid",
+        answerer: &'static str => "text", question: String => "text", choices: String => "jsonb",
+        fallback: Option<String> => "jsonb", status: &'static str => "text", answer: Option<String> => "jsonb",
+        answered_by: Option<&'static str> => "text", answered_by_id: Option<Uuid> => "uuid",
+        reason: Option<String> => "text", asked_at: Time => "timestamptz", due_at: Time => "timestamptz",
+        ended_at: Option<Time> => "timestamptz", asked_seq: i64 => "bigint", last_seq: i64 => "bigint",
+    }
+}
+columns! {
+    /// Rows of `swarm_questions` that are there, and have ended.
+    EndedQuestions {
+        id: Uuid => "uuid", organization_id: Uuid => "uuid", swarm_id: Uuid => "uuid", status: &'static str => "text",
+        answer: Option<String> => "jsonb", answered_by: Option<&'static str> => "text",
+        answered_by_id: Option<Uuid> => "uuid", reason: Option<String> => "text", ended_at: Option<Time> => "timestamptz",
+        last_seq: i64 => "bigint",
     }
 }

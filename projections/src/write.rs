@@ -14,8 +14,9 @@ use crate::{
     progress::CHANNEL,
     session::{Session, partition_of_day},
     tables::{
-        AgentLoads, Agents, AttemptChanges, Dependencies, Discards, Figures, Keys, NewAttempts,
-        NewTasks, Orgs, Outcomes, Samples, Swarms, TaskChanges, Users,
+        AgentLoads, Agents, AttemptChanges, Dependencies, Discards, EndedQuestions, Figures, Keys,
+        NewAttempts, NewQuestions, NewTasks, Orgs, Outcomes, Samples, Swarms, TaskChanges,
+        Topologies, Users,
     },
 };
 
@@ -64,6 +65,19 @@ static TASKS: LazyLock<String> = LazyLock::new(|| {
         (
             "progressed_at",
             "CASE WHEN u.progressed THEN u.progressed_at ELSE t.progressed_at END",
+        ),
+        ("afresh", ""),
+        (
+            "parts",
+            "CASE WHEN u.afresh THEN u.parts ELSE COALESCE(u.parts, t.parts) END",
+        ),
+        (
+            "handed_task_id",
+            "CASE WHEN u.afresh THEN u.handed_task_id ELSE COALESCE(u.handed_task_id, t.handed_task_id) END",
+        ),
+        (
+            "handed_at",
+            "CASE WHEN u.afresh THEN u.handed_at ELSE COALESCE(u.handed_at, t.handed_at) END",
         ),
     ];
     update("swarm_tasks", TaskChanges::COLUMNS, IN_SWARM, &rules)
@@ -120,6 +134,13 @@ static SAMPLES: LazyLock<String> =
     LazyLock::new(|| update("swarm_agents", Samples::COLUMNS, IN_SWARM, &[]));
 static SWARMS: LazyLock<String> =
     LazyLock::new(|| upsert("swarms", Swarms::COLUMNS, IN_ORG, &["created_seq"]));
+static TOPOLOGIES: LazyLock<String> =
+    LazyLock::new(|| upsert("swarm_topologies", Topologies::COLUMNS, &["id"], &[]));
+const GONE_TOPOLOGIES: &str = "DELETE FROM swarm_topologies WHERE id = ANY($1)";
+static NEW_QUESTIONS: LazyLock<String> =
+    LazyLock::new(|| upsert("swarm_questions", NewQuestions::COLUMNS, IN_SWARM, &[]));
+static ENDED_QUESTIONS: LazyLock<String> =
+    LazyLock::new(|| update("swarm_questions", EndedQuestions::COLUMNS, IN_SWARM, &[]));
 static ORGS: LazyLock<String> =
     LazyLock::new(|| upsert("organizations", Orgs::COLUMNS, &["id"], &["created_seq"]));
 static USERS: LazyLock<String> =
@@ -203,7 +224,17 @@ pub(crate) async fn put_rows(to: &mut PgTransaction<'_>, batch: &Batch) -> Resul
     rows(to, &OUTCOMES, batch.outcomes.len(), |q| {
         batch.outcomes.bind(q)
     })
-    .await
+    .await?;
+    let gone = &batch.gone_topologies;
+    rows(to, GONE_TOPOLOGIES, gone.len(), |q| gone.bind(q)).await?;
+    rows(to, &TOPOLOGIES, batch.topologies.len(), |q| {
+        batch.topologies.bind(q)
+    })
+    .await?;
+    let new = &batch.new_questions;
+    rows(to, &NEW_QUESTIONS, new.len(), |q| new.bind(q)).await?;
+    let ended = &batch.ended_questions;
+    rows(to, &ENDED_QUESTIONS, ended.len(), |q| ended.bind(q)).await
 }
 
 async fn rows<'q>(

@@ -11,6 +11,8 @@ pub(super) const SWARMS: u8 = b's';
 pub(super) const AGENTS: u8 = b'a';
 pub(super) const TASKS: u8 = b't';
 pub(super) const EVENTS: u8 = b'e';
+pub(super) const QUESTIONS: u8 = b'q';
+pub(super) const TOPOLOGIES: u8 = b'o';
 
 /// The place of a row in a list, opaque to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,12 @@ impl PageRequest {
         };
         Ok((i64::from(limit), sequence, id))
     }
+    /// The same of a list whose rows one event makes by number, from 0.
+    pub(super) fn checked_numbers(&self, list: u8) -> Result<(i64, i64, i32), QueryError> {
+        let (limit, sequence, id) = self.checked_pair(list)?;
+        let number = i32::try_from(id.as_u128()).map_err(|_| QueryError::Cursor)?;
+        Ok((limit, sequence, number))
+    }
 }
 
 /// A page of a list.
@@ -88,6 +96,19 @@ impl<T> Page<T> {
     /// `rows` is one longer than `limit` if there is more.
     pub(super) fn of(rows: Vec<T>, limit: i64, list: u8, place: impl Fn(&T) -> i64) -> Self {
         Self::of_pairs(rows, limit, list, |row| (place(row), Uuid::nil()))
+    }
+    /// The same for a list in the order of a sequence and a number from 0.
+    pub(super) fn of_numbers(
+        rows: Vec<T>,
+        limit: i64,
+        list: u8,
+        place: impl Fn(&T) -> (i64, i32),
+    ) -> Self {
+        Self::of_pairs(rows, limit, list, |row| {
+            let (sequence, number) = place(row);
+            let number = u128::try_from(number).unwrap_or(0);
+            (sequence, Uuid::from_u128(number))
+        })
     }
     /// The same for a list in the order of a sequence and an id.
     pub(super) fn of_pairs(

@@ -82,8 +82,18 @@ pub struct AgentRow {
     pub agent_name: Option<String>,
     /// What it can do.
     pub capabilities: Vec<String>,
-    /// `leader`, `coordinator` or `worker`.
+    /// `coordinator`, `supervisor`, `leader` or `worker`.
     pub role: String,
+    /// Its level in the topology: 0 at the top of a tree and at the hub of a star; null without a seat.
+    pub level: Option<i32>,
+    /// Whose child it is, in a tree.
+    pub parent_agent_id: Option<Uuid>,
+    /// Its number in the order in which agents came: the circle of a ring, nearness in a mesh.
+    pub place: Option<i64>,
+    /// It takes the hub's place at once if that is lost.
+    pub standby: Option<bool>,
+    /// It is given tasks that ask for no role.
+    pub works: Option<bool>,
     /// `pending` (wanted, no process), `starting`, `idle`, `busy`, `unhealthy` or `stopped`.
     pub status: String,
     /// Why, in words; null if there is nothing to say.
@@ -245,13 +255,33 @@ pub struct TaskRow {
     pub declines: i32,
     /// Rises when an ended task is retried, from 1.
     pub generation: i32,
+    /// Only an agent of this role takes it.
+    pub required_role: Option<String>,
+    /// Its number among the parts of its parent, from 0; null if it is none.
+    pub part: Option<i32>,
+    /// Into how many parts it was split in this generation; null if it was not.
+    pub parts: Option<i32>,
+    /// What its assignment, or its next one, is to do: `work`, or `reduce` once it was split.
+    pub step: String,
+    /// The swarm that is to do it.
+    pub hand_to: Option<Uuid>,
+    /// Its id there, once it is handed over in this generation.
+    pub handed_task_id: Option<Uuid>,
+    /// When it was handed over.
+    pub handed_at: Option<DateTime<Utc>>,
+    /// The swarm for which it is done.
+    pub origin_swarm_id: Option<Uuid>,
+    /// The task there.
+    pub origin_task_id: Option<Uuid>,
+    /// That task's generation.
+    pub origin_generation: Option<i32>,
     /// Parts done of the running attempt, 0 to 100.
     pub progress_percent: Option<i16>,
     /// The running attempt in words.
     pub progress_message: Option<String>,
     /// When the running attempt last told of progress.
     pub progressed_at: Option<DateTime<Utc>>,
-    /// Stream sequence of its submission.
+    /// Stream sequence of its submission; of a part, of the split that made it.
     pub submitted_seq: i64,
     /// Stream sequence of the last event that changed it.
     pub last_seq: i64,
@@ -283,12 +313,99 @@ pub struct AttemptRow {
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,
-    /// `completed`, `failed`, `declined` or `withdrawn:<reason>`; null while it waits or runs.
+    /// `completed`, `split`, `failed`, `declined` or `withdrawn:<reason>`; null while it waits or runs.
     pub outcome: Option<String>,
     /// What went wrong, or why it was declined.
     pub error: Option<String>,
     /// Of a failed one: whether another attempt could help, by its agent's word.
     pub retryable: Option<bool>,
+    /// What it was to do: `work`, or `reduce` (the results of its parts become one).
+    pub step: String,
+    /// In a tree: by which coordinators and supervisors it was handed down, from the top.
+    pub path: Vec<Uuid>,
+    /// In a ring: the number of this turn of the token.
+    pub turn: Option<i64>,
+}
+
+/// A row of `swarm_topologies`: a topology under a name.
+#[derive(Clone, Debug, Serialize, FromRow, ToSchema)]
+pub struct TopologyRow {
+    /// Follows from organization and name.
+    pub id: Uuid,
+    /// Whose it is; null: every organization has it.
+    pub organization_id: Option<Uuid>,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub description: Option<String>,
+    /// What it is good for.
+    pub best_for: Option<String>,
+    /// `star`, `mesh`, `hierarchical` or `ring`.
+    pub topology_type: String,
+    /// All its options.
+    #[schema(value_type = Object)]
+    pub configuration: Jsonb,
+    /// Every organization has it, and none changes it.
+    pub is_system: bool,
+    /// When it was first saved; null of the system's.
+    pub created_at: Option<DateTime<Utc>>,
+    /// When it was saved last; null of the system's.
+    pub updated_at: Option<DateTime<Utc>>,
+    /// Stream sequence of the event that saved it last; 0 of the system's.
+    pub last_seq: i64,
+}
+
+/// A row of `swarm_questions`: what an agent asked, and what became of it.
+#[derive(Clone, Debug, Serialize, FromRow, ToSchema)]
+pub struct QuestionRow {
+    /// The question: the id of the command that asked it.
+    pub id: Uuid,
+    /// Whose it is.
+    pub organization_id: Uuid,
+    /// The swarm of the agent that asks.
+    pub swarm_id: Uuid,
+    /// The agent that asks.
+    pub agent_id: Uuid,
+    /// Its incarnation.
+    pub incarnation: i64,
+    /// The assignment that it is about; null if none.
+    pub assignment: Option<i64>,
+    /// The task of that assignment.
+    pub task_id: Option<Uuid>,
+    /// Who is to answer: `anybody`, `leader`, `worker`, `supervisor` or `coordinator`. People always may.
+    pub answerer: String,
+    /// In words.
+    pub question: String,
+    /// The answers to choose from; empty: any JSON is one.
+    #[schema(value_type = Vec<String>)]
+    pub choices: Jsonb,
+    /// The answer if nobody gives one in time.
+    #[serde(rename = "default")]
+    #[sqlx(rename = "fallback")]
+    #[schema(value_type = Object)]
+    pub default: Option<Jsonb>,
+    /// `open`, `answered`, `fell_back` (nobody answered in time: its default counts) or `unanswered`.
+    pub status: String,
+    /// The answer.
+    #[schema(value_type = Object)]
+    pub answer: Option<Jsonb>,
+    /// `person` or `agent`.
+    pub answered_by: Option<String>,
+    /// That user's or agent's id; null if it is not known.
+    pub answered_by_id: Option<Uuid>,
+    /// Why it went unanswered.
+    pub reason: Option<String>,
+    /// When it was asked.
+    pub asked_at: DateTime<Utc>,
+    /// Until when it waits for an answer.
+    pub due_at: DateTime<Utc>,
+    /// When it was answered, or went unanswered.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// Stream sequence of `asked`.
+    #[serde(skip)]
+    pub asked_seq: i64,
+    /// Stream sequence of the last event about it.
+    pub last_seq: i64,
 }
 
 /// What has become of the tasks that name a task as their parent.

@@ -45,7 +45,7 @@ pub struct TaskDetails {
 /// Rows of tasks, with the deadlines that hang on the swarm's present settings: changing those touches no task.
 fn rows(query: &mut QueryBuilder<Postgres>, which: impl FnOnce(&mut QueryBuilder<Postgres>)) {
     query.push(
-        "SELECT t.*, \
+        "SELECT t.*, CASE WHEN t.parts IS NULL THEN 'work' ELSE 'reduce' END AS step, \
          LEAST(t.timeout_at, CASE WHEN t.status = 'running' AND l.progress_ms > 0 \
          THEN GREATEST(t.started_at, t.progressed_at) + l.progress_ms * INTERVAL '1 millisecond' END) AS timeout_due, \
          CASE WHEN l.queue_ms > 0 THEN t.waits_from + l.queue_ms * INTERVAL '1 millisecond' END AS queue_timeout_at \
@@ -57,7 +57,7 @@ fn rows(query: &mut QueryBuilder<Postgres>, which: impl FnOnce(&mut QueryBuilder
          COALESCE(t.queue_timeout_ms, (s.configuration->>'queue_timeout_ms')::bigint) AS queue_ms, \
          COALESCE(t.progress_timeout_ms, (s.configuration->>'progress_timeout_ms')::bigint) AS progress_ms \
          FROM swarms s WHERE s.organization_id = t.organization_id AND s.id = t.swarm_id) l ON TRUE \
-         ORDER BY t.submitted_seq",
+         ORDER BY t.submitted_seq, t.part_order",
     );
 }
 
@@ -85,13 +85,16 @@ fn page_rows(
     org: OrgId,
     swarm: SwarmId,
     filter: &TaskFilter,
-    after: i64,
+    (after, part): (i64, i32),
     limit: i64,
 ) {
     rows(query, |query| {
         query.push_bind(org.0);
         query.push(" AND swarm_id = ").push_bind(swarm.0);
-        query.push(" AND submitted_seq > ").push_bind(after);
+        query
+            .push(" AND (submitted_seq, part_order) > (")
+            .push_bind(after);
+        query.push(", ").push_bind(part).push(")");
         query.push(leading(filter));
         if let Some(status) = &filter.status {
             let stage = match status.as_str() {
@@ -120,7 +123,7 @@ fn page_rows(
             query.push(" AND assigned_agent_id = ").push_bind(agent.0);
         }
         query
-            .push(" ORDER BY submitted_seq LIMIT ")
+            .push(" ORDER BY submitted_seq, part_order LIMIT ")
             .push_bind(limit + 1);
     });
 }
@@ -136,14 +139,14 @@ pub async fn tasks(
     filter: &TaskFilter,
     page: &PageRequest,
 ) -> Result<Page<TaskRow>, QueryError> {
-    let (limit, after) = page.checked(cursor::TASKS)?;
+    let (limit, after, part) = page.checked_numbers(cursor::TASKS)?;
     let mut query = QueryBuilder::new("");
-    page_rows(&mut query, org, swarm, filter, after, limit);
-    Ok(Page::of(
+    page_rows(&mut query, org, swarm, filter, (after, part), limit);
+    Ok(Page::of_numbers(
         query.build_query_as().fetch_all(pool).await?,
         limit,
         cursor::TASKS,
-        |row: &TaskRow| row.submitted_seq,
+        |row: &TaskRow| (row.submitted_seq, row.part.unwrap_or(0)),
     ))
 }
 

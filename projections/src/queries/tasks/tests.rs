@@ -85,7 +85,7 @@ impl Plan {
 
 async fn explained(connection: &mut PgConnection, filter: &TaskFilter) -> Plan {
     let mut query = QueryBuilder::new("EXPLAIN (ANALYZE, FORMAT JSON) ");
-    page_rows(&mut query, ORG, SWARM, filter, 1_000, 50);
+    page_rows(&mut query, ORG, SWARM, filter, (1_000, 0), 50);
     let explained: Value = query
         .build_query_scalar()
         .fetch_one(connection)
