@@ -14,9 +14,11 @@ mod queued;
 mod release;
 mod rivals;
 mod shape;
+mod token;
 mod words;
 
 pub use shape::*;
+pub use token::TokenLine;
 
 use swarm_events::{Place, TaskId, Timestamp};
 

@@ -8,7 +8,10 @@ mod expiry;
 mod follow;
 pub(crate) mod kinds;
 pub(crate) mod ready;
+pub(crate) mod spot;
 pub(crate) mod steal;
+pub(crate) mod tree;
+pub(crate) mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -102,6 +105,8 @@ pub struct Plan {
     /// Swarms in which an idle agent may find something to take over, and when that may be so in others.
     pub(crate) thieving: BTreeSet<u32>,
     pub(crate) steal_timers: BTreeSet<(Timestamp, u32)>,
+    /// When it is looked again whose turn it is in rings.
+    pub(crate) turn_timers: BTreeSet<(Timestamp, u32)>,
     /// Swarms in which tasks have waited longer than its setting allows, and when that will be so in others.
     pub(crate) outwaited: BTreeSet<u32>,
     pub(crate) elder_timers: BTreeSet<(Timestamp, u32)>,
@@ -207,7 +212,9 @@ impl Plan {
         let timer = self.timers.first().map(|&(when, _)| when);
         let steal = self.steal_timers.first().map(|&(when, _)| when);
         let elder = self.elder_timers.first().map(|&(when, _)| when);
-        timer.into_iter().chain(steal).chain(elder).min()
+        let turn = self.turn_timers.first().map(|&(when, _)| when);
+        let all = timer.into_iter().chain(steal).chain(elder);
+        all.chain(turn).min()
     }
 
     pub(crate) fn demand(state: &Distributor, mark: Mark) -> Demand {

@@ -46,8 +46,12 @@ pub const SURPLUS_WEIGHT_MAX: i64 = 10_000_000;
 
 /// The share of its slots that an agent has taken: in thousandths.
 const fn share(load: Load) -> i64 {
-    let slots = if load.slots == 0 { 1 } else { load.slots };
-    load.held as i64 * 1_000 / slots as i64
+    share_of(load.held as u64, load.slots as u64)
+}
+/// The share of so many slots that so many tasks take: in thousandths.
+pub(crate) const fn share_of(held: u64, slots: u64) -> i64 {
+    let slots = if slots == 0 { 1 } else { slots };
+    (held * 1_000 / slots) as i64
 }
 
 /// The agent with the smallest share of its slots taken.
@@ -108,6 +112,23 @@ impl Strategy for PriorityQueue {
     fn fills_places(&self) -> bool {
         planted::is(Bug::WaitsUnderPriorityQueue)
     }
+}
+
+/// In a ring the token decides: tasks wait for their turn in the queue, and not at agents, where turns would be overtaken.
+#[derive(Clone, Copy, Debug)]
+pub struct Turns;
+impl Strategy for Turns {
+    fn score(&self, load: Load) -> i64 {
+        share(load)
+    }
+    fn fills_places(&self) -> bool {
+        false
+    }
+}
+
+/// The strategy of an algorithm, in a ring or elsewhere.
+pub fn within(ring: bool, algorithm: Algorithm) -> &'static dyn Strategy {
+    if ring { &Turns } else { of(algorithm) }
 }
 
 /// The strategy of an algorithm.

@@ -5,6 +5,7 @@ use swarm_events::{
     decider::{Decision, Hydrate},
     subject::TaskVerb,
     task::{Assigned, Candidate, Carried, DependencyType},
+    topology::Topology,
 };
 
 use crate::{
@@ -27,7 +28,7 @@ impl Distributor {
             let found = plan
                 .swarms
                 .get_mut(number as usize)
-                .and_then(|p| p.next_match(swarm));
+                .and_then(|p| p.next_match(swarm, self.head.now));
             let Some(found) = found else {
                 break;
             };
@@ -48,7 +49,17 @@ impl Distributor {
             plan.depart(self, Mark::Task(number, task), 1);
             plan.refresh_agent(self, number, agent);
         }
+        let later = plan.swarms.get(number as usize).and_then(|p| p.next_look());
+        plan.set_turn_timer(number, later);
         plan.refresh_assignable(number);
+    }
+}
+
+/// By which coordinators and supervisors a task came to an agent, from the top.
+fn path(swarm: &Swarm, agent: AgentId) -> Vec<AgentId> {
+    match swarm.shape.topology() {
+        Topology::Hierarchical(_) => swarm.shape.path(agent),
+        _ => Vec::new(),
     }
 }
 
@@ -77,11 +88,11 @@ fn assignment(swarm: &Swarm, found: Match) -> Option<Decision> {
         candidates: found.candidates.iter().filter_map(candidate).collect(),
         passed_over: found.passed_over,
         affinity: found.affinity.map(|(_, outcome)| outcome),
-        stolen_from: stolen_from(swarm, task),
+        stolen_from: stolen_from(swarm, task).filter(|_| found.taken_over),
         queued_at: Some(task.queued_at),
         step: task.step(),
-        path: Vec::new(),
-        turn: None,
+        path: path(swarm, agent.id),
+        turn: found.turn,
     };
     let subject = Subject::Task(swarm.place, TaskVerb::Assigned, Some(agent.id));
     let mut decision = Decision::new(subject, task.id.0, body)

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     agent::{Agent, Health, LAPSES_MAX, Membership, Rest, has},
+    plan::turn::Turn,
     strategy::{self, Strategy},
 };
 
@@ -89,8 +90,19 @@ fn missing<'w>(agent: &Agent, required: &'w [String]) -> impl Iterator<Item = &'
 
 impl Look<'_> {
     /// The agents, seen from a task that needs these capabilities and that those of `excluded` are not to get.
-    pub(super) fn pool(&self, required: &[String], excluded: &[u32]) -> Pool<'_> {
-        let strategy = strategy::of(self.swarm.settings.algorithm);
+    pub(super) fn pool(
+        &self,
+        required: &[String],
+        excluded: &[u32],
+        (at, class): (u32, u32),
+    ) -> Pool<'_> {
+        let ring = self.swarm.ring().is_some();
+        let strategy = strategy::within(ring, self.swarm.settings.algorithm);
+        let turn = self.turn();
+        let placed = |number| {
+            self.index()
+                .is_none_or(|index| index.is_placed(class, number))
+        };
         let mut counts = AgentCounts::default();
         let mut able = Vec::new();
         let mut others = Vec::new();
@@ -115,7 +127,18 @@ impl Look<'_> {
             let room = room(agent, strategy, self.swarm.settings.fast_failures_max);
             let standing = match standing(agent, room) {
                 // What else speaks against an agent says more: it may be over, and then this is left.
+                _ if !placed(number) => Standing::Misplaced,
                 Standing::Free | Standing::Full if excluded.contains(&number) => Standing::Declined,
+                Standing::Free
+                    if turn.is_some_and(|turn| {
+                        turn != Turn::Now {
+                            task: at,
+                            agent: number,
+                        }
+                    }) =>
+                {
+                    Standing::NotItsTurn
+                }
                 standing => standing,
             };
             *match standing {
@@ -127,6 +150,8 @@ impl Look<'_> {
                 Standing::Quarantined => &mut counts.quarantined,
                 Standing::FailedFast => &mut counts.failed_fast,
                 Standing::Declined => &mut counts.declined,
+                Standing::Misplaced => &mut counts.misplaced,
+                Standing::NotItsTurn => &mut counts.not_its_turn,
                 Standing::MissingCapability => &mut counts.missing_capability,
             } += 1;
             able.push(Seen {

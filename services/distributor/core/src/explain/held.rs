@@ -1,8 +1,11 @@
 //! Tasks that an agent has.
 
-use swarm_events::{Timestamp, task::WithdrawReason};
+use swarm_events::{AgentId, Timestamp, task::WithdrawReason, topology::Topology};
 
-use super::{Held, Look, Reason, words::duration};
+use super::{
+    Held, Look, Reason,
+    words::{duration, list},
+};
 use crate::{
     agent::{Agent, START_LIMIT_MS},
     decide::take_away,
@@ -20,6 +23,16 @@ impl Look<'_> {
         }
         // What is left is a command that has no answer yet.
         self.demanded(task).map(|_| WithdrawReason::Cancelled)
+    }
+
+    /// By which coordinators and supervisors it came to an agent, in a tree.
+    fn handed_down(&self, agent: AgentId) -> Option<String> {
+        if !matches!(self.swarm.shape.topology(), Topology::Hierarchical(_)) {
+            return None;
+        }
+        let path = self.swarm.shape.path(agent);
+        let names: Vec<String> = path.iter().map(|id| format!("agent {id}")).collect();
+        (!names.is_empty()).then(|| format!("It was handed down by {}.", list(&names, "and")))
     }
 
     fn held(&self, task: &Task, held: &task::Held) -> Option<(Held, &Agent)> {
@@ -74,10 +87,20 @@ impl Look<'_> {
                 "The agent has a free slot for it: if it does not start it by {at}, another agent gets it."
             ));
         }
+        sentences.extend(self.handed_down(agent.id));
         if shown.may_be_taken_over {
-            sentences.push(
-                "An agent that has a free slot, what the task needs and nothing else to take takes it over.".to_owned(),
-            );
+            let (who, since) = match self.swarm.shape.topology() {
+                Topology::Star(_) => ("An agent", String::new()),
+                Topology::Mesh(_) => (
+                    "A neighbour of it",
+                    format!(", from {} on", steal::ripe_at(self.swarm, held)),
+                ),
+                Topology::Hierarchical(_) => ("An agent with the same parent", String::new()),
+                Topology::Ring(_) => ("Nobody", String::new()),
+            };
+            sentences.push(format!(
+                "{who} that has a free slot, what the task needs and nothing else to take takes it over{since}."
+            ));
         }
         sentences.extend(shown.queue_timeout_at.map(fails_first));
         (Reason::Assigned(Box::new(shown)), sentences)

@@ -34,38 +34,50 @@ impl Look<'_> {
         let required = self.required(task);
         let plan = self.plan.swarms.get(self.swarm.number as usize);
         let excluded = plan.map_or(&[][..], |plan| plan.excluded(task.class));
-        let pool = self.pool(&required, excluded);
+        let pool = self.pool(&required, excluded, (at, task.class));
         let rivals = self.rivals(at, task);
         let kinds: BTreeSet<u32> = pool
             .able
             .iter()
+            .filter(|seen| seen.standing != Standing::Misplaced)
             .filter_map(|seen| self.kind(seen.number))
             .collect();
         let words = self.swarm.classes.get(task.class);
         let compete = |queue: &Queue<'_>| {
             queue.words == words || queue.kinds.iter().any(|kind| kinds.contains(kind))
         };
-        let ahead = rivals.ahead(compete);
+        let ring = self.before_in_ring(at, task);
+        let ahead = ring.unwrap_or_else(|| rivals.ahead(compete));
         let room: u64 = pool
             .able
             .iter()
             .filter(|seen| seen.standing == Standing::Free)
             .map(|seen| u64::from(seen.room))
             .sum();
-        let assignable = !ahead.at_least && room > ahead.count;
+        // In a ring only those whose turn it is with this task are free.
+        let assignable = match ring {
+            Some(_) => room > 0,
+            None => !ahead.at_least && room > ahead.count,
+        };
         let step_ms = self.swarm.settings.priority_step_ms;
         let ageing_wins_at = (step_ms > 0).then(|| {
             let steps = 10u64.saturating_sub(u64::from(task.priority));
             task.queued_at.plus_millis(step_ms.saturating_mul(steps))
         });
         let mut conditions = Vec::new();
-        if !assignable {
+        if let Some(ahead) = ring.filter(|_| !assignable) {
+            conditions.extend(self.turn_condition(ahead));
+            if pool.able.is_empty() {
+                conditions.push(more_agents(&required, &pool, &rivals));
+            }
+        } else if !assignable {
             conditions.extend(self.places(task, &pool, &rivals, ahead, room));
             if !pool.able.is_empty() && ahead.count > 0 {
                 conditions.extend(rivals.least_priority(compete).map(priority));
             }
             conditions.push(more_agents(&required, &pool, &rivals));
         }
+        let asked = self.asked(task);
         let queued = Queued {
             queued_at: task.queued_at,
             waited_ms: self.now().millis_since(task.queued_at),
@@ -75,6 +87,10 @@ impl Look<'_> {
             algorithm: self.swarm.settings.algorithm,
             ahead,
             assignable,
+            required_role: asked.role,
+            stands_in: asked.stands_in,
+            within: asked.within,
+            token: self.token(),
             agents: pool.counts,
             items: pool.items,
             lacking: pool.lacking,
@@ -321,6 +337,12 @@ impl Look<'_> {
         let ahead = &queued.ahead;
         sentences.push(if ahead.count == 0 && !ahead.at_least {
             "No task before it competes for the same agents: it is next.".to_owned()
+        } else if queued.token.is_some() {
+            let verb = if ahead.count == 1 { "was" } else { "were" };
+            capital(&format!(
+                "{} {verb} submitted before it, and get their turns first.",
+                count(*ahead, "task", "tasks")
+            ))
         } else {
             let verb = if ahead.count == 1 {
                 "competes"
@@ -332,13 +354,14 @@ impl Look<'_> {
                 count(*ahead, "task", "tasks")
             ))
         });
+        sentences.extend(self.topology_sentences(queued));
         sentences.extend(
             queued
                 .would_be_assigned_if
                 .iter()
                 .map(|condition| format!("It would be assigned if {}.", condition.sentence)),
         );
-        if let Some(at) = queued.ageing_wins_at {
+        if let Some(at) = queued.ageing_wins_at.filter(|_| queued.token.is_none()) {
             sentences.push(if at <= self.now() {
                 "It has waited so long that no task that is queued from now on goes before it."
                     .to_owned()
@@ -388,6 +411,8 @@ fn waits_for(agents: &AgentCounts, required: &[String]) -> String {
         (agents.quarantined, "in quarantine"),
         (agents.failed_fast, "barred for fast failures"),
         (agents.declined, "declined it"),
+        (agents.misplaced, "another place in the topology"),
+        (agents.not_its_turn, "not on turn"),
     ]
     .into_iter()
     .filter(|(n, _)| *n > 0)
@@ -396,8 +421,12 @@ fn waits_for(agents: &AgentCounts, required: &[String]) -> String {
         | "suspected or failed"
         | "about to go"
         | "in quarantine"
-        | "barred for fast failures" => {
+        | "barred for fast failures"
+        | "not on turn" => {
             format!("{n} {} {what}", if n == 1 { "is" } else { "are" })
+        }
+        "another place in the topology" => {
+            format!("{n} {} {what}", if n == 1 { "has" } else { "have" })
         }
         _ => format!("{n} {what}"),
     })

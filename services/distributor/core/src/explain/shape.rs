@@ -7,7 +7,10 @@ use swarm_events::{
     agent::Cause,
     configuration::Algorithm,
     task::{DependencyType, WithdrawReason},
+    topology::Role,
 };
+
+use super::TokenLine;
 
 use crate::view::Status;
 
@@ -181,6 +184,14 @@ pub struct Queued {
     pub ahead: Count,
     /// It can be assigned as things are: only the decision is under way.
     pub assignable: bool,
+    /// The role that an agent must have, if it asks for one.
+    pub required_role: Option<Role>,
+    /// The leader, where it stands in for that role because no live agent has it.
+    pub stands_in: Option<AgentId>,
+    /// The agent below which it is done: it is a part of what that one split. Absent if nobody there can do it.
+    pub within: Option<AgentId>,
+    /// In a ring: who has the token.
+    pub token: Option<TokenLine>,
     /// All agents of the swarm, by what speaks against them.
     pub agents: AgentCounts,
     /// Agents one by one, the nearest to taking it first, at most 8.
@@ -217,6 +228,10 @@ pub struct AgentCounts {
     pub failed_fast: u32,
     /// Able, and has declined this task.
     pub declined: u32,
+    /// Able, and with a place in the topology that is not one for this task: another role, another part of the tree.
+    pub misplaced: u32,
+    /// Able, and it is not its turn in the ring.
+    pub not_its_turn: u32,
     /// A required capability is missing.
     pub missing_capability: u32,
 }
@@ -228,6 +243,8 @@ pub struct AgentCounts {
 pub enum Standing {
     /// It could take it now.
     Free,
+    /// It has a free slot, and it is not its turn in the ring.
+    NotItsTurn,
     /// Every place that may be used is taken.
     Full,
     /// It is barred because attempts failed fast, one after another, until health has judged.
@@ -242,6 +259,8 @@ pub enum Standing {
     Unhealthy,
     /// It is about to go.
     Draining,
+    /// Its place in the topology is not one for this task.
+    Misplaced,
     /// A required capability is missing.
     MissingCapability,
 }
@@ -376,6 +395,13 @@ pub enum What {
     Again {
         /// When.
         at: Timestamp,
+    },
+    /// The token of the ring passed on, and came to one that can take it; the tasks before it get their turns first.
+    Turn {
+        /// When it passes on at the latest; absent: as soon as an agent has a free slot.
+        at: Option<Timestamp>,
+        /// Turns until then, its own included.
+        turns: Count,
     },
     /// A place comes free at the latest then, by a run limit.
     PlaceBy {

@@ -22,6 +22,9 @@ impl Plan {
         for &(swarm, agent) in &trace.judged {
             self.judge(state, swarm, agent);
         }
+        for &(swarm, _) in &trace.judged {
+            self.settle_roles(state, swarm);
+        }
         for &(swarm, at, _) in &trace.tasks {
             self.refresh_task(state, swarm, at);
         }
@@ -60,6 +63,16 @@ impl Plan {
             }
             self.set_steal_timer(swarm, None);
             self.thieving.insert(swarm);
+        }
+        while let Some(&(when, swarm)) = self.turn_timers.first() {
+            if when > state.head.now {
+                break;
+            }
+            self.set_turn_timer(swarm, None);
+            if let Some(plan) = self.swarms.get_mut(swarm as usize) {
+                plan.look_whose_turn();
+            }
+            self.refresh_assignable(swarm);
         }
         self.ring_elders(state);
         while let Some(&(when, mark)) = self.timers.first() {
@@ -160,6 +173,24 @@ impl Plan {
         }
     }
 
+    /// Sets when it is looked again whose turn it is.
+    pub(crate) fn set_turn_timer(&mut self, swarm: u32, when: Option<Timestamp>) {
+        let Some(plan) = self.swarms.get_mut(swarm as usize) else {
+            return;
+        };
+        let when = when.unwrap_or(Timestamp::ZERO);
+        let before = std::mem::replace(&mut plan.turn_at, when);
+        if before == when {
+            return;
+        }
+        if before != Timestamp::ZERO {
+            self.turn_timers.remove(&(before, swarm));
+        }
+        if when != Timestamp::ZERO {
+            self.turn_timers.insert((when, swarm));
+        }
+    }
+
     /// Figures are written at the most once a second: once a timer runs, nothing more is to be looked at.
     pub(crate) fn refresh_measure(&mut self, state: &Distributor, swarm: u32) {
         let mark = Mark::Measure(swarm);
@@ -178,11 +209,13 @@ impl Plan {
             self.swarms.push(super::ready::SwarmPlan::default());
         }
         if let Some(plan) = self.swarms.get_mut(number as usize) {
+            plan.reshape(swarm);
             plan.configure(&swarm.settings, swarm.life);
         }
         for agent in 0..swarm.agents.len() as u32 {
             self.judge(state, number, agent);
         }
+        self.settle_roles(state, number);
         if swarm.life != Life::Running {
             self.sweeps.insert(number, 0);
         }
@@ -202,9 +235,7 @@ impl Plan {
         else {
             return;
         };
-        if let Some(plan) = self.swarms.get_mut(swarm as usize) {
-            plan.join(agent, known);
-        }
+        self.find_kind(state, swarm, agent, known);
         self.refresh_agent(state, swarm, agent);
         let held: Vec<u32> = known.held().collect();
         for at in held {
@@ -240,6 +271,7 @@ impl Plan {
         };
         let ready = task.filter(|_| demand.ready);
         if let Some(swarm) = state.swarm(swarm) {
+            plan.look_whose_turn();
             plan.set_ready(at, ready, swarm);
             let free = task.filter(|_| entry.under_way == 0 && demand.due.is_none());
             let place = free.and_then(|task| steal::waiting(swarm, task));
@@ -265,6 +297,7 @@ impl Plan {
         let busy = known.running.len() >= known.slots as usize;
         let mut turned = false;
         if let Some(plan) = self.swarms.get_mut(swarm as usize) {
+            plan.look_whose_turn();
             plan.set_load(agent, known);
             turned = plan.set_busy(agent, busy);
         }
@@ -280,7 +313,7 @@ impl Plan {
         let Some(plan) = self.swarms.get(swarm as usize) else {
             return;
         };
-        let assignable = plan.active && !plan.heads.is_empty();
+        let assignable = plan.active && plan.may_assign();
         if assignable != plan.listed {
             if assignable {
                 self.assignable.insert(swarm);
@@ -290,6 +323,10 @@ impl Plan {
             if let Some(plan) = self.swarms.get_mut(swarm as usize) {
                 plan.listed = assignable;
             }
+        }
+        let plan = self.swarms.get(swarm as usize);
+        if plan.is_some_and(|plan| plan.turn_at != Timestamp::ZERO && !plan.has_turns()) {
+            self.set_turn_timer(swarm, None);
         }
         let plan = self.swarms.get(swarm as usize);
         if plan.is_some_and(SwarmPlan::may_steal) {

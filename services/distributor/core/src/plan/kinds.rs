@@ -2,9 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use swarm_events::task::{CANDIDATES_MAX, PassedOver};
+use swarm_events::{
+    task::{CANDIDATES_MAX, PassedOver},
+    topology::Role,
+};
 
-use super::ready::{Class, SwarmPlan};
+use super::{
+    ready::{Class, SwarmPlan},
+    spot::{Route, Spot},
+};
 use crate::{
     affinity,
     agent::{Agent, Health, LAPSES_MAX, Membership, Rest, has},
@@ -45,10 +51,10 @@ pub(crate) enum Standing {
 }
 impl Standing {
     /// Sooner or later it may be given something.
-    const fn is_live(self) -> bool {
+    pub(super) const fn is_live(self) -> bool {
         !matches!(self, Self::Out | Self::Failed | Self::Draining)
     }
-    const fn is_free(self) -> bool {
+    pub(super) const fn is_free(self) -> bool {
         matches!(self, Self::Free { .. })
     }
     const fn has_slot(self) -> bool {
@@ -65,14 +71,17 @@ pub(crate) struct AgentPlan {
     /// Number of the last assignment under way to it; 0 if there is none.
     pub(crate) turn: u64,
     /// Tasks held and promised, and slots, as they count in the swarm's totals.
-    counted: (u32, u32),
+    pub(super) counted: (u32, u32),
     /// All its slots run something.
     busy: bool,
+    /// Its role, as it counts in the swarm's.
+    pub(super) role: Option<Role>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Kind {
     pub(crate) capabilities: Box<[Box<str>]>,
+    pub(crate) spot: Spot,
     pub(crate) tally: Tally,
     pub(crate) free: BTreeSet<(AgentKey, u32)>,
     /// Those of `free` with a free slot, where `free` is not ordered by that.
@@ -83,38 +92,92 @@ pub(crate) struct Kind {
     pub(crate) indexed: Vec<u32>,
     /// Those of them that exclude agents: few, since a task must be declined for it.
     pub(crate) choosy: Vec<u32>,
+    /// Classes that it could take by its capabilities, and not by its place.
+    pub(super) misplaced: Vec<u32>,
 }
 
 impl SwarmPlan {
     /// An agent joined, or joined again, perhaps with other capabilities.
-    pub(crate) fn join(&mut self, at: u32, agent: &Agent) {
-        self.stand(at, Standing::Out);
-        let kind = match self.kind_numbers.get(&agent.capabilities) {
+    pub(crate) fn join(&mut self, at: u32, agent: &Agent, spot: Spot) {
+        self.leave_kind(at);
+        let by_spot = self.kind_numbers.get(&agent.capabilities);
+        let kind = match by_spot.and_then(|by_spot| by_spot.get(&spot)) {
             Some(&kind) => kind,
-            None => self.add_kind(agent),
+            None => self.add_kind(agent, spot),
         };
         self.agent_or_new(at).kind = Some(kind);
     }
 
-    fn add_kind(&mut self, agent: &Agent) -> u32 {
+    /// An agent is of no kind any more, and counts nowhere.
+    pub(super) fn leave_kind(&mut self, at: u32) {
+        self.stand(at, Standing::Out);
+        self.count(at, (0, 0));
+        self.agent_or_new(at).kind = None;
+    }
+
+    fn add_kind(&mut self, agent: &Agent, spot: Spot) -> u32 {
         let number = self.kinds.len() as u32;
-        self.kind_numbers.insert(agent.capabilities.clone(), number);
+        let by_spot = self
+            .kind_numbers
+            .entry(agent.capabilities.clone())
+            .or_default();
+        by_spot.insert(spot, number);
         self.kinds.push(Kind {
             capabilities: agent.capabilities.clone(),
+            spot,
             ..Kind::default()
         });
+        if let Route::Tree(tree) = &mut self.route {
+            tree.add_kind(spot.group, number);
+        }
         for class in 0..self.classes.len() as u32 {
-            if self.classes[class as usize]
-                .words()
-                .is_some_and(|text| agent.has_all(of_class(text)))
-            {
-                self.link(class, number);
-            }
+            self.link_if_able(class, number);
         }
         number
     }
 
-    fn agent_or_new(&mut self, at: u32) -> &mut AgentPlan {
+    /// Links a kind to a class if its agents can take its tasks; if only their place is not one for it, that is noted.
+    pub(super) fn link_if_able(&mut self, class: u32, number: u32) {
+        let kind = &self.kinds[number as usize];
+        let waiting = &self.classes[class as usize];
+        let able = waiting
+            .words()
+            .is_some_and(|text| of_class(text).all(|word| has(&kind.capabilities, word)));
+        if !able {
+            return;
+        }
+        if kind.spot.takes(waiting.role) {
+            self.link(class, number);
+            return;
+        }
+        let members = kind.tally.members;
+        let waiting = &mut self.classes[class as usize];
+        waiting.misplaced += members;
+        waiting.misplaced_any = true;
+        self.kinds[number as usize].misplaced.push(class);
+    }
+
+    /// Takes a class away from all kinds that know it.
+    pub(super) fn unlink(&mut self, class: u32) {
+        if self.classes[class as usize].misplaced_any {
+            for kind in &mut self.kinds {
+                kind.misplaced.retain(|c| *c != class);
+            }
+        }
+        for number in self.classes[class as usize].kinds.clone() {
+            let kind = &mut self.kinds[number as usize];
+            kind.classes.retain(|c| *c != class);
+            kind.indexed.retain(|c| *c != class);
+            kind.choosy.retain(|c| *c != class);
+            if let Route::Tree(tree) = &mut self.route
+                && !kind.free.is_empty()
+            {
+                tree.open(kind.spot.group, class, false);
+            }
+        }
+    }
+
+    pub(super) fn agent_or_new(&mut self, at: u32) -> &mut AgentPlan {
         let at = at as usize;
         if self.agents.len() <= at {
             self.agents.resize(at + 1, AgentPlan::default());
@@ -165,10 +228,26 @@ impl SwarmPlan {
             Standing::Full | Standing::Free { .. } => (held, slots),
             _ => (0, 0),
         };
-        let before = std::mem::replace(&mut self.agent_or_new(at).counted, counted);
+        self.count(at, counted);
+        self.stand(at, standing);
+    }
+
+    /// What an agent holds of how many slots, as it counts in the sums.
+    fn count(&mut self, at: u32, counted: (u32, u32)) {
+        let entry = self.agent_or_new(at);
+        let kind = entry.kind;
+        let before = std::mem::replace(&mut entry.counted, counted);
+        if before == counted {
+            return;
+        }
         self.held_total = self.held_total - u64::from(before.0) + u64::from(counted.0);
         self.slots_total = self.slots_total - u64::from(before.1) + u64::from(counted.1);
-        self.stand(at, standing);
+        if let Route::Tree(tree) = &mut self.route
+            && let Some(kind) = kind.and_then(|kind| self.kinds.get(kind as usize))
+            && kind.spot.works
+        {
+            tree.carry(kind.spot.group, before, counted);
+        }
     }
 
     /// Notes whether all slots of an agent run something. True: that has changed.
@@ -219,8 +298,22 @@ impl SwarmPlan {
             _ => {}
         }
         self.show(number, before, standing, head, next);
+        if head.is_some() != next.is_some() {
+            self.show_above(number, next.is_some());
+        }
         if head.is_none() && next.is_some() {
             self.unblock(number);
+        }
+        let (was, is) = (before != Standing::Out, standing != Standing::Out);
+        if was != is {
+            let kind = &self.kinds[number as usize];
+            for &class in &kind.misplaced {
+                let misplaced = &mut self.classes[class as usize].misplaced;
+                *misplaced = *misplaced + u32::from(is) - u32::from(was);
+            }
+        }
+        if before.is_live() != standing.is_live() {
+            self.parts_changed();
         }
         // For a class that excludes agents it matters which one has a place, and whether there are others at all.
         let opened = !before.is_free() && standing.is_free();
@@ -261,15 +354,27 @@ impl SwarmPlan {
         self.kinds[number as usize].indexed = classes;
     }
 
-    fn unblock(&mut self, kind: u32) {
-        let classes = std::mem::take(&mut self.kinds[kind as usize].classes);
-        for &class in &classes {
-            let waiting = &mut self.classes[class as usize];
-            if waiting.blocked {
-                waiting.blocked = false;
-                self.fix_heads(class);
+    /// Tells those above a kind in a tree that it has a place now, or none any more.
+    fn show_above(&mut self, number: u32, opened: bool) {
+        let kind = &self.kinds[number as usize];
+        if let Route::Tree(tree) = &mut self.route {
+            for &class in &kind.classes {
+                tree.open(kind.spot.group, class, opened);
             }
         }
+    }
+
+    pub(super) fn unblock_class(&mut self, class: u32) {
+        let waiting = &mut self.classes[class as usize];
+        if waiting.blocked {
+            waiting.blocked = false;
+            self.fix_heads(class);
+        }
+    }
+
+    fn unblock(&mut self, kind: u32) {
+        let classes = std::mem::take(&mut self.kinds[kind as usize].classes);
+        classes.iter().for_each(|&class| self.unblock_class(class));
         self.kinds[kind as usize].classes = classes;
     }
 
@@ -278,13 +383,7 @@ impl SwarmPlan {
             return;
         }
         let classes = std::mem::take(&mut self.kinds[kind as usize].choosy);
-        for &class in &classes {
-            let waiting = &mut self.classes[class as usize];
-            if waiting.blocked {
-                waiting.blocked = false;
-                self.fix_heads(class);
-            }
-        }
+        classes.iter().for_each(|&class| self.unblock_class(class));
         self.kinds[kind as usize].choosy = classes;
     }
 
@@ -327,7 +426,10 @@ impl SwarmPlan {
             let kind = agent
                 .filter(|agent| agent.standing.is_live())
                 .and_then(|agent| self.kinds.get(agent.kind? as usize));
-            kind.is_some_and(|kind| of_class(text).all(|word| has(&kind.capabilities, word)))
+            kind.is_some_and(|kind| {
+                kind.spot.takes(waiting.role)
+                    && of_class(text).all(|word| has(&kind.capabilities, word))
+            })
         };
         let own = waiting.excluded.iter().filter(able).count() as u32;
         live > own
@@ -343,8 +445,14 @@ impl SwarmPlan {
     pub(crate) fn link(&mut self, class: u32, kind: u32) {
         self.classes[class as usize].kinds.push(kind);
         self.kinds[kind as usize].classes.push(class);
-        if !self.classes[class as usize].excluded.is_empty() {
+        let waiting = &self.classes[class as usize];
+        if !waiting.excluded.is_empty() || waiting.within.is_some() {
             self.kinds[kind as usize].choosy.push(class);
+        }
+        if let Route::Tree(tree) = &mut self.route
+            && !self.kinds[kind as usize].free.is_empty()
+        {
+            tree.open(self.kinds[kind as usize].spot.group, class, true);
         }
         let waiting = &self.classes[class as usize];
         if waiting.indexed {
@@ -370,29 +478,67 @@ impl SwarmPlan {
 
     /// The best agents for a class with a place, best first, at most [`CANDIDATES_MAX`].
     pub(crate) fn candidates(&self, class: u32) -> Vec<(AgentKey, u32)> {
+        if let Route::Tree(tree) = &self.route {
+            return self.down_the_tree(tree, class);
+        }
         let waiting = &self.classes[class as usize];
+        if waiting.indexed {
+            // The best eight agents are among those of the eight kinds whose first agent is best; each one that is excluded
+            // may stand before one kind more.
+            let more = self.excluded(class).len();
+            let kinds = waiting.best.iter().take(CANDIDATES_MAX + more);
+            self.best_of(class, kinds.map(|&(_, kind)| kind))
+        } else {
+            self.best_of(class, waiting.kinds.iter().copied())
+        }
+    }
+
+    /// The best agents of some kinds.
+    pub(super) fn best_of(
+        &self,
+        class: u32,
+        kinds: impl Iterator<Item = u32>,
+    ) -> Vec<(AgentKey, u32)> {
         let excluded = self.excluded(class);
         let mut found = Vec::with_capacity(CANDIDATES_MAX);
-        let mut add = |number: u32| {
+        let mut looked = 0;
+        for number in kinds {
             let kind = &self.kinds[number as usize];
             let fit = self.fit(class, kind.capabilities.len());
             let may = kind.free.iter().filter(|(_, at)| !excluded.contains(at));
             let best = may.take(CANDIDATES_MAX);
             found.extend(best.map(|&(key, at)| (fitted(key, fit), at)));
-        };
-        if waiting.indexed {
-            // The best eight agents are among those of the eight kinds whose first agent is best; each one that is excluded
-            // may stand before one kind more.
-            let kinds = waiting.best.iter().take(CANDIDATES_MAX + excluded.len());
-            kinds.for_each(|&(_, kind)| add(kind));
-        } else {
-            waiting.kinds.iter().for_each(|&kind| add(kind));
+            looked += 1;
         }
-        if waiting.kinds.len() > 1 {
+        if looked > 1 {
             found.sort_unstable();
             found.truncate(CANDIDATES_MAX);
         }
         found
+    }
+
+    /// The best agent with a free slot of the kinds named that can take a class, and that `may` names.
+    pub(super) fn idle_of(
+        &self,
+        class: u32,
+        kinds: &[u32],
+        may: impl Fn(u32) -> bool,
+    ) -> Option<(AgentKey, u32)> {
+        let excluded = self.excluded(class);
+        let by_slot = self.strategy().slots_first();
+        let kinds = kinds.iter().map(|&kind| &self.kinds[kind as usize]);
+        let of_kind = |kind: &Kind| {
+            // Where free slots go first, those who have one are the first.
+            let idle = if by_slot { &kind.free } else { &kind.idle };
+            let mut idle = idle.iter().take_while(|((waits, ..), _)| *waits == 0);
+            let found = idle.find(|&&(_, at)| !excluded.contains(&at) && may(at));
+            let fit = self.fit(class, kind.capabilities.len());
+            found.map(|&(key, at)| (fitted(key, fit), at))
+        };
+        kinds
+            .filter(|kind| self.fits(class, kind))
+            .filter_map(of_kind)
+            .min()
     }
 
     /// The best agent for a class that has a free slot. (Where free slots do not go first, it looks at every kind.)
@@ -415,7 +561,7 @@ impl SwarmPlan {
     }
 
     /// Why the agents that are no candidates for a class are none.
-    pub(crate) fn passed_over(&self, class: u32) -> BTreeMap<PassedOver, u32> {
+    pub(crate) fn passed_over(&self, class: u32, chosen: u32) -> BTreeMap<PassedOver, u32> {
         let waiting = &self.classes[class as usize];
         let mut tally = waiting.tally;
         if !waiting.indexed {
@@ -423,13 +569,34 @@ impl SwarmPlan {
                 tally.add(&self.kinds[kind as usize].tally);
             }
         }
+        let chosen = self.agents.get(chosen as usize);
+        let group = chosen.and_then(|entry| Some(self.kinds.get(entry.kind? as usize)?.spot.group));
         let free = |at: &&u32| {
             let agent = self.agents.get(**at as usize);
-            agent.is_some_and(|agent| agent.standing.is_free())
+            agent.is_some_and(|agent| {
+                let kind = agent.kind.and_then(|kind| self.kinds.get(kind as usize));
+                agent.standing.is_free() && kind.map(|kind| kind.spot.group) == group
+            })
         };
         let declined = self.excluded(class).iter().filter(free).count() as u32;
+        let (elsewhere, turn) = match &self.route {
+            Route::Open | Route::Neighbours => (0, 0),
+            Route::Circle(_) => (0, tally.free().saturating_sub(declined + 1)),
+            Route::Tree(tree) => {
+                let kinds = tree.kinds(group.unwrap_or_default());
+                let kinds = kinds.iter().map(|&kind| &self.kinds[kind as usize]);
+                let here = kinds.filter(|kind| self.fits(class, kind));
+                let here: usize = here.map(|kind| kind.free.len()).sum();
+                (tally.free().saturating_sub(here as u32), 0)
+            }
+        };
         let all = [
-            (PassedOver::Capability, self.members - tally.members),
+            (PassedOver::Topology, waiting.misplaced + elsewhere),
+            (PassedOver::Turn, turn),
+            (
+                PassedOver::Capability,
+                self.members - tally.members - waiting.misplaced,
+            ),
             (PassedOver::Full, tally.full),
             (PassedOver::Unhealthy, tally.unhealthy),
             (PassedOver::Unresponsive, tally.unresponsive),
@@ -457,7 +624,26 @@ pub(crate) struct Tally {
     failed_fast: u32,
 }
 impl Tally {
-    fn add(&mut self, other: &Self) {
+    /// Those who have a place.
+    const fn free(&self) -> u32 {
+        self.members
+            - self.full
+            - self.unhealthy
+            - self.unresponsive
+            - self.draining
+            - self.quarantined
+            - self.failed_fast
+    }
+    /// Those who may be given something as soon as a slot comes free or a doubt is over; with those who rest, or without.
+    pub(super) const fn soon(&self, resting: bool) -> u32 {
+        let rest = if resting {
+            0
+        } else {
+            self.quarantined + self.failed_fast
+        };
+        self.live - rest
+    }
+    pub(super) fn add(&mut self, other: &Self) {
         self.members += other.members;
         self.live += other.live;
         self.full += other.full;

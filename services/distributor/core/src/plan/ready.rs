@@ -12,17 +12,19 @@ use swarm_events::{
     Timestamp,
     configuration::Algorithm,
     task::{AffinityOutcome, CANDIDATES_MAX, PassedOver},
+    topology::Role,
 };
 
 use super::{
     expiry::{Elders, Limit, Line},
     kinds::{AgentKey, AgentPlan, Kind, Standing, Tally, fitted},
+    spot::{Roles, Route, Spot},
     steal::Waiting,
 };
 use crate::{
     affinity::{Key, key_of},
-    agent::{Agent, Health, Membership, has},
-    class::{Without, excluded_of, of_class},
+    agent::{Agent, Health, Membership},
+    class::{Without, excluded_of, of_class, role_of, within_of},
     plan::Entry,
     strategy::{self, Strategy},
     swarm::{Life, Settings, Swarm, rank},
@@ -38,7 +40,7 @@ pub(crate) struct TaskPlan {
     /// The agent that an assignment or a steal under way keeps a place of.
     pub(crate) promised: Option<u32>,
     /// Where it waits, if it is ready.
-    ready: Option<(u32, u8, Timestamp, u64, Limit)>,
+    pub(super) ready: Option<(u32, u8, Timestamp, u64, Limit)>,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +52,17 @@ pub(crate) struct Class {
     pub(super) excluded: Box<[u32]>,
     /// They are not to get them even if there are no others.
     pub(super) strict: bool,
+    /// The role that it asks for.
+    pub(super) role: Option<Role>,
+    /// Number of the agent below which its tasks are done, whether they are kept there, and at which version of the tree
+    /// that was found out.
+    pub(super) within: Option<u32>,
+    pub(super) confined: bool,
+    pub(super) confined_at: u64,
+    /// Members that have what it needs, and not the place in the topology.
+    pub(super) misplaced: u32,
+    /// There is a kind of such agents, with members or without.
+    pub(super) misplaced_any: bool,
     pub(crate) kinds: Vec<u32>,
     /// It has many kinds, and keeps those with a place ordered by their first agent, and the sums over all of them.
     pub(crate) indexed: bool,
@@ -67,6 +80,18 @@ impl Class {
     pub(crate) fn words(&self) -> Option<&str> {
         self.text.as_deref()
     }
+    /// As if no kind had been looked at.
+    pub(super) fn forget_kinds(&mut self) {
+        self.confined = false;
+        self.confined_at = u64::MAX;
+        self.misplaced = 0;
+        self.misplaced_any = false;
+        self.kinds.clear();
+        self.indexed = false;
+        self.best.clear();
+        self.tally = Tally::default();
+        self.blocked = false;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -82,10 +107,16 @@ pub(crate) struct SwarmPlan {
     pub(crate) priority_step_ms: u64,
     pub(crate) fast_failures_max: u32,
     pub(super) elders: Elders,
-    tasks: Vec<TaskPlan>,
+    /// The generation of the topology for which this holds; 0 at the beginning.
+    pub(super) generation: u64,
+    pub(super) route: Route,
+    pub(super) roles: Roles,
+    /// When it is looked again whose turn it is; zero if that is not due by time.
+    pub(super) turn_at: Timestamp,
+    pub(super) tasks: Vec<TaskPlan>,
     pub(crate) agents: Vec<AgentPlan>,
     pub(crate) kinds: Vec<Kind>,
-    pub(crate) kind_numbers: BTreeMap<Box<[Box<str>]>, u32>,
+    pub(crate) kind_numbers: BTreeMap<Box<[Box<str>]>, BTreeMap<Spot, u32>>,
     pub(crate) classes: Vec<Class>,
     pub(crate) members: u32,
     /// Agents with a free slot.
@@ -99,7 +130,7 @@ pub(crate) struct SwarmPlan {
     pub(crate) waiting: BTreeMap<u32, Waiting>,
     pub(crate) waiting_classes: BTreeSet<u32>,
     /// Promises under way, and the number of the last assignment among them.
-    promises: u32,
+    pub(super) promises: u32,
     turn: u64,
     /// Keys whose first assignment is under way: agent, and how many decisions rely on it.
     homes: BTreeMap<Key, (u32, u32)>,
@@ -115,6 +146,10 @@ pub(crate) struct Match {
     pub(crate) candidates: Vec<(AgentKey, u32)>,
     pub(crate) passed_over: BTreeMap<PassedOver, u32>,
     pub(crate) affinity: Option<(Key, AffinityOutcome)>,
+    /// It goes from the busy agent from which it was taken to one that may have it from there.
+    pub(crate) taken_over: bool,
+    /// In a ring: the number of the token's turn.
+    pub(crate) turn: Option<u64>,
 }
 
 impl SwarmPlan {
@@ -131,12 +166,16 @@ impl SwarmPlan {
         }
         &mut self.tasks[at]
     }
+    pub(crate) const fn route(&self) -> &Route {
+        &self.route
+    }
     pub(crate) fn strategy(&self) -> &'static dyn Strategy {
-        strategy::of(self.algorithm)
+        strategy::within(matches!(self.route, Route::Circle(_)), self.algorithm)
     }
 
     /// Takes over settings. Each agent is to be judged anew after it.
     pub(crate) fn configure(&mut self, settings: &Settings, life: Life) {
+        self.look_whose_turn();
         if self.algorithm != settings.algorithm {
             // They stand by the old rules: out, before the rules change.
             for at in 0..self.agents.len() as u32 {
@@ -175,6 +214,9 @@ impl SwarmPlan {
             && let Some(waiting) = self.classes.get_mut(class as usize)
         {
             waiting.queues[priority as usize].remove((queued_at, sequence, at), limit);
+            if let Route::Circle(circle) = &mut self.route {
+                circle.remove(class, (sequence, at));
+            }
             self.fix_head(class, priority);
             self.moved(at, (class, priority), limit, false);
         }
@@ -182,6 +224,9 @@ impl SwarmPlan {
             self.ensure_class(class, swarm.classes.get(class));
             self.classes[class as usize].queues[priority as usize]
                 .insert((queued_at, sequence, at), limit);
+            if let Route::Circle(circle) = &mut self.route {
+                circle.insert(class, (sequence, at));
+            }
             self.fix_head(class, priority);
             self.moved(at, (class, priority), limit, true);
         }
@@ -195,32 +240,30 @@ impl SwarmPlan {
         if self.classes[class as usize].words() == Some(text) {
             return;
         }
-        for &kind in &self.classes[class as usize].kinds {
-            let kind = &mut self.kinds[kind as usize];
-            kind.classes.retain(|c| *c != class);
-            kind.indexed.retain(|c| *c != class);
-            kind.choosy.retain(|c| *c != class);
-        }
+        self.unlink(class);
         let fresh = &mut self.classes[class as usize];
         fresh.text = Some(text.into());
         fresh.needs = of_class(text).count();
         let (excluded, how) = excluded_of(text);
         fresh.excluded = excluded;
         fresh.strict = how == Without::Strictly;
-        fresh.kinds.clear();
-        fresh.indexed = false;
-        fresh.best.clear();
-        fresh.tally = Tally::default();
-        fresh.blocked = false;
-        for number in 0..self.kinds.len() as u32 {
-            let have = &self.kinds[number as usize].capabilities;
-            if of_class(text).all(|word| has(have, word)) {
-                self.link(class, number);
+        fresh.role = role_of(text);
+        fresh.within = within_of(text);
+        fresh.forget_kinds();
+        let within = fresh.within.is_some();
+        if let Route::Tree(tree) = &mut self.route {
+            if within {
+                tree.parted.insert(class);
+            } else {
+                tree.parted.remove(&class);
             }
+        }
+        for number in 0..self.kinds.len() as u32 {
+            self.link_if_able(class, number);
         }
     }
 
-    fn fix_head(&mut self, class: u32, priority: u8) {
+    pub(super) fn fix_head(&mut self, class: u32, priority: u8) {
         let Some(waiting) = self.classes.get_mut(class as usize) else {
             return;
         };
@@ -250,9 +293,13 @@ impl SwarmPlan {
     }
 
     /// The next task and its agent, if any agent with a place can take any of the tasks that wait.
-    pub(crate) fn next_match(&mut self, swarm: &Swarm) -> Option<Match> {
+    pub(crate) fn next_match(&mut self, swarm: &Swarm, now: Timestamp) -> Option<Match> {
+        if matches!(self.route, Route::Circle(_)) {
+            return self.next_turn(swarm, now);
+        }
         loop {
             let &(_, _, class, priority) = self.heads.first()?;
+            self.confine(class);
             let mut candidates = self.candidates(class);
             let Some(&(_, mut agent)) = candidates.first() else {
                 self.classes.get_mut(class as usize)?.blocked = true;
@@ -265,10 +312,18 @@ impl SwarmPlan {
             let stolen = task.stolen();
             let affinity = (self.algorithm == Algorithm::Affinity).then(|| key_of(swarm, task));
             let affinity = affinity.map(|key| (key, self.home(swarm, task, key, stolen)));
+            let open = matches!(self.route, Route::Open);
+            // It was taken from a busy agent for an idle one that may have it from there.
+            let thief = match task.more.as_ref().and_then(|more| more.stolen_from) {
+                Some(from) if !open => self.thief_for(swarm, class, from),
+                _ => None,
+            };
             let preferred = match affinity {
+                // Who split it makes its parts' results one.
+                _ if let Some(at) = self.splitter(task) => Some(at),
+                _ if thief.is_some() => thief,
                 Some((_, Home::Here(at))) => Some(at),
-                // It was taken from a busy agent for an idle one.
-                None if stolen && !self.strategy().slots_first() => {
+                None if stolen && open && !self.strategy().slots_first() => {
                     self.idle_for(class).map(|(_, at)| at)
                 }
                 _ => None,
@@ -281,10 +336,34 @@ impl SwarmPlan {
                 task: at,
                 agent,
                 candidates,
-                passed_over: self.passed_over(class),
+                passed_over: self.passed_over(class, agent),
                 affinity: affinity.map(|(key, home)| (key, home.outcome())),
+                taken_over: open || thief == Some(agent),
+                turn: None,
             });
         }
+    }
+
+    /// The agent that split a task, if it can take it now.
+    fn splitter(&self, task: &Task) -> Option<u32> {
+        let at = task.prefers()?;
+        let free = self.agents.get(at as usize)?.standing.is_free();
+        (free && self.agent_fits(task.class, at) && !self.excluded(task.class).contains(&at))
+            .then_some(at)
+    }
+
+    /// Whether an agent's place is one for tasks of a class.
+    pub(crate) fn is_placed(&self, class: u32, at: u32) -> bool {
+        let entry = self.agents.get(at as usize);
+        let kind = entry.and_then(|entry| self.kinds.get(entry.kind? as usize));
+        let role = self.classes.get(class as usize).and_then(|c| c.role);
+        kind.is_some_and(|kind| {
+            kind.spot.takes(role)
+                && match (&self.route, self.confined_to(class)) {
+                    (Route::Tree(tree), Some(top)) => at != top && tree.is_in(kind.spot.group, top),
+                    _ => true,
+                }
+        })
     }
 
     fn put_first(&self, class: u32, agent: u32, candidates: &mut Vec<(AgentKey, u32)>) {
@@ -317,6 +396,7 @@ impl SwarmPlan {
                 && agent.health != Health::Failed
                 && agent.rests().is_none()
                 && agent.has_all(of_class(needed))
+                && self.is_placed(task.class, at)
                 && !self.excluded(task.class).contains(&at)
         };
         if swarm.agents.get(at as usize).filter(fit).is_none() {

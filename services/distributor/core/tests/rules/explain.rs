@@ -67,6 +67,7 @@ fn kinds(queued: &Queued) -> Vec<&'static str> {
         What::PlaceBy { .. } => "place_by",
         What::Released { .. } => "released",
         What::Again { .. } => "again",
+        What::Turn { .. } => "turn",
     };
     queued.would_be_assigned_if.iter().map(kind).collect()
 }
