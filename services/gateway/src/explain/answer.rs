@@ -168,7 +168,10 @@ fn named(
                     | What::Released { agent_id, .. } => {
                         agents.insert(*agent_id);
                     }
-                    What::Agents { .. } | What::Priority { .. } | What::Again { .. } => {}
+                    What::Agents { .. }
+                    | What::Priority { .. }
+                    | What::Again { .. }
+                    | What::Turn { .. } => {}
                 }
             }
         }
