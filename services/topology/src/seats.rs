@@ -44,10 +44,12 @@ pub(crate) struct Seats<'a> {
 
 impl Serialize for Seats<'static> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.iter().filter_map(|(agent, _)| {
-            let sitting = self.seats.get(&agent)?;
-            Some((agent, sitting))
-        }))
+        // Snapshots write the number first.
+        let all: std::collections::BTreeMap<AgentId, &Sitting> = self
+            .iter()
+            .filter_map(|(agent, _)| Some((agent, self.seats.get(&agent)?)))
+            .collect();
+        serializer.collect_map(all)
     }
 }
 impl<'de> Deserialize<'de> for Seats<'static> {
