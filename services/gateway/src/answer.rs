@@ -1,5 +1,7 @@
 //! Answers that succeed.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -52,8 +54,31 @@ impl Reply {
         }
         self
     }
+    /// Says that it holds for another time: what is not in the log has no memory of its own.
+    #[must_use]
+    pub fn remembered(mut self, time: Duration) -> Self {
+        let remembered = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.response
+            .headers_mut()
+            .insert(KEY_REMEMBERED_HEADER, HeaderValue::from(remembered));
+        self
+    }
+    /// Names the revision of what was read or written, for `If-Match`.
+    #[must_use]
+    pub fn revision(mut self, revision: u64) -> Self {
+        // Digits between quotes.
+        if let Ok(value) = HeaderValue::from_str(&format!("\"{revision}\"")) {
+            self.response.headers_mut().insert(header::ETAG, value);
+        }
+        self
+    }
 }
 
+impl From<Response> for Reply {
+    fn from(response: Response) -> Self {
+        Self { response }
+    }
+}
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         self.response

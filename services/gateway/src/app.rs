@@ -12,7 +12,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{bus::Bus, explain::followers::Followers, fold::SharedFold, port::Port};
+use crate::{
+    bus::Bus, explain::followers::Followers, fold::SharedFold, port::Port,
+    topology::traffic::Watched,
+};
 
 /// How long an outcome is awaited before the caller gets its id instead (504): a claim by a standby takes about 3 s, an
 /// election in a cluster of nats-server up to 9 s.
@@ -52,6 +55,8 @@ pub struct App {
     pub source: Source,
     /// The partitions whose tasks are followed, to explain them.
     pub explain: Followers,
+    /// The swarms whose messages are counted as they come, since somebody looks at their topology.
+    pub watched: Watched,
     /// Room for live streams.
     pub live: Arc<Semaphore>,
     /// Cancelled when the process stops: ends live streams.
@@ -81,6 +86,7 @@ impl App {
             pool,
             source: Source::Client(format!("/swarm/gateway/{instance}")),
             explain: Followers::default(),
+            watched: Watched::default(),
             live: Arc::new(Semaphore::new(LIVE_STREAMS_MAX)),
             stop,
             tail: watch::Sender::new(TailState::default()),

@@ -23,6 +23,8 @@ pub enum Action {
     Read,
     /// Hand in tasks.
     Submit,
+    /// Say something to agents: messages, answers, what is on their blackboards.
+    Talk,
     /// Create and configure swarms.
     Configure,
     /// Cancel, retry and discard tasks.
@@ -37,7 +39,7 @@ impl Action {
     pub fn allowed_to(self, role: Role) -> bool {
         match self {
             Self::Read => true,
-            Self::Submit => role != Role::Analyst,
+            Self::Submit | Self::Talk => role != Role::Analyst,
             Self::Configure | Self::Direct => role >= Role::Developer,
             Self::Operate => role >= Role::Operator,
             Self::Administer => role == Role::Admin,
@@ -47,6 +49,10 @@ impl Action {
         match self {
             Self::Read => ("read", "user"),
             Self::Submit => ("submit tasks", "user"),
+            Self::Talk => (
+                "send messages, answer questions or write on blackboards",
+                "user",
+            ),
             Self::Configure => ("create or configure swarms", "developer"),
             Self::Direct => ("cancel, retry or discard tasks", "developer"),
             Self::Operate => (
@@ -127,10 +133,10 @@ mod tests {
 
     #[test]
     fn roles_allow_what_they_say() {
-        use Action::{Administer, Configure, Direct, Operate, Read, Submit};
-        let developer = [Read, Submit, Configure, Direct];
+        use Action::{Administer, Configure, Direct, Operate, Read, Submit, Talk};
+        let developer = [Read, Submit, Talk, Configure, Direct];
         for (role, allowed) in [
-            (Role::User, vec![Read, Submit]),
+            (Role::User, vec![Read, Submit, Talk]),
             (Role::Analyst, vec![Read]),
             (Role::Developer, developer.to_vec()),
             (Role::Operator, [&developer[..], &[Operate]].concat()),
@@ -139,7 +145,7 @@ mod tests {
                 [&developer[..], &[Operate, Administer]].concat(),
             ),
         ] {
-            for action in [Read, Submit, Configure, Direct, Operate, Administer] {
+            for action in [Read, Submit, Talk, Configure, Direct, Operate, Administer] {
                 assert_eq!(
                     action.allowed_to(role),
                     allowed.contains(&action),

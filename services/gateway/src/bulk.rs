@@ -25,7 +25,7 @@ use crate::{
     problem::{Answer, ProblemDocument},
     reading,
     submission::{self, BulkInput},
-    submit::{PARTS_AT_A_TIME, aside, check_same, part},
+    submit::{PARTS_AT_A_TIME, aside, check_hand_overs, check_same, part},
     swarms::open,
 };
 
@@ -83,6 +83,7 @@ pub async fn submit(
         Ok((submission::plan_bulk(input, id_of, body_sha256)?, key))
     })
     .await?;
+    check_hand_overs(&app, place, &tasks, true)?;
     let stored = match &key {
         Some(key) => earlier(&app, place, key, &tasks).await?,
         None => BTreeMap::new(),

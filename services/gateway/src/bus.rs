@@ -1,10 +1,14 @@
-//! What is asked and heard over the bus beside the log: the last heartbeats, and what agents' processes write.
+//! What is asked and heard over the bus beside the log: the last heartbeats, what agents' processes write, and the streams
+//! of messages and blackboards.
+
+mod stored;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::{
     Client, HeaderMap, HeaderValue, RequestErrorKind, StatusCode, Subscriber,
     header::{NATS_SUBJECT, NATS_TIME_STAMP},
+    jetstream::Context,
 };
 use bytes::Bytes;
 use futures::StreamExt;
@@ -12,6 +16,8 @@ use serde_json::json;
 use swarm_events::Timestamp;
 use swarm_log::definitions::HEARTBEATS_STREAM;
 use tokio::time::{error::Elapsed, timeout};
+
+pub use stored::{Found, KeepError, Kept, PAGE_BYTES_MAX, Stored};
 
 /// How long the last heartbeats are waited for: health is asked for in an outage above all, and must answer then.
 pub const BEATS_WAIT: Duration = Duration::from_secs(1);
@@ -53,12 +59,13 @@ pub struct Last {
 
 /// The bus.
 #[derive(Clone, Debug)]
-pub struct Bus(Client);
+pub struct Bus(Client, Context);
 
 impl Bus {
     /// Over this connection.
-    pub const fn new(client: Client) -> Self {
-        Self(client)
+    pub fn new(client: Client) -> Self {
+        let context = async_nats::jetstream::new(client.clone());
+        Self(client, context)
     }
 
     /// Asks whoever listens on `subject`.

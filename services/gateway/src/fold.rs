@@ -2,6 +2,7 @@
 //! health's, the last figures of each swarm, and the outcomes that somebody waits for. It is what makes writes, health and
 //! keys independent of PostgreSQL.
 
+pub mod changes;
 pub mod keyed;
 pub mod keys;
 pub mod measures;
@@ -25,6 +26,7 @@ use swarm_events::{
 use swarm_health_core::Health;
 use uuid::Uuid;
 
+use changes::Changes;
 use keyed::{Keyed, KeyedOutcomes, cancellation_of};
 use keys::Caller;
 use measures::Measure;
@@ -105,7 +107,7 @@ fn is_by_health(input: &Input) -> bool {
 pub const FORMAT: u32 = (LAYOUT << 16) | (Health::FORMAT << 8) | Coordinator::FORMAT;
 const _: () = assert!(Health::FORMAT < 0x100 && Coordinator::FORMAT < 0x100);
 /// Raised when anything else of [`Fold`] changes its layout; a golden test demands it.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 4;
 
 /// The state: a function of the log alone, so that a snapshot and the tail behind it are worth a cold fold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +122,7 @@ pub struct Fold {
     /// By organization: tasks that wait in its swarms that are not deleted, as last measured.
     waiting: BTreeMap<OrgId, u64>,
     samples: BTreeMap<Place, Samples>,
+    changes: BTreeMap<Place, Changes>,
     keyed: KeyedOutcomes,
     sequence: u64,
     now: Timestamp,
@@ -135,6 +138,7 @@ impl Default for Fold {
             measures: BTreeMap::new(),
             waiting: BTreeMap::new(),
             samples: BTreeMap::new(),
+            changes: BTreeMap::new(),
             keyed: KeyedOutcomes::default(),
             sequence: 0,
             now: Timestamp::ZERO,
@@ -213,6 +217,9 @@ impl Fold {
             return;
         };
         match &recorded.event.body {
+            body if Changes::concerned(body) => {
+                self.changes.entry(place).or_default().apply(recorded);
+            }
             Body::SwarmMeasured(measured) => {
                 let counts = self
                     .swarm(place.org, place.swarm)
@@ -263,6 +270,14 @@ impl Fold {
             (Body::TaskGraphCancelled(_) | Body::TaskDiscarded(_), _) => causation,
             // After a failed attempt there is at least one attempt; a person's retry begins anew.
             (Body::TaskRetried(retried), _) if retried.attempts == 0 => causation,
+            // On the way to the change that was asked for, or in its wake.
+            (
+                Body::SwarmTopologyPlanned(_)
+                | Body::AgentSeated(_)
+                | Body::SwarmLeaderElected(_)
+                | Body::SwarmTopologySuggested(_),
+                _,
+            ) => None,
             _ if writer == Writer::Service(Service::Coordinator) => causation,
             _ => None,
         };
@@ -326,6 +341,10 @@ impl Fold {
     /// What is known of a command or graph whose id derives from an idempotency key.
     pub fn keyed(&self, id: Uuid) -> Keyed {
         self.keyed.get(id)
+    }
+    /// What became of a swarm's topology and leader; `None` if nothing has yet.
+    pub fn changes(&self, place: Place) -> Option<&Changes> {
+        self.changes.get(&place)
     }
     /// What was last heard of the agents of a swarm.
     pub fn samples(&self, place: Place) -> Option<&Samples> {

@@ -3,7 +3,7 @@
 use axum::{body::Body, http::StatusCode};
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
-use swarm_events::Problem;
+use swarm_events::{Json, Problem};
 
 use crate::problem::{Answer, ApiProblem};
 
@@ -55,6 +55,20 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
     })?;
     deserializer.end().map_err(|error| refused(".", &error))?;
     Ok(value)
+}
+
+/// Reads `bytes` as any JSON.
+///
+/// # Errors
+/// 400 if it is none.
+pub fn read_any(bytes: &[u8]) -> Answer<Json> {
+    let text = std::str::from_utf8(bytes).unwrap_or_default().trim();
+    Json::parse(text).map_err(|error| {
+        let problem = Problem::new("malformed-json", format!("the body is not JSON: {error}"))
+            .field("body")
+            .cure("send one JSON value in UTF-8");
+        ApiProblem::new(StatusCode::BAD_REQUEST, problem)
+    })
 }
 
 fn refused(path: &str, error: &serde_json::Error) -> ApiProblem {

@@ -11,11 +11,13 @@ pub mod agents;
 pub mod answer;
 pub mod app;
 pub mod auth;
+pub mod blackboard;
 mod bootstrap;
 pub mod bulk;
 pub mod bus;
 pub mod callbacks;
 pub mod command;
+pub mod courier;
 pub mod explain;
 pub mod figures;
 pub mod fold;
@@ -23,6 +25,7 @@ pub mod health;
 pub mod idempotency;
 pub mod json;
 pub mod live;
+pub mod messages;
 pub mod openapi;
 pub mod orders;
 pub mod organization;
@@ -30,6 +33,7 @@ pub mod params;
 pub mod port;
 pub mod probes;
 pub mod problem;
+pub mod questions;
 pub mod reading;
 pub mod router;
 pub mod scale;
@@ -39,6 +43,8 @@ pub mod submit;
 pub mod swarms;
 pub mod tail;
 pub mod tasks;
+pub mod templates;
+pub mod topology;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -46,7 +52,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::postgres::PgPool;
 use swarm_log::jetstream::JetStreamLog;
 use swarm_projections::pool;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{
+    net::TcpListener,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 pub use bootstrap::{BOOTSTRAP_TIMEOUT, Bootstrap, BootstrapError, admin_key, bootstrap};
@@ -55,6 +64,9 @@ use crate::{app::App, bus::Bus, port::Port, tail::TailError};
 
 /// How long requests under way may take once the process is told to stop.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// How long the courier may take to give back what it holds.
+const COURIER_GRACE: Duration = Duration::from_secs(1);
 
 /// Why the gateway ended, or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -129,9 +141,15 @@ pub async fn serve_app(app: Arc<App>, listener: TcpListener) -> Result<(), Gatew
     let server = axum::serve(listener, router::router(app.clone()))
         .with_graceful_shutdown(stop.clone().cancelled_owned());
     let mut serving = tokio::spawn(async move { server.await });
+    let carrying = tokio::spawn(courier::run(app.clone()));
     // A tail that ends takes the requests with it: they would be answered from a state that stands still.
     let tailed = tail::follow(app).await;
     stop.cancel();
+    // With nats-server away it may hold a message for some seconds; it is carried again then.
+    let left = carrying.abort_handle();
+    if timeout(COURIER_GRACE, carrying).await.is_err() {
+        left.abort();
+    }
     tokio::select! {
         served = &mut serving => served.map_err(std::io::Error::other)??,
         () = sleep(SHUTDOWN_GRACE) => {

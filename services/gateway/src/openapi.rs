@@ -11,8 +11,9 @@ use utoipa::{
 };
 
 use crate::{
-    agents, bulk, callbacks, explain, figures, health, live, orders, organization, probes, problem,
-    scale, submission, submit, swarms, tasks,
+    agents, blackboard, bulk, callbacks, explain, figures, health, live, messages, orders,
+    organization, probes, problem, questions, scale, submission, submit, swarms, tasks, templates,
+    topology,
 };
 
 /// Stands for the schemas of the events crate, which are generated from the types that the log stores.
@@ -28,6 +29,14 @@ stands_for! {
     Configuration,
     /// A topology's name.
     TopologyKind,
+    /// Options of a star: a hub and its workers.
+    Star,
+    /// Options of a mesh: peers.
+    Mesh,
+    /// Options of a tree.
+    Hierarchical,
+    /// Options of a ring: a circle with a token.
+    Ring,
     /// What a dependency waits for.
     DependencyType,
     /// What a verdict on an agent's life rests on.
@@ -46,6 +55,20 @@ stands_for! {
     Dependency,
     /// Why a task is where it is.
     TaskExplanation
+}
+
+/// Options of a topology: those of the kind that it is.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub enum TopologyOptions {
+    /// A hub and its workers.
+    Star(Star),
+    /// Peers.
+    Mesh(Mesh),
+    /// A tree.
+    Hierarchical(Hierarchical),
+    /// A circle with a token.
+    Ring(Ring),
 }
 
 /// What `POST …/tasks` takes.
@@ -96,17 +119,21 @@ impl Modify for BearerKey {
     paths(
         swarms::create, swarms::list, swarms::show, swarms::update, swarms::delete,
         agents::list, agents::show, agents::add, agents::update, agents::remove, agents::restart, agents::logs::show, callbacks::call,
-        scale::scale,
+        scale::scale, topology::show, topology::update,
+        templates::list, templates::create, templates::show, templates::update, templates::delete,
         organization::show, organization::update,
         submit::submit, bulk::submit, tasks::list, tasks::show, tasks::show_anywhere,
         explain::show, explain::show_anywhere,
         orders::cancel, orders::delete, orders::retry, orders::discard,
         orders::cancel_many, orders::retry_many, orders::discard_many,
+        messages::send, messages::list, messages::follow,
+        questions::list, questions::show, questions::answer,
+        blackboard::list, blackboard::show, blackboard::put, blackboard::delete,
         health::show, figures::show, live::follow, probes::live, probes::ready, probes::metrics,
     ),
     components(schemas(
         problem::ProblemDocument, submission::TaskInput, submission::GraphInput, submit::TaskAccepted,
-        submit::GraphAccepted, orders::OrdersAnswer, orders::CancelledGraph, Configuration, TopologyKind, DependencyType, Evidence, Dependency,
+        submit::GraphAccepted, orders::OrdersAnswer, orders::CancelledGraph, Configuration, TopologyKind, TopologyOptions, Star, Mesh, Hierarchical, Ring, DependencyType, Evidence, Dependency,
         TaskExplanation, agents::AgentAnswer, agents::AddedAgents, Adapter, RestartPolicy, ResourceLimits, Figures, HealthPolicy,
     )),
     security(("key" = [])),
@@ -122,6 +149,10 @@ pub fn document() -> Value {
     let mut generator = settings.into_generator();
     generator.subschema_for::<swarm_events::configuration::Configuration>();
     generator.subschema_for::<swarm_events::configuration::TopologyKind>();
+    generator.subschema_for::<swarm_events::topology::Star>();
+    generator.subschema_for::<swarm_events::topology::Mesh>();
+    generator.subschema_for::<swarm_events::topology::Hierarchical>();
+    generator.subschema_for::<swarm_events::topology::Ring>();
     generator.subschema_for::<swarm_events::agent::Evidence>();
     generator.subschema_for::<swarm_events::agent::Adapter>();
     generator.subschema_for::<swarm_events::agent::RestartPolicy>();
@@ -211,6 +242,8 @@ mod tests {
         }
         for name in [
             "TaskInput",
+            "MessageInput",
+            "AnswerInput",
             "GraphInput",
             "BulkInput",
             "SwarmInput",
@@ -220,6 +253,9 @@ mod tests {
             "CancelManyInput",
             "ManyInput",
             "OrganizationPatch",
+            "TopologyInput",
+            "TemplateInput",
+            "TemplatePatch",
         ] {
             let schema = &document["components"]["schemas"][name];
             let example = schema.get("example").or_else(|| schema.get("examples"));

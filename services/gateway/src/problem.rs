@@ -142,7 +142,10 @@ fn status_of(code: &str) -> StatusCode {
         | "unknown-task"
         | "unknown-graph"
         | "unknown-organization"
-        | "unknown-key" => StatusCode::NOT_FOUND,
+        | "unknown-key"
+        | "unknown-question"
+        | "unknown-template" => StatusCode::NOT_FOUND,
+        "not-a-choice" => StatusCode::UNPROCESSABLE_ENTITY,
         "queue-full" | "queue-limit" | "shed" => StatusCode::TOO_MANY_REQUESTS,
         "name-taken"
         | "agent-limit"
@@ -154,6 +157,10 @@ fn status_of(code: &str) -> StatusCode {
         | "not-hosted"
         | "cancelled"
         | "no-dead-letter"
+        | "nothing-changes"
+        | "change-under-way"
+        | "nobody-there"
+        | "reserved-name"
         | "duplicate-swarm"
         | "duplicate-organization"
         | "repeated-command" => StatusCode::CONFLICT,

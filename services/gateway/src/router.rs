@@ -14,8 +14,9 @@ use swarm_events::Problem;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    agents, app::Shared, bulk, callbacks, explain, figures, health, live, openapi, orders,
-    organization, probes, problem::ApiProblem, scale, submit, swarms, tasks,
+    agents, app::Shared, blackboard, bulk, callbacks, explain, figures, health, live, messages,
+    openapi, orders, organization, probes, problem::ApiProblem, questions, scale, submit, swarms,
+    tasks, templates, topology,
 };
 
 /// Every route.
@@ -39,6 +40,17 @@ pub fn router(app: Shared) -> Router {
         )
         .route("/swarms/{id}/scale", post(scale::scale))
         .route(
+            "/swarms/{id}/topology",
+            get(topology::show).put(topology::update),
+        )
+        .route("/topologies", post(templates::create).get(templates::list))
+        .route(
+            "/topologies/{name}",
+            get(templates::show)
+                .put(templates::update)
+                .delete(templates::delete),
+        )
+        .route(
             "/organization",
             get(organization::show).put(organization::update),
         )
@@ -58,6 +70,24 @@ pub fn router(app: Shared) -> Router {
         .route("/swarms/{id}/health", get(health::show))
         .route("/swarms/{id}/metrics", get(figures::show))
         .route("/swarms/{id}/events", get(live::follow))
+        .route(
+            "/swarms/{id}/messages",
+            post(messages::send).get(messages::list),
+        )
+        .route("/swarms/{id}/messages/stream", get(messages::follow))
+        .route("/swarms/{id}/questions", get(questions::list))
+        .route("/swarms/{id}/questions/{question}", get(questions::show))
+        .route(
+            "/swarms/{id}/questions/{question}/answer",
+            post(questions::answer),
+        )
+        .route("/swarms/{id}/blackboard", get(blackboard::list))
+        .route(
+            "/swarms/{id}/blackboard/{*key}",
+            get(blackboard::show)
+                .put(blackboard::put)
+                .delete(blackboard::delete),
+        )
         .route_layer(middleware::from_fn_with_state(app.clone(), when_caught_up));
     let versioned = Router::new()
         .route("/tasks/{task}", get(tasks::show_anywhere))

@@ -10,13 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::http::StatusCode;
 use serde::{Deserialize, de::IgnoredAny};
 use swarm_events::{
-    GraphId, Json, Problem, TaskId,
+    GraphId, Json, Problem, SwarmId, TaskId,
     agent::{CAPABILITIES_MAX, CAPABILITY_BYTES_MAX},
     configuration::{ATTEMPTS_MAX, TIMEOUT_MS_MAX},
     task::{
         DEPENDENCIES_MAX, Dependency, DependencyType, GRAPH_TASKS_MAX, GraphPart, KEY_BYTES_MAX,
         PAYLOAD_BYTES_MAX, PRIORITY_DEFAULT, PRIORITY_RANGE, Submitted, TYPE_CHARS_MAX,
     },
+    topology::Role,
 };
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -58,6 +59,11 @@ pub struct TaskInput {
     pub affinity_key: Option<String>,
     /// What must come first.
     pub depends_on: Option<Vec<DependencyInput>>,
+    /// Only an agent with this role takes it: `coordinator`, `supervisor` or `worker`.
+    #[schema(value_type = Option<String>)]
+    pub required_role: Option<Role>,
+    /// Another swarm of the organization is to do it; its result comes back, and this task ends with it.
+    pub hand_to: Option<Uuid>,
 }
 
 /// What a task waits for: another task, by `task_id` or, within the submission, by `key`.
@@ -236,6 +242,40 @@ fn size(count: usize, code: &str, max: u32) -> Answer<u32> {
     })
 }
 
+/// Refuses tasks that are to be handed to a swarm that their organization does not have, or to their own. `known` says which
+/// swarms there are.
+///
+/// # Errors
+/// 422 naming the first `hand_to` that is wrong.
+pub fn check_hand_overs(
+    tasks: &[(TaskId, Submitted)],
+    many: bool,
+    own: SwarmId,
+    known: impl Fn(SwarmId) -> bool,
+) -> Answer<()> {
+    for (at, (_, task)) in tasks.iter().enumerate() {
+        let Some(to) = task.hand_to else { continue };
+        let field = format!("{}hand_to", if many { prefix(at) } else { String::new() });
+        if to == own {
+            return Err(wrong(
+                "own-swarm",
+                field,
+                "is the swarm itself",
+                "leave it out, or name another swarm",
+            ));
+        }
+        if !known(to) {
+            return Err(wrong(
+                "unknown-swarm",
+                field,
+                format!("there is no swarm {to} in this organization"),
+                "list the swarms, and use the id of one of them",
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn prefix(at: usize) -> String {
     format!("tasks[{at}].")
 }
@@ -359,9 +399,9 @@ impl Checked<'_> {
         let required_capabilities = input.required_capabilities.unwrap_or_default();
         self.capabilities(&required_capabilities)?;
         Ok(Submitted {
-            hand_to: None,
+            hand_to: input.hand_to.map(SwarmId),
             origin: None,
-            required_role: None,
+            required_role: input.required_role,
             task_type: input.task_type,
             payload: input.payload,
             // In range, so it fits.

@@ -12,6 +12,7 @@ use swarm_events::{
     configuration::Configuration,
     subject::TaskVerb,
     task::{Dependency, Submitted},
+    topology::Role,
 };
 use swarm_log::Message;
 use swarm_projections::queries;
@@ -78,6 +79,11 @@ pub struct TaskAccepted {
     /// What must come first.
     #[schema(value_type = Vec<crate::openapi::Dependency>)]
     pub depends_on: Vec<Dependency>,
+    /// Only an agent with this role takes it.
+    #[schema(value_type = Option<String>)]
+    pub required_role: Option<Role>,
+    /// The swarm that is to do it.
+    pub hand_to: Option<Uuid>,
 }
 
 /// The tasks of a graph that was taken, in the order in which they came.
@@ -127,6 +133,7 @@ pub async fn submit(
         }
     };
     let (plan, key) = aside(bytes, planning).await?;
+    check_hand_overs(&app, place, &plan.tasks, plan.many)?;
     let sequence = match &key {
         // A repeat is answered as the first time, whatever has become of the queue since.
         Some(key) => match earlier(&app, place, key, &plan).await? {
@@ -136,6 +143,18 @@ pub async fn submit(
         None => take(&app, place, &configuration, &plan, None).await?,
     };
     Ok(reply(place, &configuration, plan, sequence).keyed(key.is_some()))
+}
+
+/// As [`submission::check_hand_overs`], with the swarms of the organization.
+pub(crate) fn check_hand_overs(
+    app: &App,
+    place: Place,
+    tasks: &[(TaskId, Submitted)],
+    many: bool,
+) -> Answer<()> {
+    let fold = app.fold.read();
+    let known = |swarm| fold.swarm(place.org, swarm).is_some();
+    submission::check_hand_overs(tasks, many, place.swarm, known)
 }
 
 /// Reads and checks a body, a large one on a thread of its own.
@@ -397,6 +416,8 @@ fn taken(
             .unwrap_or(configuration.progress_timeout_ms),
         affinity_key: task.affinity_key,
         depends_on: task.depends_on,
+        required_role: task.required_role,
+        hand_to: task.hand_to.map(|swarm| swarm.0),
     }
 }
 

@@ -35,14 +35,15 @@ use crate::{
     json,
     params::{Params, id},
     problem::{Answer, ApiProblem, ProblemDocument},
-    reading,
+    reading, templates,
+    topology::wanted::{Wanted, patch},
 };
 
 /// What creates a swarm.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"name": "images", "configuration": {"distribution_algorithm": "affinity", "queue_limit": 10_000,
-    "shed_from_percent": 80}}))]
+#[schema(example = json!({"name": "images", "topology": "hierarchical", "topology_configuration": {"parent_child_ratio": 8},
+    "configuration": {"distribution_algorithm": "affinity", "queue_limit": 10_000, "shed_from_percent": 80}}))]
 pub struct SwarmInput {
     /// 1 to 100 characters, unique among the organization's swarms that are not deleted.
     pub name: String,
@@ -51,6 +52,12 @@ pub struct SwarmInput {
     /// `star` if absent.
     #[schema(value_type = Option<crate::openapi::TopologyKind>)]
     pub topology: Option<TopologyKind>,
+    /// A merge patch (RFC 7396) over that topology's default options, or over the template's.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<crate::openapi::TopologyOptions>)]
+    pub topology_configuration: Option<Json>,
+    /// The name of a template of a topology, instead of `topology`.
+    pub template: Option<String>,
     /// A merge patch (RFC 7396) over the default configuration.
     #[schema(value_type = Option<crate::openapi::Configuration>)]
     pub configuration: Option<Json>,
@@ -161,7 +168,18 @@ pub async fn create(
     check_name(&input.name)?;
     check_description(input.description.as_deref().unwrap_or_default())?;
     let configuration = input.configuration.unwrap_or_default();
-    check_configuration(&Configuration::default(), &configuration)?;
+    let settings = check_configuration(&Configuration::default(), &configuration)?;
+    let template = input.template.as_deref();
+    let template = template
+        .map(|name| templates::named(&app, caller.org, name))
+        .transpose()?;
+    let wanted = Wanted {
+        topology: input.topology,
+        configuration: input.topology_configuration.as_ref(),
+        template: template.as_ref(),
+        field: "topology_configuration",
+    };
+    let topology = wanted.over(None, settings.max_agents)?;
     let key = Key::of(&headers, caller.org, "POST /v1/swarms", &bytes)?;
     let swarm = key.as_ref().map_or_else(Uuid::now_v7, |key| key.id(0));
     let place = Place::new(caller.org, SwarmId(swarm));
@@ -169,8 +187,8 @@ pub async fn create(
     let order = Create {
         name: input.name,
         description: input.description,
-        topology: input.topology,
-        topology_configuration: swarm_events::Json::object(),
+        topology: Some(topology.kind()),
+        topology_configuration: patch(None, &topology),
         configuration,
         created_by: Some(UserId(caller.user.0)),
         body_sha256: key.as_ref().map(|key| key.body_sha256.clone()),

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use swarm_coordinator_core::{Agent, Lifecycle, Managed, Phase, Swarm};
+use swarm_coordinator_core::{Agent, AgentRole, Lifecycle, Managed, Phase, Swarm};
 use swarm_events::{
     AgentId, Json, Place, Timestamp,
     agent::{
@@ -31,7 +31,7 @@ pub struct AgentAnswer {
     pub agent_name: Option<String>,
     /// What it can do.
     pub capabilities: Vec<String>,
-    /// `leader`, `coordinator` or `worker`.
+    /// `coordinator`, `supervisor`, `leader` or `worker`.
     pub role: &'static str,
     /// `pending`, `starting`, `idle`, `busy`, `unhealthy` or `stopped`.
     pub status: &'static str,
@@ -289,7 +289,7 @@ pub fn of(fold: &Fold, swarm: &Swarm, id: AgentId, agent: &Agent, last_seq: u64)
         agent_type: profile.agent_type.clone(),
         agent_name: Some(profile.agent_name.clone()),
         capabilities: profile.capabilities.clone(),
-        role: ROLE,
+        role: swarm.role(id).as_str(),
         status: status_of(agent, counts.running),
         status_reason: agent.status_reason(),
         current_task_id: sample
@@ -339,9 +339,6 @@ pub fn of(fold: &Fold, swarm: &Swarm, id: AgentId, agent: &Agent, last_seq: u64)
     }
 }
 
-/// The only role there is until topologies elect others.
-const ROLE: &str = "worker";
-
 /// Tasks completed and attempts failed in an agent's life.
 fn life(fold: &Fold, place: Place, id: AgentId) -> (u64, u64) {
     let load = fold
@@ -367,7 +364,7 @@ pub(super) fn added(
         agent_type: spec.agent_type.clone(),
         agent_name: spec.agent_name.clone(),
         capabilities: spec.capabilities.clone(),
-        role: ROLE,
+        role: AgentRole::Worker.as_str(),
         status: "pending",
         status_reason: None,
         current_task_id: None,

@@ -6,12 +6,16 @@ use sha2::{Digest, Sha256};
 use swarm_events::{
     AgentId, CommandId, Event, EventId, GraphId, InstanceId, Json, KeyId, Problem, UserId,
     agent::{Evidence, Joined, LivenessRule, Profile, Suspected},
-    command::{Cancel, CancelGraph, Create, CreateOrg, Discard},
-    configuration::Configuration,
+    command::{Cancel, CancelGraph, ChangeTopology, Create, CreateOrg, Discard},
+    configuration::{Configuration, TopologyKind},
     control::{Claimed, Observed},
     envelope::{Decided, Source},
     subject::{AgentVerb, CommandVerb, ControlVerb, OrgVerb, SwarmVerb},
     swarm::{AgentLoad, AgentSample, Measured, Sampled},
+    topology::{
+        LeaderElected, Seat, Seated, Topology, TopologyChanged, TopologyKept, TopologyPlanned,
+        TopologySuggested,
+    },
 };
 
 use super::*;
@@ -20,8 +24,8 @@ mod queues;
 
 /// [`FORMAT`] without the parts of the cores, and the SHA-256 of the fold below in postcard.
 const GOLDEN: (u32, &str) = (
-    3,
-    "332cda83f181eee5655494771feb4df92030e502c87d8f23a0c86f758f3447d9",
+    4,
+    "633acbe84465bd099b21f88340fe3ece3427626e1b49c873cbb5b22072f73558",
 );
 
 fn place() -> Place {
@@ -266,6 +270,7 @@ fn story() -> Story {
         agent.0,
         suspected,
     );
+    topologies(&mut story, place, agent);
     // A cancellation that is open, and one that is refused.
     for n in [2, 3] {
         let task_id = TaskId(Uuid::from_u128(10 + u128::from(n)));
@@ -292,6 +297,159 @@ fn story() -> Story {
         refused,
     );
     story
+}
+
+/// A leader, a change that came about, a suggestion, and a change that is under way.
+fn topologies(story: &mut Story, place: Place, agent: AgentId) {
+    let (star, ring) = (
+        Topology::of(TopologyKind::Star),
+        Topology::of(TopologyKind::Ring),
+    );
+    let mut of_swarm = |verb, body: Body| {
+        story.decide(
+            Service::Coordinator,
+            Uuid::nil(),
+            Subject::Swarm(place, verb),
+            place.swarm.0,
+            body,
+        );
+    };
+    let elected = LeaderElected {
+        leader: Some(agent),
+        incarnation: 1,
+        before: None,
+        reason: "the oldest".to_owned(),
+        eligible: 1,
+    };
+    of_swarm(SwarmVerb::LeaderElected, elected.into());
+    let suggested = TopologySuggested {
+        after: Topology::of(TopologyKind::Mesh),
+        rule: "failure_rate_percent".to_owned(),
+        limit: 30,
+        figure: 40,
+        since_ms: 30_000,
+        applied: false,
+    };
+    of_swarm(SwarmVerb::TopologySuggested, suggested.into());
+    let seated = |story: &mut Story, generation| {
+        let seat = Seat {
+            place: 1,
+            works: true,
+            ..Seat::default()
+        };
+        let seated = Seated {
+            generation,
+            seat: Some(seat),
+            named: None,
+            reason: format!("rule {generation}"),
+        };
+        let subject = Subject::Agent(place, AgentVerb::Seated, agent);
+        story.decide(Service::Coordinator, Uuid::nil(), subject, agent.0, seated);
+    };
+    let planned = |story: &mut Story, generation, before: &Topology, after: &Topology| {
+        let planned = TopologyPlanned {
+            generation,
+            before: before.clone(),
+            after: after.clone(),
+            agents: 1,
+            moves: 0,
+            reason: "by order".to_owned(),
+        };
+        let subject = Subject::Swarm(place, SwarmVerb::TopologyPlanned);
+        story.decide(
+            Service::Coordinator,
+            keyed_id(7),
+            subject,
+            place.swarm.0,
+            planned,
+        );
+    };
+    seated(story, 1);
+    planned(story, 2, &star, &ring);
+    seated(story, 2);
+    let changed = TopologyChanged {
+        generation: 2,
+        before: star.clone(),
+        after: ring.clone(),
+        agents: 1,
+        moves: 0,
+        reason: "by order".to_owned(),
+    };
+    let subject = Subject::Swarm(place, SwarmVerb::TopologyChanged);
+    story.decide(
+        Service::Coordinator,
+        keyed_id(7),
+        subject,
+        place.swarm.0,
+        changed,
+    );
+    planned(story, 3, &ring, &star);
+    seated(story, 3);
+}
+
+#[test]
+fn of_a_change_of_the_topology_its_end_is_the_answer() {
+    let mut story = story();
+    let place = place();
+    let shown = story.fold.changes(place).expect("there").clone();
+    let last = shown.last.as_ref().expect("one ended");
+    assert_eq!(
+        (last.generation, last.kept.as_ref(), last.took_ms),
+        (2, None, 200)
+    );
+    let open = shown.planned.as_ref().expect("one is open");
+    assert_eq!((open.generation, open.seated()), (3, 1));
+    let agent = AgentId(Uuid::from_u128(4));
+    assert_eq!(
+        shown.reason(agent),
+        Some("rule 2"),
+        "the new place does not hold yet"
+    );
+    assert_eq!(shown.suggestions.len(), 1);
+    let command = keyed_id(8);
+    story.client(
+        command,
+        Subject::Command(place, CommandVerb::ChangeTopology),
+        place.swarm.0,
+        ChangeTopology {
+            topology: TopologyKind::Star,
+            configuration: Json::object(),
+            reason: None,
+        },
+    );
+    let mut waiting = story.outcomes.wait(command);
+    let kept = TopologyKept {
+        generation: 3,
+        kept: Topology::of(TopologyKind::Ring),
+        problem: Problem::new("late", "it took too long"),
+    };
+    let agent_subject = Subject::Agent(place, AgentVerb::Seated, agent);
+    let seated = Seated {
+        generation: 3,
+        seat: None,
+        named: None,
+        reason: "gone".to_owned(),
+    };
+    story.decide(
+        Service::Coordinator,
+        command,
+        agent_subject,
+        agent.0,
+        seated,
+    );
+    assert!(waiting.outcome.try_recv().is_err(), "a seat is no answer");
+    let subject = Subject::Swarm(place, SwarmVerb::TopologyKept);
+    story.decide(Service::Coordinator, command, subject, place.swarm.0, kept);
+    let outcome = waiting.outcome.try_recv().expect("the end is");
+    assert!(matches!(outcome.event.body, Body::SwarmTopologyKept(_)));
+    let shown = story.fold.changes(place).expect("there");
+    let last = shown.last.as_ref().expect("one ended");
+    assert_eq!(
+        (last.generation, last.kept.as_ref().map(|p| p.code.as_str())),
+        (3, Some("late"))
+    );
+    assert!(shown.planned.is_none());
+    assert_eq!(shown.reason(agent), Some("rule 2"));
 }
 
 #[test]

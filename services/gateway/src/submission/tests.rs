@@ -383,3 +383,60 @@ fn a_wrong_task_in_bulk_is_named_and_so_is_one_that_names_another() {
         );
     }
 }
+
+#[test]
+fn a_task_names_a_role_and_the_swarm_that_is_to_do_it() {
+    let swarm = Uuid::from_u128(9);
+    let body =
+        json!({"task_type": "t", "payload": {}, "required_role": "supervisor", "hand_to": swarm});
+    let task = planned(&body).expect("good").tasks.remove(0).1;
+    assert_eq!(
+        (task.required_role, task.hand_to, task.origin),
+        (Some(Role::Supervisor), Some(SwarmId(swarm)), None)
+    );
+    for (name, value, field) in [
+        ("required_role", json!("boss"), "required_role"),
+        ("hand_to", json!("x"), "hand_to"),
+        // Only another swarm's distributor says so.
+        ("origin", json!({}), "origin"),
+    ] {
+        let (status, _, found) = refusal(&with(name, value));
+        assert_eq!((status, found.as_str()), (422, field), "{name}");
+    }
+}
+
+#[test]
+fn a_task_is_handed_to_another_swarm_of_the_organization_alone() {
+    let (own, other) = (SwarmId(Uuid::from_u128(1)), SwarmId(Uuid::from_u128(2)));
+    let refused = |to: SwarmId, many: bool| {
+        let task = with("hand_to", json!(to));
+        let body = if many {
+            json!({"tasks": [with("priority", json!(1)), task]})
+        } else {
+            task
+        };
+        let plan = planned(&body).expect("good by itself");
+        let checked = check_hand_overs(&plan.tasks, plan.many, own, |swarm| {
+            swarm != SwarmId(Uuid::nil())
+        });
+        checked.err().map(|refused| {
+            assert!(refused.problem.cure.is_some());
+            let problem = refused.problem.clone();
+            (
+                refused.status.as_u16(),
+                problem.code,
+                problem.field.unwrap_or_default(),
+            )
+        })
+    };
+    assert_eq!(refused(other, false), None);
+    assert_eq!(refused(other, true), None);
+    let told = |code: &str, field: &str| Some((422, code.to_owned(), field.to_owned()));
+    assert_eq!(refused(own, false), told("own-swarm", "hand_to"));
+    assert_eq!(refused(own, true), told("own-swarm", "tasks[1].hand_to"));
+    let unknown = SwarmId(Uuid::nil());
+    assert_eq!(
+        refused(unknown, true),
+        told("unknown-swarm", "tasks[1].hand_to")
+    );
+}

@@ -86,8 +86,8 @@ pub(super) fn check_description(text: &str) -> Answer<()> {
         .into())
 }
 
-/// Checks a configuration patch over `current`, naming the field by its whole path.
-pub(super) fn check_configuration(current: &Configuration, patch: &Json) -> Answer<()> {
+/// Checks a configuration patch over `current`, naming the field by its whole path. Answers with what it makes of it.
+pub(super) fn check_configuration(current: &Configuration, patch: &Json) -> Answer<Configuration> {
     // Every setting has a default, so that a patch without its nulls is a configuration by itself: its shape is checked
     // alone, where the path of a mistake is known.
     let shape: Result<Configuration, _> =
@@ -103,8 +103,7 @@ pub(super) fn check_configuration(current: &Configuration, patch: &Json) -> Answ
     }
     current
         .merged(patch)
-        .map_err(|problem| ApiProblem::from(with_cure(problem)))?;
-    Ok(())
+        .map_err(|problem| ApiProblem::from(with_cure(problem)))
 }
 
 fn with_cure(problem: Problem) -> Problem {

@@ -5,8 +5,8 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use swarm_coordinator_core::{Swarm, SwarmStatus};
 use swarm_events::{
-    Body, Place, Problem, Timestamp, UserId,
-    configuration::{Configuration, TopologyKind},
+    AgentId, Body, Place, Problem, Timestamp, UserId, configuration::Configuration,
+    topology::Topology,
 };
 use swarm_projections::queries::SwarmRow;
 
@@ -14,6 +14,7 @@ use super::SwarmAnswer;
 use crate::{
     fold::outcomes::Outcome,
     problem::{Answer, ApiProblem},
+    topology::word,
 };
 
 fn time(at: Timestamp) -> DateTime<Utc> {
@@ -25,7 +26,8 @@ pub(super) struct View<'a> {
     place: Place,
     name: &'a str,
     description: Option<&'a str>,
-    topology: TopologyKind,
+    topology: &'a Topology,
+    leader: Option<AgentId>,
     configuration: &'a Configuration,
     status: SwarmStatus,
     live_agents: usize,
@@ -43,7 +45,8 @@ impl<'a> View<'a> {
             place: swarm.place,
             name: &swarm.name,
             description: swarm.description.as_deref(),
-            topology: swarm.topology.kind(),
+            topology: swarm.topology(),
+            leader: swarm.leader(),
             configuration: &swarm.configuration,
             status: swarm.status(),
             live_agents: swarm.live_agents(),
@@ -71,7 +74,8 @@ impl<'a> View<'a> {
             place,
             name: &created.name,
             description: created.description.as_deref(),
-            topology: created.topology.kind(),
+            topology: &created.topology,
+            leader: None,
             configuration: &created.configuration,
             // No agent has ever joined: the coordinator's rule for that.
             status: if created.configuration.min_agents == 0 {
@@ -102,17 +106,16 @@ impl<'a> View<'a> {
                 .map(sqlx::types::Json)
                 .map_err(unwritable)
         };
-        let topology = serde_json::to_value(self.topology).map_err(unwritable)?;
         let row = SwarmRow {
             id: self.place.swarm.0,
             organization_id: self.place.org.0,
             name: self.name.to_owned(),
             description: self.description.map(str::to_owned),
-            topology: topology.as_str().unwrap_or_default().to_owned(),
-            topology_configuration: raw("{}".to_owned())?,
+            topology: word(self.topology.kind()).to_owned(),
+            topology_configuration: raw(self.topology.configuration().as_str().to_owned())?,
             configuration: raw(serde_json::to_string(self.configuration).map_err(unwritable)?)?,
             status: self.status.as_str().to_owned(),
-            leader_agent_id: None,
+            leader_agent_id: self.leader.map(|leader| leader.0),
             agent_count: i32::try_from(self.live_agents).unwrap_or(i32::MAX),
             desired_agents: i32::try_from(self.desired_agents).unwrap_or(i32::MAX),
             partition: i16::from(self.place.partition.number()),

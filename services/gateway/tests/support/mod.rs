@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 pub mod hosts;
+pub mod talk;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,14 +23,14 @@ use swarm_gateway::{
 };
 use swarm_log::{
     Log, Message,
-    connect::{ConnectSettings, connect},
+    connect::{ConnectSettings, Connection, Credentials, connect},
     definitions::Provision,
     jetstream::{Durability, JetStreamLog, LogSettings},
     provision::provision,
 };
 use swarm_projections::{pool, projector, status::ProjectorStatus};
 use swarm_runtime::deciding::{self, LoopSettings, NoShell};
-use swarm_servers::testing::{TestNats, TestPostgres, nats, postgres};
+use swarm_servers::testing::{TestNats, TestPostgres, nats, nats_with_auth, postgres};
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -52,9 +53,12 @@ pub struct Stage {
 }
 
 pub async fn open_log(url: &str) -> JetStreamLog {
-    let connection = connect(ConnectSettings::new(url, "test"))
-        .await
-        .expect("nats-server");
+    open_log_as(url, None).await
+}
+
+/// As the user with these credentials, who may make streams.
+pub async fn open_log_as(url: &str, creds: Option<String>) -> JetStreamLog {
+    let connection = connected(url, creds).await;
     let context = async_nats::jetstream::new(connection.client().clone());
     provision(&context, &Provision::default())
         .await
@@ -62,6 +66,14 @@ pub async fn open_log(url: &str) -> JetStreamLog {
     JetStreamLog::open(&connection, LogSettings::new(Durability::Speed, 1))
         .await
         .expect("the log")
+}
+
+async fn connected(url: &str, creds: Option<String>) -> Connection {
+    let settings = ConnectSettings {
+        creds: creds.map(Credentials::Text),
+        ..ConnectSettings::new(url, "test")
+    };
+    connect(settings).await.expect("nats-server")
 }
 
 /// Runs the deciding services until `stop`.
@@ -88,18 +100,52 @@ pub fn decide<L: Log>(log: &L, stop: &CancellationToken) -> Vec<JoinHandle<()>> 
 impl Stage {
     /// Everything but PostgreSQL.
     pub async fn without_database() -> Self {
-        Self::start(None).await
+        Self::start(nats().await, None, None).await
     }
     /// Everything.
     pub async fn whole() -> Self {
-        Self::start(Some(postgres().await)).await
+        Self::start(nats().await, None, Some(postgres().await)).await
+    }
+    /// Everything but PostgreSQL, on a nats-server that asks for credentials: the gateway has those of its user, and nothing
+    /// beyond.
+    pub async fn guarded() -> Self {
+        let (nats, authority) = nats_with_auth().await;
+        let all = authority.mint("admin", &swarm_servers::Permissions::all());
+        let swarm_events::permissions::Permissions {
+            publish,
+            subscribe,
+            responses,
+        } = swarm_events::permissions::User::Gateway.permissions();
+        let may = swarm_servers::Permissions {
+            publish,
+            subscribe,
+            responses,
+        };
+        let own = authority.mint("gateway", &may).expect("minted");
+        let creds = (all.expect("minted"), own);
+        Self::start(nats, Some(creds), None).await
     }
 
-    async fn start(postgres: Option<TestPostgres>) -> Self {
-        let nats = nats().await;
+    /// `creds`: those of who may do everything, and the gateway's.
+    async fn start(
+        nats: TestNats,
+        creds: Option<(String, String)>,
+        postgres: Option<TestPostgres>,
+    ) -> Self {
         let stop = CancellationToken::new();
-        let log = open_log(&nats.url).await;
-        decide(&open_log(&nats.url).await, &stop);
+        let (all, own) = creds.unzip();
+        decide(&open_log_as(&nats.url, all.clone()).await, &stop);
+        let log = open_log_as(&nats.url, all).await;
+        let gateways = match own {
+            None => log.clone(),
+            own => {
+                let connection = connected(&nats.url, own).await;
+                let settings = LogSettings::new(Durability::Speed, 1);
+                JetStreamLog::open(&connection, settings)
+                    .await
+                    .expect("the log")
+            }
+        };
         let database = postgres
             .as_ref()
             .map_or(NO_DATABASE, |postgres| &postgres.url)
@@ -122,10 +168,10 @@ impl Stage {
             .expect("the first organization");
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let pool = pool::reader(&database).expect("a URL");
-        let bus = Bus::new(log.client().clone());
+        let bus = Bus::new(gateways.client().clone());
         let app = Arc::new(
             App::new(
-                Port::new(log.clone()),
+                Port::new(gateways),
                 pool,
                 recorder.handle(),
                 stop.child_token(),
