@@ -5,6 +5,8 @@ mod agents;
 #[path = "rows/attempts.rs"]
 mod attempts;
 mod support;
+#[path = "rows/topologies.rs"]
+mod topologies;
 
 use serde_json::{Value, json};
 use support::{everything::*, *};
@@ -30,7 +32,11 @@ async fn the_rows_say_what_the_log_says() {
     let swarms = queries::swarms(&pool, s.org, &SwarmFilter::default(), &page)
         .await
         .expect("swarms");
-    assert_eq!(swarms.items.len(), 2, "with that of the managed agents");
+    assert_eq!(
+        swarms.items.len(),
+        3,
+        "with those of managed agents and of topologies"
+    );
     let swarm = &swarms.items[0];
     assert_eq!(
         (
@@ -57,7 +63,7 @@ async fn the_rows_say_what_the_log_says() {
             .iter()
             .map(|s| s.status.as_str())
             .collect::<Vec<_>>(),
-        ["degraded", "degraded", "inactive"]
+        ["degraded", "degraded", "inactive", "active"]
     );
     assert_eq!(
         swarms.items[2].description.as_deref(),

@@ -250,6 +250,7 @@ pub async fn everything() -> Script {
         swarm::Deleted {},
     )
     .await;
+    super::topologies::topologies(&mut s).await;
     s
 }
 

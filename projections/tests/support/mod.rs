@@ -3,6 +3,7 @@
 
 pub mod everything;
 pub mod managed;
+pub mod topologies;
 
 use std::{collections::BTreeMap, time::Duration};
 
