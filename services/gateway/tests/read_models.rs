@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Came, Client, Stage};
+use support::{Came, Client, Stage, talk::question};
 use swarm_events::{Body, Subject, subject::TaskVerb, task::Submitted};
 use uuid::Uuid;
 
@@ -397,4 +397,70 @@ async fn after_an_outage_of_postgresql_lists_hold_what_was_written_meanwhile() {
             .status,
         200
     );
+}
+
+#[tokio::test]
+async fn questions_are_listed_open_and_ended() {
+    let stage = Stage::whole().await;
+    let place = stage.swarm(json!({"name": "a"})).await;
+    let (anna, ben) = (
+        stage.agent(place, "anna").await,
+        stage.agent(place, "ben").await,
+    );
+    let path = format!("/v1/swarms/{}/questions", place.swarm);
+    let mut asked = Vec::new();
+    for (agent, text) in [
+        (anna, "one?"),
+        (anna, "two?"),
+        (ben, "three?"),
+        (ben, "four?"),
+    ] {
+        asked.push(json!(stage.ask(place, agent, question(text)).await));
+    }
+    let first = asked[0].as_str().expect("an id");
+    let answer = format!("{path}/{first}/answer");
+    let told = stage
+        .admin
+        .post_keyed(&answer, &json!({"answer": {"n": 7}}), "k")
+        .await;
+    assert_eq!((told.status, told.text("status")), (200, "answered"));
+    // The one that asked goes, and its questions end without an answer.
+    let agents = format!("/v1/swarms/{}/agents/{ben}?force=true", place.swarm);
+    assert_eq!(stage.admin.delete(&agents).await.status, 200);
+    stage
+        .eventually(|app| {
+            let fold = app.fold.read();
+            let swarm = fold.swarm(place.org, place.swarm);
+            swarm.is_some_and(|swarm| swarm.questions().count() == 1)
+        })
+        .await;
+    let sequence = stage.last_sequence().await;
+    let list = async |query: &str| {
+        let path = format!("{path}?min_seq={sequence}{query}");
+        names(&pages(&stage.admin, &path, 1).await, "id")
+    };
+    assert_eq!(list("").await, asked);
+    assert_eq!(list("&status=open").await, asked[1..2]);
+    assert_eq!(list("&status=answered").await, asked[..1]);
+    assert_eq!(list("&status=unanswered").await, asked[2..]);
+    assert_eq!(list(&format!("&agent_id={anna}")).await, asked[..2]);
+    // What the answer said is what is read, and a repeat says it again.
+    let shown = stage.admin.get(&format!("{path}/{first}")).await;
+    assert_eq!((shown.status, &shown.body), (200, &told.body));
+    let again = stage
+        .admin
+        .post_keyed(&answer, &json!({"answer": {"n": 7}}), "k")
+        .await;
+    assert_eq!((again.status, &again.body), (200, &told.body));
+    let gone = asked[2].as_str().expect("an id");
+    let shown = stage.admin.get(&format!("{path}/{gone}")).await;
+    assert_eq!(shown.text("status"), "unanswered", "{}", shown.body);
+    assert!(shown.text("reason").contains("gone"), "{}", shown.body);
+    let late = stage
+        .admin
+        .post(&format!("{path}/{gone}/answer"), &json!({"answer": 1}))
+        .await;
+    late.refused(409, "already-answered", Some("question_id"));
+    let unknown = stage.admin.get(&format!("{path}/{}", Uuid::now_v7())).await;
+    unknown.refused(404, "unknown-question", Some("id"));
 }
