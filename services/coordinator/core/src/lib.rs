@@ -12,6 +12,7 @@
 
 mod adapt;
 mod agent;
+mod aside;
 mod check;
 mod decide;
 mod fold;

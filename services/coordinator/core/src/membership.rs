@@ -67,7 +67,7 @@ impl Swarm {
         if let (Ok(Change::Made(_)), Some(found)) = (&outcome, self.agents.get_mut(&agent)) {
             found.changed = (met.id, met.sequence);
             found.set_aside = false;
-            self.settle_aside = None;
+            self.settle_aside = false;
         }
         self.count(agent);
         outcome

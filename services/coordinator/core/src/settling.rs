@@ -103,7 +103,7 @@ impl Settling {
     pub(crate) fn is_settled(&mut self) {
         self.standing = Look::Settled;
     }
-    /// So are those of the next generation.
+    /// So are those of the next generation, or there is none; one that is planned is looked at as a whole first.
     pub(crate) fn is_staged(&mut self) {
         self.staged = Look::Settled;
     }

@@ -67,8 +67,10 @@ pub struct Swarm {
     pub(crate) questions: Questions,
     /// What the rules of adaptation have seen.
     pub(crate) adaptation: Adaptation,
-    /// Deciding on it failed at this input: nothing is decided on its topology until something changes it.
-    pub(crate) settle_aside: Option<u64>,
+    /// Sequence of the event that changed its shape last.
+    pub(crate) shape_seq: u64,
+    /// Deciding on its topology failed: nothing is decided on it until something changes it.
+    pub(crate) settle_aside: bool,
 }
 
 /// A termination under way.
@@ -155,7 +157,8 @@ impl Swarm {
             made: 0,
             questions: Questions::default(),
             adaptation: Adaptation::default(),
-            settle_aside: None,
+            shape_seq: sequence,
+            settle_aside: false,
         }
     }
     /// It takes tasks and agents.

@@ -195,7 +195,8 @@ impl Swarm {
         if !self.shape.apply(about, body)? {
             return Ok(None);
         }
-        self.settle_aside = None;
+        self.settle_aside = false;
+        self.shape_seq = recorded.sequence;
         match body {
             Body::SwarmTopologyPlanned(planned) => {
                 self.change = Some(begun(planned, recorded, now))

@@ -6,13 +6,17 @@ use sha2::{Digest, Sha256};
 use support::{
     Given, P, agent, create,
     hosts::{code, slot, spec, webhook},
-    join, org, place, user,
+    join, org, place,
+    topologies::{json, order, outcomes},
+    user,
 };
 use swarm_coordinator_core::Coordinator;
 use swarm_events::{
     Json, KeyId, Subject,
-    command::{CreateKey, RevokeKey, UpdateOrg},
+    command::{CreateKey, RevokeKey, SaveTemplate, UpdateOrg},
+    configuration::TopologyKind,
     decider::Decider,
+    message::{Answerer, Ask},
     org::Role,
     subject::CommandVerb,
 };
@@ -21,7 +25,7 @@ use uuid::Uuid;
 /// [`Decider::FORMAT`], and the SHA-256 of the world's state in postcard.
 const GOLDEN: (u32, &str) = (
     4,
-    "d3774f0c090ba75002682068306cb54b452990b3f07d84eb6676763de17caee7",
+    "cf0e87e92ad07535699319c345699b8e974a31010bb18944df3601ddb3ba5051",
 );
 
 /// A state with something in every field: keys, swarms in each status, agents that are well, suspected, failed,
@@ -73,6 +77,7 @@ fn world() -> Given {
         given.exit(n, 1, 1, code(3), 5);
     }
     given.scale(None, Some(1), None);
+    given.save_something();
     given.measured(0);
     given.suspected(2, 1);
     given.failed(3, 1);
@@ -85,6 +90,7 @@ fn world() -> Given {
     given.0.settle();
     given.command(3, CommandVerb::Create, create("s3"));
     given.delete(1);
+    given.a_topology_in_between();
     // From here on nothing is answered.
     given.send(
         1,
@@ -107,6 +113,62 @@ fn world() -> Given {
     let subject = Subject::Command(place(3), CommandVerb::Create).to_string();
     given.0.store(&subject, br#"{"source": "broken"}"#.to_vec());
     given
+}
+
+impl Given {
+    /// A template, questions that are open and answered, and figures that made a rule speak.
+    fn save_something(&mut self) {
+        let save = SaveTemplate {
+            name: "night".into(),
+            description: Some("few agents".into()),
+            best_for: None,
+            topology: TopologyKind::Mesh,
+            configuration: json(r#"{"connections": [["a", "b"]]}"#),
+        };
+        self.org_command(CommandVerb::SaveTemplate, save);
+        let ask = |timeout_ms| Ask {
+            incarnation: 1,
+            assignment: Some(7),
+            answerer: Answerer::Role(swarm_events::topology::Role::Worker),
+            question: "well?".into(),
+            choices: vec!["yes".into(), "no".into()],
+            default: Some(json(r#""no""#)),
+            timeout_ms,
+        };
+        for timeout_ms in [1, 86_400_000] {
+            self.send(1, CommandVerb::Ask, agent(2).0, ask(timeout_ms));
+        }
+        self.settle();
+        self.later(1);
+        self.change(TopologyKind::Ring, "{}");
+        self.update(
+            1,
+            r#"{"configuration": {"adaptation": {"mode": "suggest", "sustain_ms": 1000, "cooldown_ms": 1000}}}"#,
+        );
+        for n in 1..=4 {
+            self.0.now = self.0.now.plus_millis(1_000);
+            self.sampled(&[(1, 1, n * 20_000)]);
+            self.told(outcomes(n * 10, n, n));
+        }
+        assert!(self.swarm(1).suggested.is_some());
+    }
+
+    /// A change of swarm 3's topology of which two seats are stored.
+    fn a_topology_in_between(&mut self) {
+        for n in 21..=24 {
+            self.send(3, CommandVerb::Join, agent(n).0, join(n, None));
+        }
+        self.0.settle();
+        let about = place(3).swarm.0;
+        let change = order(TopologyKind::Hierarchical, "{}");
+        self.send(3, CommandVerb::ChangeTopology, about, change);
+        for _ in 0..3 {
+            assert_eq!(self.0.decide(1), 1);
+            self.0.deliver();
+        }
+        let staged = self.swarm(3).shape.staged().expect("staged");
+        assert_eq!(staged.len(), 2);
+    }
 }
 
 #[test]

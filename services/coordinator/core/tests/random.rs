@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use support::{
@@ -11,19 +11,21 @@ use support::{
     hosts::{code, exited, figures, host, slot, spec},
     join, place, sha, user,
 };
-use swarm_coordinator_core::{Coordinator, Lifecycle, Membership};
+use swarm_coordinator_core::{Coordinator, Lifecycle, Membership, Swarm};
 use swarm_events::{
-    Body, Event, EventId, Json, KeyId, Problem, Subject,
+    Body, CommandId, Event, EventId, Json, KeyId, Place, Problem, Subject,
     agent::{
         Cause, Failed, HostFailed, Launched, LimitedBy, Quarantined, Recovered, Released, Restart,
         SpawnClaimed, SpawnDeclined, Suspected,
     },
     command::{
-        AddAgent, CreateKey, Delete, Leave, RemoveAgent, RestartAgent, RevokeKey, Scale, Update,
-        UpdateAgent, UpdateOrg,
+        AddAgent, ChangeTopology, CreateKey, Delete, DeleteTemplate, Leave, RemoveAgent,
+        RestartAgent, RevokeKey, SaveTemplate, Scale, Update, UpdateAgent, UpdateOrg,
     },
+    configuration::TopologyKind,
     decider::{Decider, Verdict},
     envelope::Source,
+    message::{Answer, Answerer, Ask},
     org::Role,
     subject::{AgentVerb, CommandVerb, Service, SwarmVerb},
     swarm::Measured,
@@ -49,6 +51,10 @@ enum Step {
     Host(usize, u128, u64, u8, u128),
     Judge(usize, u128, u64, u8),
     Measured(usize, u64),
+    Topology(usize, u8),
+    Ask(usize, u128, u64, u8),
+    Answer(usize, u8, u128),
+    Template(u8, bool),
     Garbage(usize),
     Repeat(usize),
     Decide(usize),
@@ -80,6 +86,10 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(s, a, n, v, h)| Step::Host(s, a, n, v, h)),
         6 => (swarm.clone(), agents, 1u64..4, 0u8..6).prop_map(|(s, a, i, v)| Step::Judge(s, a, i, v)),
         2 => (swarm.clone(), 0u64..2).prop_map(|(s, open)| Step::Measured(s, open)),
+        5 => (swarm.clone(), 0u8..7).prop_map(|(s, n)| Step::Topology(s, n)),
+        3 => (swarm.clone(), 1u128..5, 1u64..4, 0u8..4).prop_map(|(s, a, i, n)| Step::Ask(s, a, i, n)),
+        3 => (swarm.clone(), 0u8..3, 0u128..5).prop_map(|(s, n, by)| Step::Answer(s, n, by)),
+        1 => (0u8..3, any::<bool>()).prop_map(|(n, delete)| Step::Template(n, delete)),
         1 => swarm.prop_map(Step::Garbage),
         1 => (0usize..100).prop_map(Step::Repeat),
         8 => (1usize..6).prop_map(Step::Decide),
@@ -90,9 +100,28 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Topologies that three agents can have, and one that cannot be.
+const TOPOLOGIES: [(TopologyKind, &str); 7] = [
+    (TopologyKind::Star, "{}"),
+    (
+        TopologyKind::Mesh,
+        r#"{"connection_strategy": "nearest", "neighbours": 2}"#,
+    ),
+    (
+        TopologyKind::Hierarchical,
+        r#"{"levels": [{"role": "coordinator", "count": 1}, {"role": "worker", "count": 1}],
+            "parent_child_ratio": 2}"#,
+    ),
+    (TopologyKind::Ring, "{}"),
+    (TopologyKind::Star, r#"{"failover_coordinator": false}"#),
+    (TopologyKind::Star, r#"{"workers": ["a1"]}"#),
+    (TopologyKind::Hierarchical, r#"{"parent_child_ratio": 0}"#),
+];
+
 struct Run {
     given: Given,
     commands: Vec<Uuid>,
+    asked: Vec<Uuid>,
     health: (u64, u64),
     distributor: (u64, u64),
 }
@@ -105,6 +134,7 @@ impl Run {
         Self {
             given,
             commands: Vec::new(),
+            asked: Vec::new(),
             health: (health, 0),
             distributor: (distributor, 0),
         }
@@ -161,7 +191,11 @@ impl Run {
             }
             Step::Create(s, n) => {
                 let mut order = create(&format!("n{n}"));
-                order.configuration = Json::parse(r#"{"max_agents": 3}"#).expect("JSON");
+                let mode = if n == 2 { "apply" } else { "off" };
+                let text = format!(
+                    r#"{{"max_agents": 3, "adaptation": {{"mode": "{mode}", "sustain_ms": 1000, "cooldown_ms": 2000}}}}"#
+                );
+                order.configuration = Json::parse(&text).expect("JSON");
                 let id = self
                     .given
                     .send(s, CommandVerb::Create, place(s).swarm.0, order);
@@ -265,6 +299,7 @@ impl Run {
             Step::Measured(s, queued) => {
                 let measured = Measured {
                     queued,
+                    pending: queued * 40,
                     ..Measured::default()
                 };
                 self.distributor.1 += 1;
@@ -278,6 +313,69 @@ impl Run {
                     epoch,
                     ordinal,
                 );
+            }
+            Step::Topology(s, n) => {
+                let (topology, options) = TOPOLOGIES[usize::from(n)];
+                let order = ChangeTopology {
+                    topology,
+                    configuration: Json::parse(options).expect("JSON"),
+                    reason: None,
+                };
+                let about = place(s).swarm.0;
+                let id = self
+                    .given
+                    .send(s, CommandVerb::ChangeTopology, about, order);
+                self.commands.push(id);
+            }
+            Step::Ask(s, a, incarnation, n) => {
+                let order = Ask {
+                    incarnation,
+                    assignment: None,
+                    answerer: if n == 1 {
+                        Answerer::Leader
+                    } else {
+                        Answerer::Anybody
+                    },
+                    question: "well?".into(),
+                    choices: Vec::new(),
+                    default: (n == 2).then(|| Json::parse("1").expect("JSON")),
+                    timeout_ms: u64::from(n) * 1_500,
+                };
+                let id = self.given.send(s, CommandVerb::Ask, agent(a).0, order);
+                self.asked.push(id);
+                self.commands.push(id);
+            }
+            Step::Answer(s, n, by) => {
+                let last = self.asked.len().checked_sub(1 + usize::from(n));
+                let question = last.map_or(Uuid::from_u128(1), |at| self.asked[at]);
+                let order = Answer {
+                    question_id: CommandId(question),
+                    answer: Json::parse("2").expect("JSON"),
+                    user_id: None,
+                    agent: (by > 0).then(|| (agent(by), 1)),
+                };
+                let about = place(s).swarm.0;
+                let id = self.given.send(s, CommandVerb::Answer, about, order);
+                self.commands.push(id);
+            }
+            Step::Template(n, delete) => {
+                let name = format!("t{n}");
+                let (topology, options) = TOPOLOGIES[usize::from(n)];
+                let (verb, body): (_, Body) = if delete {
+                    (CommandVerb::DeleteTemplate, DeleteTemplate { name }.into())
+                } else {
+                    let order = SaveTemplate {
+                        name,
+                        description: None,
+                        best_for: None,
+                        topology,
+                        configuration: Json::parse(options).expect("JSON"),
+                    };
+                    (CommandVerb::SaveTemplate, order.into())
+                };
+                let subject = Subject::OrgCommand(P, support::org(), verb);
+                let id = self.world().client(subject, support::org().0, body);
+                self.commands.push(id);
             }
             Step::Garbage(s) => {
                 let subject = Subject::Command(place(s), CommandVerb::Join).to_string();
@@ -490,6 +588,7 @@ fn invariants(state: &Coordinator) {
             assert!(managed.crashes <= 2, "crash_limit is 2");
             assert!(!agent.is_live() || agent.joined_spawn <= managed.spawn);
         }
+        topology_invariants(swarm);
         if swarm.deleted_at.is_some() {
             assert!(live.is_empty(), "a deleted swarm has live agents");
             assert_eq!(swarm.places_taken(), 0, "a deleted swarm wants agents");
@@ -502,6 +601,97 @@ fn invariants(state: &Coordinator) {
             "two swarms of one name"
         );
     }
+}
+
+/// What must hold of its topology and its questions in every state.
+fn topology_invariants(swarm: &Swarm) {
+    let staged = swarm.shape.staged().map(|staged| staged.number());
+    let change = swarm.change.as_ref().map(|change| change.generation);
+    assert_eq!(staged, change, "one open change, the same for both");
+    assert!(change.is_none_or(|generation| generation > swarm.shape.generation()));
+    if let Some(leader) = swarm.leader() {
+        assert!(swarm.agents[&leader].is_live());
+    }
+    let places: BTreeSet<u64> = swarm.shape.seats().map(|(_, seat)| seat.place).collect();
+    assert_eq!(
+        places.len(),
+        swarm.shape.seated(),
+        "no place is given twice"
+    );
+    for (id, question) in swarm.questions() {
+        assert!(
+            swarm.deleted_at.is_none(),
+            "{id} is open in a deleted swarm"
+        );
+        assert!(swarm.agents.contains_key(&question.agent));
+    }
+}
+
+/// What must hold of it when nothing is under way.
+fn settled(swarm: &Swarm) {
+    assert!(swarm.change.is_none(), "a change is left over");
+    assert_eq!(swarm.questions().count(), 0, "a question is left over");
+    if !swarm.is_open() {
+        return;
+    }
+    let members = swarm.members();
+    let mut seated: Vec<_> = swarm.shape.seats().map(|(id, _)| id).collect();
+    seated.sort_by_key(|id| swarm.agents[id].arrived_seq);
+    let there: Vec<_> = members.iter().map(|member| member.id).collect();
+    assert_eq!(
+        seated, there,
+        "every live member has a place, nobody else has one"
+    );
+    match swarm.shape.leader() {
+        Some(leader) => assert!(members.contains(leader), "the leader is a member"),
+        None => assert!(
+            members.iter().all(|member| !member.healthy),
+            "somebody could lead"
+        ),
+    }
+}
+
+/// Every change that was planned ends exactly once, before the next one is planned; every question ends at most once.
+fn ends_once(run: &Run) {
+    let mut open: BTreeMap<Place, u64> = BTreeMap::new();
+    let mut last: BTreeMap<Place, u64> = BTreeMap::new();
+    let mut questions: BTreeMap<CommandId, bool> = BTreeMap::new();
+    run.given.valid(|subject, body| {
+        let place = subject.place();
+        match body {
+            Body::SwarmTopologyPlanned(planned) => {
+                let place = place.expect("of a swarm");
+                let before = open.insert(place, planned.generation);
+                assert_eq!(before, None, "planned while another is open");
+                let before = last.insert(place, planned.generation);
+                assert!(before.is_none_or(|before| before < planned.generation));
+            }
+            Body::SwarmTopologyChanged(changed) => {
+                let ended = open.remove(&place.expect("of a swarm"));
+                assert_eq!(ended, Some(changed.generation));
+            }
+            Body::SwarmTopologyKept(kept) => {
+                let ended = open.remove(&place.expect("of a swarm"));
+                assert_eq!(ended, Some(kept.generation));
+            }
+            Body::AgentAsked(asked) => {
+                let before = questions.insert(asked.question_id, true);
+                assert_eq!(before, None, "asked twice");
+            }
+            Body::AgentAnswered(answered) => {
+                let before = questions.insert(answered.question_id, false);
+                assert_eq!(before, Some(true), "ended twice, or never asked");
+            }
+            Body::AgentUnanswered(unanswered) => {
+                let before = questions.insert(unanswered.question_id, false);
+                assert_eq!(before, Some(true), "ended twice, or never asked");
+            }
+            _ => {}
+        }
+        None::<()>
+    });
+    assert!(open.is_empty(), "a change is lost: {open:?}");
+    assert!(questions.values().all(|open| !open), "a question is lost");
 }
 
 proptest! {
@@ -522,6 +712,10 @@ proptest! {
         run.given.0.run_out();
         invariants(&run.given.0.state);
         prop_assert_eq!(run.given.0.state.open_marks(), 0);
+        for swarm in run.given.0.state.swarms() {
+            settled(swarm);
+        }
+        ends_once(&run);
         // No number of a request and no incarnation comes twice.
         let mut seen = std::collections::BTreeSet::new();
         run.given.valid(|subject, body| {
@@ -543,13 +737,16 @@ proptest! {
         });
 
         let world = &run.given.0;
-        let mut answers: BTreeMap<Uuid, usize> = BTreeMap::new();
         for id in &run.commands {
-            answers.insert(*id, world.answers(*id).len());
-        }
-        for (id, count) in answers {
-            // An organization comes as three events.
-            prop_assert!(count == 1 || count == 3, "{} answers to {}", count, id);
+            let answers = world.answers(*id);
+            let first = answers.first().map(|answer| &answer.body);
+            // An organization comes as three events, a change of topology as two.
+            let expected = match first {
+                Some(Body::OrgCreated(_)) => 3,
+                Some(Body::SwarmTopologyPlanned(_)) => 2,
+                _ => 1,
+            };
+            prop_assert_eq!(answers.len(), expected, "answers to {}: {:?}", id, answers);
         }
 
         let owner = bytes(&world.state);

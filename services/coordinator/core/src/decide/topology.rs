@@ -74,10 +74,6 @@ impl Coordinator {
                 plan.topologies.unsettled.remove(&key);
                 continue;
             };
-            if swarm.settle_aside.is_some() {
-                plan.topologies.unsettled.remove(&key);
-                continue;
-            }
             let Some(decisions) = next(swarm, settling, self.head.now, *room) else {
                 plan.topologies.unsettled.remove(&key);
                 continue;
@@ -98,13 +94,17 @@ fn next(
     now: Timestamp,
     room: usize,
 ) -> Option<Vec<(Flight, Decision)>> {
-    if !swarm.is_open() {
+    if !swarm.is_open() || swarm.settle_aside {
         settling.todo.clear();
         let change = swarm.change.as_ref()?;
         if settling.is_under_way() {
             return Some(Vec::new());
         }
-        let problem = Problem::new("swarm-stopping", "the swarm is being terminated");
+        let problem = if swarm.is_open() {
+            Problem::new("stuck", "deciding on it failed").cure("order another one")
+        } else {
+            Problem::new("swarm-stopping", "the swarm is being terminated")
+        };
         return Some(vec![kept(swarm, change, problem)]);
     }
     if !settling.todo.is_empty() {
@@ -135,6 +135,7 @@ fn next(
     if let Some(change) = &swarm.change {
         return Some(go_on(swarm, change, settling, now, room));
     }
+    settling.is_staged();
     let suggestion = swarm.suggestion()?;
     let decision = about_swarm(swarm.place, SwarmVerb::TopologySuggested, suggestion).uncaused();
     Some(vec![(Flight::Suggestion, decision)])
