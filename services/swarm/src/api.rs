@@ -1,5 +1,7 @@
 //! The gateway, as the command line sees it.
 
+mod conditional;
+
 use std::{
     sync::{
         Arc,
@@ -16,6 +18,8 @@ use crate::{
     connection::Target,
     exit::{Failure, Outcome},
 };
+
+pub use conditional::{Condition, segment, with_query};
 
 /// The gateway answers a write within seconds (504 if the outcome is late): past this it does not answer at all.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);

@@ -4,13 +4,13 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        agent, audit, completions, create, delete, demo, demo_worker, doctor, down, events,
-        explain, health, list, metrics, org, projection, replay, scale, service, show, status,
-        task, up, update,
+        agent, apply, ask, audit, blackboard, completions, create, delete, demo, demo_worker,
+        doctor, down, events, explain, health, list, message, metrics, org, projection, replay,
+        scale, service, show, status, task, topology, up, update,
     },
     connection::ServerArgs,
     exit::Outcome,
-    output::Format,
+    output::{Format, Output},
 };
 
 /// Swarms of agents on an event log: starts an installation, runs agents, submits and follows tasks.
@@ -34,7 +34,7 @@ pub struct Cli {
         default_value_t,
         value_name = "FORMAT"
     )]
-    pub output: Format,
+    pub output: Output,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
@@ -63,12 +63,26 @@ pub enum Command {
     Update(update::Args),
     /// Terminate a swarm; it stays readable
     Delete(delete::Args),
+    /// Make a swarm and its agents what a file says
+    Apply(apply::Args),
+    /// Show, change and keep topologies
+    #[command(subcommand)]
+    Topology(topology::Command),
     /// Run, add, list, change, restart and remove agents
     #[command(subcommand)]
     Agent(agent::Command),
     /// Submit, follow and end tasks
     #[command(subcommand)]
     Task(task::Command),
+    /// Say something to agents, and hear what they say to each other
+    #[command(subcommand)]
+    Message(message::Command),
+    /// Read and answer the questions that agents ask
+    #[command(subcommand)]
+    Ask(ask::Command),
+    /// Read, write and watch what the agents of a swarm share
+    #[command(subcommand)]
+    Blackboard(blackboard::Command),
     /// Say why a task is where it is, and what would change that
     Explain(explain::Args),
     /// Show the health of a swarm
@@ -106,7 +120,15 @@ impl Cli {
             output,
             command,
         } = self;
+        let asked = output;
+        let output = match &command {
+            // It alone draws graphs.
+            Command::Topology(_) => Format::Table,
+            _ => Format::of(asked)?,
+        };
         match command {
+            Command::Topology(command) => topology::run(command, &server, asked).await,
+            Command::Apply(args) => apply::run(args, &server, output).await,
             Command::Up(args) => up::run(args, &server).await,
             Command::Down(args) => down::run(args, &server).await,
             Command::Status(args) => status::run(args, &server, output).await,
@@ -119,6 +141,9 @@ impl Cli {
             Command::Delete(args) => delete::run(args, &server, output).await,
             Command::Agent(command) => agent::run(command, &server, output).await,
             Command::Task(command) => task::run(command, &server, output).await,
+            Command::Message(command) => message::run(command, &server, output).await,
+            Command::Ask(command) => ask::run(command, &server, output).await,
+            Command::Blackboard(command) => blackboard::run(command, &server, output).await,
             Command::Explain(args) => explain::run(args, &server, output).await,
             Command::Health(args) => health::run(args, &server, output).await,
             Command::Scale(args) => scale::run(args, &server, output).await,
@@ -166,6 +191,24 @@ mod tests {
             "swarm show s",
             "swarm update s --name t --unset max_agents",
             "swarm delete s",
+            "swarm create s --topology hierarchical --topology-set parent_child_ratio=8 --topology-config {}",
+            "swarm create s --template pipeline",
+            "swarm apply -f swarm.yaml",
+            "swarm apply -f - --dry-run -o json",
+            "swarm apply -f swarm.yaml --timeout 5s",
+            "swarm topology show s -o dot",
+            "swarm topology show s -o mermaid",
+            "swarm topology set s ring --set token_timeout_ms=100 --reason r",
+            "swarm topology set s --unset max_workers --dry-run",
+            "swarm topology set s --template pipeline --config {}",
+            "swarm topology template list",
+            "swarm topology template show star",
+            "swarm topology template save t --topology mesh --set neighbours=6 --description d --best-for b",
+            "swarm topology template save t --from s",
+            "swarm topology template delete t",
+            "swarm topology template export",
+            "swarm topology template export t --file t.yaml",
+            "swarm topology template import --file t.yaml",
             "swarm agent run --swarm s --name n --capability a --capability b --slots 2 --waiting 0 -- wc -l",
             "swarm agent add s --type t -- wc -l",
             "swarm agent add s --name n --count 3 --slots 2 --capability a --restart on-failure --memory 512M --cpu 50 --env K=V -- worker --fast",
@@ -194,6 +237,22 @@ mod tests {
             "swarm task retry 1 2 3",
             "swarm task retry --swarm s --dead --type t --yes",
             "swarm task discard --swarm s --file -",
+            "swarm task submit s --type t --role supervisor --hand-to other",
+            "swarm message send s hello --to anna --receipt handled --expires 60s",
+            "swarm message send s {\"n\":1} --topic news",
+            "swarm message send s {} --to leader --request --wait 5s -o json",
+            "swarm message list s --from anna --to leader --limit 5",
+            "swarm message follow s --topic news --after 0 --limit 3",
+            "swarm ask list s",
+            "swarm ask list s --status all -o json",
+            "swarm ask show s 1",
+            "swarm ask answer s 1 yes",
+            "swarm blackboard get s plan.step",
+            "swarm blackboard put s plan.step {\"n\":1} --if-revision 7",
+            "swarm blackboard put s plan.step 3 --create",
+            "swarm blackboard delete s plan.step --if-revision 7",
+            "swarm blackboard list s --prefix plan. -o json",
+            "swarm blackboard watch s --prefix plan. --limit 3",
             "swarm explain 1 --swarm s",
             "swarm metrics s",
             "swarm org show",
@@ -234,10 +293,22 @@ mod tests {
             "swarm agent add s --count 0 -- wc",
             "swarm agent add s --url http://h -- wc",
             "swarm agent remove s n --force --grace 5s",
+            "swarm task submit s --type t --role boss",
+            "swarm message send s x",
+            "swarm message send s x --to a --topic b",
+            "swarm message list s --to a --topic b",
+            "swarm ask list s --status never",
+            "swarm blackboard put s k 1 --create --if-revision 7",
             "swarm scale s",
             "swarm scale s some",
             "swarm scale s 5 --timeout 5s",
             "swarm create s -o yaml",
+            "swarm create s --template t --topology star",
+            "swarm apply",
+            "swarm topology set s cube",
+            "swarm topology set s ring --template t",
+            "swarm topology template save t --topology mesh --from s",
+            "swarm topology template import",
             "swarm replay --from x",
             "swarm audit --gaps nobody",
             "swarm task submit s --type t --skip-invalid bad",

@@ -10,6 +10,7 @@ mod installation;
 mod output;
 mod progress;
 mod sse;
+mod yaml;
 
 use std::process::ExitCode;
 

@@ -6,13 +6,26 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 
-/// For whom to print.
+/// What is asked for on the command line: a graph has languages of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum Output {
     /// For people.
     #[default]
+    Table,
+    /// For programs: the server's own JSON, nothing else on stdout.
+    Json,
+    /// For Graphviz (`swarm topology show`)
+    Dot,
+    /// For Mermaid (`swarm topology show`)
+    Mermaid,
+}
+
+/// For whom to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
     Table,
     /// For programs: the server's own JSON, nothing else on stdout.
     Json,
@@ -22,6 +35,19 @@ pub enum Format {
 pub type Column = (&'static str, &'static str);
 
 impl Format {
+    /// The format of a command that shows no graph.
+    pub fn of(output: Output) -> Outcome<Self> {
+        let graph = match output {
+            Output::Table => return Ok(Self::Table),
+            Output::Json => return Ok(Self::Json),
+            Output::Dot => "dot",
+            Output::Mermaid => "mermaid",
+        };
+        Err(Failure::usage(format!(
+            "-o {graph} is for `swarm topology show`: give table or json"
+        )))
+    }
+
     /// Prints a list: `{"items": […]}` as JSON, or one row for each item.
     pub fn list(self, items: &[Value], columns: &[Column]) -> Outcome {
         match self {
@@ -125,6 +151,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::exit::Code;
+
+    #[test]
+    fn only_graphs_are_shown_as_graphs() {
+        for (output, format) in [(Output::Table, Format::Table), (Output::Json, Format::Json)] {
+            assert_eq!(Format::of(output).expect("any command"), format);
+        }
+        for output in [Output::Dot, Output::Mermaid] {
+            assert_eq!(Format::of(output).expect_err("a graph").code, Code::Usage);
+        }
+    }
 
     #[test]
     fn a_list_has_one_row_for_each_item_in_the_order_of_the_columns() {

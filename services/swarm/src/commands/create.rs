@@ -3,11 +3,8 @@
 use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value};
 
-use crate::{
-    connection::ServerArgs,
-    exit::{Failure, Outcome},
-    output::Format,
-};
+use super::topology::{lay_over, options};
+use crate::{connection::ServerArgs, exit::Outcome, output::Format};
 
 /// Arguments of `swarm create`.
 #[derive(clap::Args, Debug)]
@@ -18,8 +15,17 @@ pub struct Args {
     #[arg(long)]
     pub description: Option<String>,
     /// How its agents are connected
-    #[arg(long, value_parser = PossibleValuesParser::new(["star", "mesh", "hierarchical", "ring"]))]
+    #[arg(long, value_parser = PossibleValuesParser::new(KINDS))]
     pub topology: Option<String>,
+    /// The topology of the template of this name
+    #[arg(long, value_name = "NAME", conflicts_with = "topology")]
+    pub template: Option<String>,
+    /// The topology's options as one JSON object
+    #[arg(long, value_name = "JSON")]
+    pub topology_config: Option<String>,
+    /// One option of the topology, such as max_workers=20; a value that is not JSON is text
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub topology_set: Vec<String>,
     /// Settings
     #[command(flatten)]
     pub configuration: ConfigurationArgs,
@@ -28,6 +34,8 @@ pub struct Args {
     pub idempotency_key: Option<String>,
 }
 
+/// The topologies, as the API names them.
+pub const KINDS: [&str; 4] = ["star", "mesh", "hierarchical", "ring"];
 /// The algorithms, as the API names them.
 const ALGORITHMS: [&str; 5] = [
     "round_robin",
@@ -54,27 +62,14 @@ pub struct ConfigurationArgs {
 impl ConfigurationArgs {
     /// The settings, `None` if none was given.
     pub fn merged(&self) -> Outcome<Option<Map<String, Value>>> {
-        let mut merged = match &self.config {
-            None => Map::new(),
-            Some(text) => serde_json::from_str(text).map_err(|error| {
-                Failure::usage(format!("--config is not a JSON object: {error}"))
-            })?,
-        };
+        let mut merged = options(self.config.as_deref(), &[], ("--config", "--set"))?;
         if let Some(algorithm) = &self.algorithm {
             merged.insert(
                 "distribution_algorithm".to_owned(),
                 Value::String(algorithm.clone()),
             );
         }
-        for pair in &self.set {
-            let (name, value) = pair
-                .split_once('=')
-                .ok_or_else(|| Failure::usage(format!("--set {pair}: give NAME=VALUE")))?;
-            let value =
-                serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-            put(&mut merged, name, value)
-                .map_err(|part| Failure::usage(format!("--set {pair}: {part} is no object")))?;
-        }
+        lay_over(&mut merged, &self.set, "--set")?;
         Ok((!merged.is_empty()).then_some(merged))
     }
 }
@@ -103,10 +98,16 @@ fn body(args: &Args) -> Outcome<Value> {
     for (name, value) in [
         ("description", &args.description),
         ("topology", &args.topology),
+        ("template", &args.template),
     ] {
         if let Some(value) = value {
             body.insert(name.to_owned(), Value::String(value.clone()));
         }
+    }
+    let names = ("--topology-config", "--topology-set");
+    let topology = options(args.topology_config.as_deref(), &args.topology_set, names)?;
+    if !topology.is_empty() {
+        body.insert("topology_configuration".to_owned(), Value::Object(topology));
     }
     if let Some(configuration) = args.configuration.merged()? {
         body.insert("configuration".to_owned(), Value::Object(configuration));

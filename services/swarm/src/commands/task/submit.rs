@@ -2,6 +2,7 @@
 
 use std::{io::Read, path::Path};
 
+use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value, json};
 
 use super::{file, wait};
@@ -44,6 +45,12 @@ pub struct Args {
     /// Tasks with the same key like the same agent
     #[arg(long, value_name = "KEY")]
     pub affinity_key: Option<String>,
+    /// Only an agent with this role takes it
+    #[arg(long, value_parser = PossibleValuesParser::new(["coordinator", "supervisor", "worker"]))]
+    pub role: Option<String>,
+    /// Name or id of another swarm that is to do it; its result comes back
+    #[arg(long, value_name = "SWARM")]
+    pub hand_to: Option<String>,
     /// Limit from when it is queued to its start, such as 10m; 0 for none
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub queue_limit: Option<std::time::Duration>,
@@ -52,7 +59,7 @@ pub struct Args {
     pub progress_limit: Option<std::time::Duration>,
     /// Tasks from a file, as the API takes them: one task on each line (JSON Lines, any number), or one JSON document with a
     /// graph {"tasks": […]} or a task; - for stdin
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["task_type", "required_capabilities", "depends_on"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["task_type", "required_capabilities", "depends_on", "role", "hand_to"])]
     pub file: Option<String>,
     /// A file with a task on each line
     #[command(flatten)]
@@ -77,7 +84,7 @@ const COLUMNS: [Column; 4] = [
 
 /// Submits, and waits if asked to.
 pub async fn run(args: Args, api: &Api, data: &Path, output: Format) -> Outcome {
-    let body = match &args.file {
+    let mut body = match &args.file {
         None => body(&args)?,
         Some(name) => {
             let mut source = file::Source::open(name)?;
@@ -88,6 +95,9 @@ pub async fn run(args: Args, api: &Api, data: &Path, output: Format) -> Outcome 
         }
     };
     let id = api.swarm_id(&args.swarm).await?;
+    if let Some(other) = &args.hand_to {
+        body["hand_to"] = json!(api.swarm_id(other).await?);
+    }
     let path = format!("/v1/swarms/{id}/tasks");
     let answer = api
         .post(&path, &body, args.idempotency_key.as_deref())
@@ -165,6 +175,7 @@ fn body(args: &Args) -> Outcome<Value> {
         "parent_task_id",
         args.parent.as_ref().map(|text| json!(text)),
     );
+    put("required_role", args.role.as_ref().map(|text| json!(text)));
     put(
         "affinity_key",
         args.affinity_key.as_ref().map(|text| json!(text)),
