@@ -2,15 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 use swarm_events::{
-    AgentId, Body, Timestamp,
+    AgentId, Body, Place, Timestamp,
     decider::Verdict,
     topology::{Role, Topology},
 };
+use swarm_topology::Shape;
 
 use super::{Moment, Swarm};
 use crate::{
     agent::Agent,
     class::role_of,
+    state::Distributor,
     task::{Held, Phase, Task},
     trace::Trace,
 };
@@ -145,5 +147,12 @@ impl Swarm {
             self.token.task = None;
             self.token.free_at = moment.now;
         }
+    }
+}
+
+impl Distributor {
+    /// A swarm's topology, who sits where in it, and who leads.
+    pub fn shape(&self, place: Place) -> Option<&Shape> {
+        Some(&self.swarm_at(place)?.shape)
     }
 }

@@ -1,6 +1,8 @@
 //! One swarm in a miniature world, with words for what happens in it.
 
 mod agents;
+pub mod beyond;
+pub mod shape;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +21,7 @@ use swarm_events::{
         Progressed, Started, Submitted, Then,
     },
     testing::World,
+    topology::Topology,
 };
 use uuid::Uuid;
 
@@ -66,7 +69,12 @@ impl Scene {
 
     /// A running swarm whose configuration differs from the default.
     pub fn with(change: impl FnOnce(&mut Configuration)) -> Self {
-        let place = Place::new(OrgId(Uuid::from_u128(0xA)), SwarmId(Uuid::from_u128(0xB)));
+        Self::at(SwarmId(Uuid::from_u128(0xB)), Topology::default(), change)
+    }
+
+    /// A running swarm of this id and topology.
+    pub fn at(swarm: SwarmId, topology: Topology, change: impl FnOnce(&mut Configuration)) -> Self {
+        let place = Place::new(OrgId(Uuid::from_u128(0xA)), swarm);
         let mut world = World::new(place.partition);
         let epochs = [Service::Coordinator, Service::Health]
             .map(|service| (service.as_str(), (world.claim_of(service), 0)));
@@ -84,7 +92,7 @@ impl Scene {
         let created = swarm_events::swarm::Created {
             name: "s".to_owned(),
             description: None,
-            topology: Default::default(),
+            topology,
             configuration,
             partition: place.partition.number(),
             created_by: None,
@@ -454,6 +462,8 @@ impl Scene {
                     format!("called off {about}: {} ×{}", c.reason, c.tasks)
                 }
                 Body::TaskDiscarded(d) => format!("discarded {about}: generation {}", d.generation),
+                Body::TaskHandedOver(over) => format!("handed over {about}: {}", over.generation),
+                Body::TaskHandedBack(back) => format!("handed back {about}: {}", back.generation),
                 Body::TaskGraphAccepted(_) => format!("accepted {about}"),
                 Body::TaskGraphRejected(r) => format!("rejected {about}: {}", field(&r.problem)),
                 other => panic!("not the distributor's: {other:?}"),
