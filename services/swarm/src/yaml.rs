@@ -37,7 +37,9 @@ pub fn read<T: DeserializeOwned>(file: &Path) -> Outcome<T> {
 /// # Errors
 /// As [`read`].
 pub fn parsed<T: DeserializeOwned>(name: &str, text: &str) -> Outcome<T> {
-    let value: Value = serde_saphyr::from_str(text)
+    // Without this `y`, `no` and `on` would be no texts, as in YAML 1.1.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let value: Value = serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| Failure::usage(format!("{name} is no YAML: {error}")))?;
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
@@ -75,11 +77,17 @@ mod tests {
     }
 
     #[test]
+    fn only_true_and_false_are_no_texts() {
+        let value: Value = parsed("t.yaml", "[y, no, on, true, false]").expect("YAML");
+        assert_eq!(value, json!(["y", "no", "on", true, false]));
+    }
+
+    #[test]
     fn a_mistake_is_named_by_the_file_and_the_place() {
         for (text, part) in [
             ("a: [1", "t.yaml"),
             ("a: 1\na: 2", "line 2"),
-            ("\tx: 1", "t.yaml"),
+            ("a: b: c", "t.yaml"),
         ] {
             let failure = parsed::<Value>("t.yaml", text).expect_err(text);
             assert_eq!(failure.code, Code::Usage);

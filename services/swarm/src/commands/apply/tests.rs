@@ -66,7 +66,7 @@ fn add(declared: &Declared, changes: &[Change], current: &mut Current) {
             let body = group.body(name, 1);
             let count = current.agents.len();
             current.agents.push(json!({"id": format!("a{count}"), "agent_type": body["agent_type"], "agent_name": name,
-                "capabilities": body["capabilities"], "slots": body["slots"], "waiting_limit": 1, "metadata": body["metadata"],
+                "capabilities": body["capabilities"], "slots": body["slots"], "waiting_limit": body["waiting"], "metadata": body["metadata"],
                 "status": "idle", "draining": null}));
         }
     }

@@ -128,8 +128,12 @@ fn read_mermaid(text: &str) -> Read {
 }
 
 fn unescaped(label: &str) -> String {
+    let parts: Vec<String> = label.split("<br/>").map(part).collect();
+    parts.join("\n")
+}
+fn part(text: &str) -> String {
     let mut read = String::new();
-    let mut rest = label;
+    let mut rest = text;
     while let Some((before, after)) = rest.split_once('#') {
         let (number, behind) = after.split_once(';').expect("an entity's end");
         read.push_str(before);
@@ -138,7 +142,7 @@ fn unescaped(label: &str) -> String {
         rest = behind;
     }
     read.push_str(rest);
-    read.replace("<br/>", "\n")
+    read
 }
 
 /// Names that could be taken for something else.
