@@ -617,6 +617,15 @@ impl ModelAgent {
                         }
                         .into(),
                     ),
+                    WriteKind::Ended(Outcome::Split(parts)) => (
+                        TaskVerb::Split,
+                        task::Split {
+                            assignment: write.assignment.sequence,
+                            incarnation: self.incarnation,
+                            parts: parts.clone(),
+                        }
+                        .into(),
+                    ),
                     WriteKind::Ended(Outcome::Declined { reason }) => (
                         TaskVerb::Declined,
                         task::Declined {
@@ -675,6 +684,7 @@ fn fact(recorded: &Recorded) -> Fact {
             task: TaskId(recorded.event.about),
             event: recorded.event.id,
             correlation: recorded.event.correlation,
+            traceparent: recorded.event.traceparent.clone(),
             data: data.clone(),
         })),
         Body::TaskWithdrawn(w) => Fact::Withdrawn {

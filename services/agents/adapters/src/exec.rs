@@ -1,5 +1,6 @@
 //! A command for each task.
 
+mod speech;
 mod start;
 
 use std::{
@@ -13,11 +14,13 @@ use std::{
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, getpid, set_child_subreaper};
 use serde::Serialize;
-use swarm_agent_sdk::{Handler, Progress, TaskContext, TaskError};
+use serde_json::Value;
+use swarm_agent_sdk::{Handler, Progress, Step, TaskContext, TaskError};
 use swarm_events::{Json, Timestamp, ids::TaskId};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::Child,
+    sync::mpsc,
     task::JoinHandle,
     time::timeout,
 };
@@ -27,6 +30,7 @@ use crate::{
     output::{Confession, Control, Output, STDOUT_BYTES_MAX, TooMuch},
     watchdog::Watchdog,
 };
+use speech::{Saying, Speech};
 use start::{DOOR_NAME, OPEN};
 
 /// What a command gets between SIGTERM and SIGKILL. Below the agent's own patience with a handler.
@@ -52,7 +56,18 @@ impl std::error::Error for NoCommand {}
 /// Runs a command for each task, in a process group of its own and with a clean environment.
 ///
 /// Stdin is one line of JSON. On stdout a JSON object with only `progress`, `message` or `ask` is control; the last other line
-/// that is a JSON object or array is the result; without one, all of stdout if it is JSON, else `{"stdout": …}`. Exit code 0 is
+/// that is a JSON object or array is the result; without one, all of stdout if it is JSON, else `{"stdout": …}`.
+///
+/// - `{"progress": 50, "message": "half"}` tells how far it is.
+/// - `{"message": {"to": "leader", "topic": "news", "body": …}}` says something to an agent (its id or name), a role, the
+///   `leader`, `all` or `people`, or without `to` to whoever has subscribed to the topic.
+/// - `{"ask": {"question": "Go on?", "choices": ["yes", "no"], "default": "no", "timeout_ms": 60000}}` asks a person. The answer
+///   comes as a line on stdin, `{"answer": "yes", "by": …}`, or `{"error": "…"}`. For that stdin has to stay open, which a
+///   command that reads to its end would wait for in vain: see [`ExecAdapter::keep_stdin_open`].
+/// - `{"split": [{"key": "a", "task_type": "count", "payload": …}, …]}` as the result hands the task on in parts. Their results
+///   come back as `inputs` of a further run, whose `step` is `reduce`.
+///
+/// Exit code 0 is
 /// success; anything else fails the attempt with the end of stderr. A command that exits with another code can say more in
 /// its last JSON line: `{"error": "no such user", "retryable": false}` gives the error in its own words and says that no
 /// other attempt will help; exit code [`EXIT_NOT_RETRYABLE`] says the latter by itself; `{"declined": "no such file here"}`
@@ -69,6 +84,7 @@ pub struct ExecAdapter {
     memory_limit_kib: Option<u64>,
     directory: Option<PathBuf>,
     kill_grace: Duration,
+    stdin_open: bool,
     watchdog: Option<Arc<Watchdog>>,
 }
 
@@ -82,6 +98,15 @@ struct Input<'a> {
     attempt: u32,
     fencing_token: u64,
     deadline: Timestamp,
+    /// Only where results of parts are to become one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<Step>,
+}
+
+/// Whether an agent's metadata says `{"exec": {"stdin": "open"}}`: how a command that a host runs comes by it.
+fn wants_open_stdin(metadata: Option<&str>) -> bool {
+    let read = metadata.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    read.is_some_and(|metadata| metadata["exec"]["stdin"] == "open")
 }
 
 impl ExecAdapter {
@@ -110,8 +135,17 @@ impl ExecAdapter {
             memory_limit_kib: None,
             directory: None,
             kill_grace: KILL_GRACE,
+            stdin_open: wants_open_stdin(std::env::var("SWARM_AGENT_METADATA").ok().as_deref()),
             watchdog,
         })
+    }
+
+    /// Leaves the command's stdin open behind its one line, so that answers to what it asks can come there. A command that reads
+    /// to the end of its input would never end. Also set by the agent's metadata, `{"exec": {"stdin": "open"}}`.
+    #[must_use]
+    pub fn keep_stdin_open(mut self) -> Self {
+        self.stdin_open = true;
+        self
     }
 
     /// Sets an environment variable for the command, beside the few that it gets anyway. Some shells, which start it, pass on
@@ -196,6 +230,7 @@ impl Handler for ExecAdapter {
             attempt: task.attempt,
             fencing_token: task.fencing_token,
             deadline: task.deadline,
+            step: Some(task.step()).filter(|step| *step == Step::Reduce),
         };
         // The word that opens the door goes before what the command reads: both are written once the group is guarded.
         let mut line = Vec::new();
@@ -218,7 +253,7 @@ impl Handler for ExecAdapter {
             ));
         };
         let group = Group::new(leader, self.watchdog.clone());
-        let mut pipes = Pipes::new(&mut child, line, task.progress_handle());
+        let mut pipes = Pipes::new(&mut child, line, &task, self.stdin_open);
         let ended = self.watch(&mut child, &group, &task, &mut pipes).await;
         group.clear().await;
         let (output, errors) = pipes.end().await;
@@ -226,8 +261,19 @@ impl Handler for ExecAdapter {
         // A command whose pipe was closed may have died of that before it was killed.
         let output = output.map_err(|TooMuch| flood())?;
         let progress = task.progress_handle();
-        let result = output.finish(|control| tell(&progress, &control));
+        let mut last = Vec::new();
+        let result = output.finish(|control| last.push(control));
+        for control in last {
+            // A line without an end is a line.
+            tell(&progress, &control);
+            if let Some(saying) = Saying::of(&control) {
+                speech::say(&task, saying, None).await;
+            }
+        }
         if status.success() {
+            if let Some(parts) = speech::parts(&result)? {
+                task.split(parts)?;
+            }
             Ok(result)
         } else {
             Err(self.failed(status, &result, &errors))
@@ -300,10 +346,7 @@ fn tail(errors: &[u8]) -> String {
 }
 
 fn tell(progress: &Progress, control: &Control) {
-    if control.ask.is_some() {
-        tracing::warn!("a command asked something on stdout: nobody answers it in this version");
-    }
-    if control.progress.is_some() || control.message.is_some() {
+    if control.progress.is_some() || control.words().is_some() {
         progress.set(control.percent(), control.words().as_deref());
     }
 }
@@ -312,6 +355,7 @@ fn tell(progress: &Progress, control: &Control) {
 /// counts even if a process that left the group holds the pipe.
 struct Pipes {
     stdin: Option<JoinHandle<()>>,
+    speech: Option<Speech>,
     stdout: Option<JoinHandle<Result<(), TooMuch>>>,
     stderr: Option<JoinHandle<()>>,
     output: Arc<Mutex<Output>>,
@@ -320,7 +364,10 @@ struct Pipes {
 }
 
 impl Pipes {
-    fn new(child: &mut Child, line: Vec<u8>, progress: Progress) -> Self {
+    fn new(child: &mut Child, line: Vec<u8>, task: &TaskContext, stdin_open: bool) -> Self {
+        let progress = task.progress_handle();
+        let (answers, mut lines) = mpsc::channel::<Vec<u8>>(1);
+        let (speech, said) = Speech::new(task.clone(), stdin_open.then_some(answers));
         let (output, errors) = (
             Arc::<Mutex<Output>>::default(),
             Arc::<Mutex<Vec<u8>>>::default(),
@@ -328,19 +375,24 @@ impl Pipes {
         let stdin = child.stdin.take().map(|mut stdin| {
             tokio::spawn(async move {
                 // A command need not read what it is given.
-                let _ = stdin.write_all(&line).await;
+                let mut written = stdin.write_all(&line).await;
+                // Ends at once unless stdin is to stay open: then nobody has the other end.
+                while let (Ok(()), Some(line)) = (&written, lines.recv().await) {
+                    written = stdin.write_all(&line).await;
+                }
             })
         });
         let stdout = child
             .stdout
             .take()
-            .map(|pipe| tokio::spawn(read_output(pipe, output.clone(), progress)));
+            .map(|pipe| tokio::spawn(read_output(pipe, output.clone(), progress, said)));
         let stderr = child
             .stderr
             .take()
             .map(|pipe| tokio::spawn(read_tail(pipe, errors.clone())));
         Self {
             stdin,
+            speech: Some(speech),
             stdout,
             stderr,
             output,
@@ -371,6 +423,11 @@ impl Pipes {
             }
         };
         let _ = timeout(PIPE_GRACE, rest).await;
+        // What it said before it ended is still sent; what it asked, nobody waits for.
+        self.stdout.take().inspect(JoinHandle::abort);
+        if let Some(speech) = self.speech.take() {
+            speech.end().await;
+        }
         let output = std::mem::take(&mut *lock(&self.output));
         let errors = std::mem::take(&mut *lock(&self.errors));
         (
@@ -389,6 +446,9 @@ impl Drop for Pipes {
         self.stdin.take().inspect(JoinHandle::abort);
         self.stdout.take().inspect(JoinHandle::abort);
         self.stderr.take().inspect(JoinHandle::abort);
+        if let Some(speech) = self.speech.take() {
+            speech.abort();
+        }
     }
 }
 
@@ -400,12 +460,23 @@ async fn read_output(
     mut pipe: impl AsyncRead + Unpin,
     output: Arc<Mutex<Output>>,
     progress: Progress,
+    said: mpsc::Sender<Saying>,
 ) -> Result<(), TooMuch> {
     let mut buffer = vec![0; READ_BYTES];
     loop {
         match pipe.read(&mut buffer).await {
             Ok(0) | Err(_) => return Ok(()),
-            Ok(read) => lock(&output).push(&buffer[..read], |control| tell(&progress, &control))?,
+            Ok(read) => {
+                let mut sayings = Vec::new();
+                lock(&output).push(&buffer[..read], |control| {
+                    tell(&progress, &control);
+                    sayings.extend(Saying::of(&control));
+                })?;
+                for saying in sayings {
+                    // Waits for those before it: a command that says more than its swarm allows waits, too.
+                    let _ = said.send(saying).await;
+                }
+            }
         }
     }
 }

@@ -35,12 +35,17 @@ impl Control {
             .map(|percent| percent.min(100.0) as u8)
     }
 
+    /// Words beside the progress. An object that says to whom it goes is no such words.
     pub(crate) fn words(&self) -> Option<String> {
-        self.message.as_ref().map(|message| {
-            message
-                .as_str()
-                .map_or_else(|| message.to_string(), str::to_owned)
-        })
+        let message = self.message.as_ref().filter(|_| self.said().is_none())?;
+        let text = message.as_str();
+        Some(text.map_or_else(|| message.to_string(), str::to_owned))
+    }
+
+    /// A message to others.
+    pub(crate) fn said(&self) -> Option<&Value> {
+        let message = self.message.as_ref()?;
+        (message.get("to").is_some() || message.get("topic").is_some()).then_some(message)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use swarm_events::{
@@ -13,7 +14,7 @@ use swarm_events::{
 };
 use swarm_log::LogError;
 use tokio::{
-    sync::{Mutex, mpsc},
+    sync::{Mutex, mpsc, watch},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,8 @@ use crate::{
     handler::{Handler, Handlers, TaskContext, TaskError, Typed},
     join::NotJoined,
     link::{Link, LinkSettings},
-    profile::{AgentHandle, Profile, Wish},
+    messages::{ReceivedMessage, desk::OnMessage},
+    profile::{AgentHandle, Ends, Profile, Wish},
     protocol::Over,
     schemas::{self, Types},
     session::{self, Ended, Settings},
@@ -125,6 +127,7 @@ impl Agent {
             schemas: true,
             callbacks: None,
             wishes: None,
+            ends: None,
             heartbeat_interval: None,
             drain_grace: None,
         }
@@ -143,6 +146,7 @@ pub struct AgentBuilder {
     schemas: bool,
     callbacks: Option<Callbacks>,
     wishes: Option<Arc<Mutex<mpsc::Receiver<Wish>>>>,
+    ends: Option<Arc<watch::Sender<Option<Ends>>>>,
     heartbeat_interval: Option<Duration>,
     drain_grace: Option<Duration>,
 }
@@ -257,6 +261,28 @@ impl AgentBuilder {
         self
     }
 
+    /// Handles the messages that no handler of a topic takes: those said to this agent, to its role, the leader or all. They
+    /// come at least once, also those that were said while the agent was away (for a day), each sender's in order and the
+    /// senders in turns. A request is answered by [`ReceivedMessage::reply`].
+    pub fn on_message<F, Fut>(mut self, function: F) -> Self
+    where
+        F: Fn(ReceivedMessage) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), TaskError>> + Send + 'static,
+    {
+        self.handlers.messages.other = Some(Arc::new(move |message| function(message).boxed()));
+        self
+    }
+    /// Handles what is said on a topic, and what is said to this agent about it. As [`Self::on_message`].
+    pub fn on_topic<F, Fut>(mut self, topic: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(ReceivedMessage) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), TaskError>> + Send + 'static,
+    {
+        let handler: OnMessage = Arc::new(move |message| function(message).boxed());
+        self.handlers.messages.topics.insert(topic.into(), handler);
+        self
+    }
+
     /// Keeps the JSON Schemas of typed handlers out of the agent's metadata, where they are too large for it.
     pub fn without_schemas(mut self) -> Self {
         self.schemas = false;
@@ -271,8 +297,9 @@ impl AgentBuilder {
 
     /// Also a handle with which the agent is changed while it runs: what it can do, how much at once.
     pub fn with_handle(mut self) -> (Self, AgentHandle) {
-        let (handle, wishes) = AgentHandle::new();
+        let (handle, wishes, ends) = AgentHandle::new();
         self.wishes = Some(Arc::new(Mutex::new(wishes)));
+        self.ends = Some(Arc::new(ends));
         (self, handle)
     }
 
@@ -328,7 +355,7 @@ impl AgentBuilder {
             Some(wishes) => Arc::clone(wishes).lock_owned().await,
             // Nobody has the other end: nothing ever comes.
             None => {
-                let (_, none) = AgentHandle::new();
+                let (_, none, _) = AgentHandle::new();
                 Arc::new(Mutex::new(none)).lock_owned().await
             }
         };
@@ -338,6 +365,7 @@ impl AgentBuilder {
             callbacks: self.callbacks,
             heartbeat_interval: self.heartbeat_interval,
             drain_grace: self.drain_grace,
+            ends: self.ends,
         };
         let mut first = true;
         let mut pause = REJOIN_PAUSE.0;

@@ -1,5 +1,7 @@
 //! What a task's work needs of the world around it: the log of a swarm, or a test's.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use swarm_events::{Timestamp, ids::EventId, subject::TaskVerb, task};
@@ -7,8 +9,11 @@ use swarm_log::{Log, StoredMessage};
 use uuid::Uuid;
 
 use crate::{
-    handler::Report,
+    ask::Hints,
+    blackboard::OnBus,
+    handler::{Report, Voice},
     link::Link,
+    messages::{Bus, Trace},
     protocol::Assignment,
     wire::{Identity, wall_clock},
 };
@@ -28,13 +33,19 @@ pub(crate) trait Ground: Send + Sync + 'static {
     fn result_name(&self, assignment: &Assignment) -> String;
     /// The wall clock.
     fn wall_clock(&self) -> Timestamp;
+    /// What the work can say beside its result.
+    fn voice(&self, assignment: &Assignment) -> Voice;
 }
 
 /// An incarnation of an agent on its swarm's log.
+#[derive(Clone)]
 pub(crate) struct OnLog {
     pub(crate) link: Link,
     pub(crate) me: Identity,
     pub(crate) incarnation: u64,
+    pub(crate) bus: Arc<Bus>,
+    pub(crate) board: Arc<OnBus>,
+    pub(crate) hints: Arc<Hints>,
 }
 
 #[async_trait]
@@ -83,5 +94,21 @@ impl Ground for OnLog {
 
     fn wall_clock(&self) -> Timestamp {
         wall_clock()
+    }
+
+    fn voice(&self, assignment: &Assignment) -> Voice {
+        Voice {
+            carrier: Some(self.bus.clone()),
+            board: Some(self.board.clone()),
+            asker: Some(Arc::new(self.clone())),
+            trace: Trace {
+                correlation: assignment.correlation,
+                causation: Some(assignment.event.0),
+                traceparent: assignment.traceparent.clone(),
+            },
+            assignment: Some(assignment.sequence),
+            step: assignment.data.step,
+            ..Voice::default()
+        }
     }
 }

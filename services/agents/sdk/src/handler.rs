@@ -1,17 +1,35 @@
 //! What an agent's author writes: handlers, and what they are given.
 
 use std::{
-    collections::BTreeMap, fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
-use swarm_events::{Json, Timestamp, ids::TaskId};
+use serde_json::Value;
+use swarm_events::{
+    Json, Problem, Timestamp,
+    ids::TaskId,
+    task::{KEY_BYTES_MAX, PARTS_MAX, PRIORITY_RANGE, Part, Step, TYPE_CHARS_MAX},
+};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{schemas::Types, wire::wall_clock};
+use crate::{
+    ask::{Asker, Question},
+    blackboard::{Blackboard, Board},
+    messages::{Carrier, Messages, Trace, desk::OnMessages},
+    schemas::Types,
+    wire::wall_clock,
+};
 
+/// Largest parts of a split together, in bytes: they come in one event, which has to fit into a message of the log.
+pub const SPLIT_BYTES_MAX: usize = 768 * 1024;
 /// Longest progress message, in bytes; a longer one is cut.
 pub(crate) const PROGRESS_BYTES_MAX: usize = 1_024;
 
@@ -41,6 +59,26 @@ pub struct TaskContext {
     pub cancelled: CancellationToken,
     pub(crate) deadline_at: Instant,
     pub(crate) progress: Progress,
+    pub(crate) voice: Voice,
+}
+
+/// What a handler can say beside its result.
+#[derive(Clone, Default)]
+pub(crate) struct Voice {
+    pub(crate) carrier: Option<Arc<dyn Carrier>>,
+    pub(crate) board: Option<Arc<dyn Board>>,
+    pub(crate) asker: Option<Arc<dyn Asker>>,
+    pub(crate) trace: Trace,
+    /// The assignment, if it is one of a swarm.
+    pub(crate) assignment: Option<u64>,
+    pub(crate) step: Step,
+    /// The parts into which the task is split.
+    pub(crate) parts: Arc<Mutex<Option<Vec<Part>>>>,
+}
+impl fmt::Debug for Voice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Voice").finish_non_exhaustive()
+    }
 }
 
 impl TaskContext {
@@ -66,8 +104,80 @@ impl TaskContext {
             cancelled: CancellationToken::new(),
             deadline_at: Instant::now() + limit,
             progress: Progress(progress),
+            voice: Voice::default(),
         };
         (context, told)
+    }
+
+    /// What is said to other agents and to people, as part of the task's trace.
+    pub fn messages(&self) -> Messages {
+        Messages {
+            carrier: self.voice.carrier.clone(),
+            trace: self.voice.trace.clone(),
+        }
+    }
+
+    /// The swarm's blackboard.
+    pub fn blackboard(&self) -> Blackboard {
+        Blackboard(self.voice.board.clone())
+    }
+
+    /// A question to a person, or to another agent. Await it to ask it; the run limit goes on meanwhile.
+    pub fn ask(&self, question: impl Into<String>) -> Question {
+        Question::new(
+            self.voice.asker.clone(),
+            self.voice.trace.clone(),
+            self.voice.assignment,
+            question.into(),
+        )
+    }
+
+    /// What this assignment is to do: the work (or its splitting), or making one result of those of the parts.
+    pub fn step(&self) -> Step {
+        self.voice.step
+    }
+
+    /// The inputs by their names, each read as `T`: the results of data dependencies by alias, or of the parts by key.
+    ///
+    /// # Errors
+    /// One of them is no `T`; the error names it.
+    pub fn inputs<T: DeserializeOwned>(&self) -> Result<BTreeMap<String, T>, TaskError> {
+        let all: BTreeMap<String, Value> = self
+            .inputs
+            .to()
+            .map_err(|error| TaskError::permanent(format!("inputs: {error}")))?;
+        all.into_iter()
+            .map(|(name, value)| {
+                let read = serde_json::from_value(value);
+                read.map(|read| (name.clone(), read))
+                    .map_err(|error| TaskError::permanent(format!("inputs.{name}: {error}")))
+            })
+            .collect()
+    }
+
+    /// Hands the task on in parts. That takes effect when the handler comes to its end without an error; what it returns then
+    /// does not count. The parts' results come back as the inputs, by their keys, of a further assignment of this task whose
+    /// [`Self::step`] is [`Step::Reduce`]; if a part fails for good, so does the task.
+    ///
+    /// # Errors
+    /// No part or too many, two of one key, or a value that a task cannot have, by field: the task fails for good with it.
+    pub fn split(&self, parts: Vec<Part>) -> Result<(), TaskError> {
+        check_parts(&parts).map_err(|problem| TaskError::permanent(problem.to_string()))?;
+        *self
+            .voice
+            .parts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(parts);
+        Ok(())
+    }
+
+    /// The parts that were handed on, once.
+    #[doc(hidden)]
+    pub fn take_parts(&self) -> Option<Vec<Part>> {
+        let mut parts = self.voice.parts.lock();
+        parts
+            .as_mut()
+            .map_or_else(|e| e.get_mut().take(), |p| p.take())
     }
 
     /// Tells how far the work is: parts done (0 to 100), words, or both. Told at most once in [`crate::PROGRESS_INTERVAL`]; the
@@ -85,6 +195,48 @@ impl TaskContext {
     pub fn time_left(&self) -> Duration {
         self.deadline_at.saturating_duration_since(Instant::now())
     }
+}
+
+/// Whether a task can be split so.
+fn check_parts(parts: &[Part]) -> Result<(), Problem> {
+    let wrong = |field: String, detail: String| Err(Problem::new("bad-split", detail).field(field));
+    let count = parts.len();
+    if count == 0 || count > PARTS_MAX {
+        let detail = format!("{count} parts, 1 to {PARTS_MAX} are taken");
+        return wrong("parts".to_owned(), detail);
+    }
+    let mut keys = BTreeSet::new();
+    for (at, part) in parts.iter().enumerate() {
+        let field = |name: &str| format!("parts[{at}].{name}");
+        let bytes = part.key.len();
+        if bytes == 0 || bytes > KEY_BYTES_MAX {
+            let detail = format!("it has {bytes} bytes, it takes 1 to {KEY_BYTES_MAX}");
+            return wrong(field("key"), detail);
+        }
+        if !keys.insert(&part.key) {
+            return wrong(field("key"), format!("{} stands there twice", part.key));
+        }
+        let chars = part.task_type.chars().count();
+        if chars == 0 || chars > TYPE_CHARS_MAX {
+            let detail = format!("it has {chars} characters, it takes 1 to {TYPE_CHARS_MAX}");
+            return wrong(field("task_type"), detail);
+        }
+        if let Some(priority) = part.priority
+            && !PRIORITY_RANGE.contains(&priority)
+        {
+            let (low, high) = (PRIORITY_RANGE.start(), PRIORITY_RANGE.end());
+            let detail = format!("{priority}, it takes {low} to {high}");
+            return wrong(field("priority"), detail);
+        }
+    }
+    let bytes = serde_json::to_vec(parts).map_or(usize::MAX, |text| text.len());
+    if bytes > SPLIT_BYTES_MAX {
+        let detail = format!(
+            "together they have {bytes} bytes, more than the limit of {SPLIT_BYTES_MAX}: pass large data by reference"
+        );
+        return wrong("parts".to_owned(), detail);
+    }
+    Ok(())
 }
 
 /// Where progress is reported.
@@ -218,6 +370,8 @@ pub(crate) struct Handlers {
     pub(crate) other: Option<Arc<dyn Handler>>,
     /// What the typed ones take and give, by task type.
     pub(crate) types: BTreeMap<String, Types>,
+    /// What is done with messages.
+    pub(crate) messages: OnMessages,
 }
 
 impl Handlers {

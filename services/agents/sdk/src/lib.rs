@@ -17,6 +17,8 @@
 //! effect that must not happen twice is guarded by [`TaskContext::fencing_token`], which rises from assignment to assignment.
 
 mod agent;
+mod ask;
+mod blackboard;
 mod callback;
 mod environment;
 mod ground;
@@ -25,6 +27,7 @@ mod io;
 mod join;
 mod link;
 mod live;
+mod messages;
 mod profile;
 pub mod protocol;
 mod resources;
@@ -36,10 +39,16 @@ mod wire;
 mod work;
 
 pub use agent::{Agent, AgentBuilder, AgentError, Stopped};
+pub use ask::{AskError, QUESTION_WAIT_DEFAULT, Question};
+pub use blackboard::{Blackboard, BoardChange, BoardError, Entry};
 pub use callback::{Awaited, CallbackAnswer, CallbackRequest, Callbacks, Called};
 pub use environment::{ENVIRONMENT, EnvironmentError};
-pub use handler::{Handler, Progress, Report, TaskContext, TaskError};
+pub use handler::{Handler, Progress, Report, SPLIT_BYTES_MAX, TaskContext, TaskError};
 pub use link::{Link, LinkSettings};
+pub use messages::{
+    Draft, Messages, Receipt, ReceivedMessage, RequestError, SUBSCRIPTION_MAX, SendError,
+    SentMessage, Speaker, Subscription, To, desk::HANDLERS_MAX,
+};
 pub use profile::{AgentChange, AgentHandle, UpdateError};
 pub use resources::{Figures, Meter};
 pub use schemas::{METADATA_BYTES_MAX, TASK_TYPES};
@@ -47,4 +56,10 @@ pub use session::CANCEL_GRACE;
 pub use work::{DEADLINE_SLACK, PROGRESS_INTERVAL, RESULT_OBJECT_BYTES_MAX};
 
 pub use schemars;
+pub use swarm_events::{
+    message::{Answered, AnsweredBy, Answerer, Stage},
+    task::{Part, Step},
+    topology::Role,
+};
 pub use swarm_log::{connect::Credentials, jetstream::Durability};
+pub use swarm_topology::MissingEdge;

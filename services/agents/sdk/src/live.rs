@@ -55,6 +55,7 @@ pub(crate) fn fact(message: &StoredMessage) -> Fact {
                 task: event.about.into(),
                 event: event.id,
                 correlation: event.correlation,
+                traceparent: event.traceparent,
                 data,
             })),
             Body::TaskWithdrawn(data) => Fact::Withdrawn {

@@ -12,15 +12,17 @@ use swarm_events::{
 };
 use swarm_log::{Log, LogError, Tailed};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::sleep,
 };
 use uuid::Uuid;
 
 use crate::{
+    blackboard::Blackboard,
     join::{self, RETRY_PAUSE},
     link::Link,
     live,
+    messages::Messages,
     schemas::TASK_TYPES,
     wire::Identity,
 };
@@ -140,14 +142,50 @@ pub(crate) struct Wish {
     pub(crate) answer: oneshot::Sender<Result<agent::Profile, UpdateError>>,
 }
 
-/// Changes an agent of this process while it runs. Clones speak to the same agent.
+/// What a running agent speaks with.
 #[derive(Clone, Debug)]
-pub struct AgentHandle(mpsc::Sender<Wish>);
+pub(crate) struct Ends {
+    pub(crate) messages: Messages,
+    pub(crate) board: Blackboard,
+}
+
+/// Changes an agent of this process while it runs, and speaks for it. Clones speak to the same agent.
+#[derive(Clone, Debug)]
+pub struct AgentHandle {
+    wish: mpsc::Sender<Wish>,
+    ends: watch::Receiver<Option<Ends>>,
+}
 
 impl AgentHandle {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Wish>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Wish>, watch::Sender<Option<Ends>>) {
         let (wish, wishes) = mpsc::channel(WISHES_MAX);
-        (Self(wish), wishes)
+        let (tell, ends) = watch::channel(None);
+        (Self { wish, ends }, wishes, tell)
+    }
+
+    async fn ends(&self) -> Result<Ends, UpdateError> {
+        let mut ends = self.ends.clone();
+        let there = ends.wait_for(Option::is_some).await;
+        there
+            .ok()
+            .and_then(|ends| ends.clone())
+            .ok_or(UpdateError::NotRunning)
+    }
+
+    /// What the agent says beside its tasks. Waits until it has joined.
+    ///
+    /// # Errors
+    /// [`UpdateError::NotRunning`]: it has ended.
+    pub async fn messages(&self) -> Result<Messages, UpdateError> {
+        self.ends().await.map(|ends| ends.messages)
+    }
+
+    /// The swarm's blackboard. Waits until the agent has joined.
+    ///
+    /// # Errors
+    /// [`UpdateError::NotRunning`]: it has ended.
+    pub async fn blackboard(&self) -> Result<Blackboard, UpdateError> {
+        self.ends().await.map(|ends| ends.board)
     }
 
     /// Asks the swarm for a change and waits until it holds: for as long as that takes, since the coordinator may be down.
@@ -159,7 +197,7 @@ impl AgentHandle {
         let (answer, answered) = oneshot::channel();
         let patch = Json::from(Value::Object(change.0));
         let wish = Wish { patch, answer };
-        self.0
+        self.wish
             .send(wish)
             .await
             .map_err(|_| UpdateError::NotRunning)?;

@@ -330,7 +330,9 @@ impl Protocol {
         let Some(held) = self.held.get_mut(&assignment) else {
             return;
         };
-        if let Phase::Finishing(outcome @ Outcome::Completed(_), _) = &mut held.phase {
+        if let Phase::Finishing(outcome @ (Outcome::Completed(_) | Outcome::Split(_)), _) =
+            &mut held.phase
+        {
             *outcome = Outcome::failed(format!("the result could not be stored: {why}"), false);
         }
         if let Some(pending) = held.pending() {

@@ -16,14 +16,15 @@ use swarm_events::{
 };
 use swarm_log::{LogError, StoredMessage};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
     time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use crate::{
+    blackboard::{Blackboard, OnBus},
     callback::Callbacks,
     ground::OnLog,
     handler::Handlers,
@@ -31,7 +32,8 @@ use crate::{
     join::{self, NotJoined},
     link::Link,
     live,
-    profile::{Profile, Wish},
+    messages::{self, Bus, Carrier, Messages, Trace},
+    profile::{Ends, Profile, Wish},
     protocol::{Assignment, Do, Millis, Outcome, Over, Own, Protocol, Stop, Verdict, Via},
     swarm::SwarmSettings,
     wire::Identity,
@@ -44,6 +46,8 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(8);
 const LEAVE_WAIT: Duration = Duration::from_secs(5);
 /// Pause before the first reads after joining are tried again.
 const READ_PAUSE: Duration = Duration::from_millis(250);
+/// Pause before listening to messages is tried again.
+const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 /// What is said when nobody else wanted it to leave.
 const LEFT: &str = "stopped";
 /// Longest grace that a clock can add: what a swarm's settings allow lies far below.
@@ -60,6 +64,8 @@ pub(crate) struct Settings {
     pub(crate) heartbeat_interval: Option<Duration>,
     /// The same.
     pub(crate) drain_grace: Option<Duration>,
+    /// Where a handle finds the running agent's voice.
+    pub(crate) ends: Option<Arc<watch::Sender<Option<Ends>>>>,
 }
 
 /// How an incarnation ended.
@@ -83,6 +89,8 @@ struct Session<'a> {
     beats: u64,
     swarm: SwarmSettings,
     ground: Arc<OnLog>,
+    /// Ends what listens to messages with the session, however that ends.
+    _silence: DropGuard,
 }
 
 #[derive(Clone, Copy)]
@@ -130,6 +138,11 @@ pub(crate) async fn run(
     let (assigned, withdrawn, mut verdicts, swarm, callbacks) = subscribed
         .await
         .map_err(|error| NotJoined::Log(LogError::Unreachable(error.to_string())))?;
+    // Who handles messages hears what is said from its joining on, as soon as it can.
+    let since = match settings.handlers.messages.is_empty() {
+        true => None,
+        false => messages::last_sequence(link).await,
+    };
     let joined = tokio::select! {
         joined = join::join(link, &me, settings.profile.join(), &mut verdicts) => joined?,
         () = stop.cancelled() => return Ok(Ended::Stopped),
@@ -147,6 +160,14 @@ pub(crate) async fn run(
     );
     let slots = usize::try_from(joined.data.profile.slots).unwrap_or(1);
     let ids = Box::new(|| EventId(Uuid::now_v7()));
+    let incarnation = joined.data.incarnation;
+    let on_messages = settings.handlers.messages.clone();
+    let listens = !on_messages.is_empty();
+    let bus = Bus::new(link, me, incarnation, on_messages, since);
+    let board = Arc::new(OnBus::new(link.clone(), me.place));
+    if listens {
+        tokio::spawn(listen(bus.clone()));
+    }
     let session = Session {
         link,
         me,
@@ -159,10 +180,14 @@ pub(crate) async fn run(
         cancels: BTreeMap::new(),
         beats: 0,
         swarm: SwarmSettings::default(),
+        _silence: bus.closed.clone().drop_guard(),
         ground: Arc::new(OnLog {
             link: link.clone(),
             me,
-            incarnation: joined.data.incarnation,
+            incarnation,
+            bus,
+            board,
+            hints: Arc::default(),
         }),
     };
     let mut live = SelectAll::from_iter([
@@ -176,7 +201,30 @@ pub(crate) async fn run(
         swarm.map(|message| (Channel::Swarm, message)).boxed(),
     ]);
     live.extend(callbacks.map(|c| c.map(|message| (Channel::Callback, message)).boxed()));
-    Ok(session.work(live, doubts, stop, wishes).await)
+    if let Some(ends) = &settings.ends {
+        let messages = Messages {
+            carrier: Some(session.ground.bus.clone()),
+            trace: Trace::default(),
+        };
+        let board = Blackboard(Some(session.ground.board.clone()));
+        ends.send_replace(Some(Ends { messages, board }));
+    }
+    let ended = session.work(live, doubts, stop, wishes).await;
+    if let Some(ends) = &settings.ends {
+        ends.send_replace(None);
+    }
+    Ok(ended)
+}
+
+/// Begins to listen to messages, as soon as that can be.
+async fn listen(bus: Arc<Bus>) {
+    while let Err(error) = bus.listen().await {
+        tracing::warn!(%error, "messages cannot be listened to yet");
+        tokio::select! {
+            () = sleep(LISTEN_PAUSE) => {}
+            () = bus.closed.cancelled() => return,
+        }
+    }
 }
 
 /// Last sequences of `assigned` and `withdrawn`, read after subscribing.
@@ -198,7 +246,7 @@ impl Session<'_> {
     async fn work(
         mut self,
         mut live: impl Stream<Item = (Channel, Message)> + Unpin,
-        mut doubts: tokio::sync::watch::Receiver<u64>,
+        mut doubts: watch::Receiver<u64>,
         stop: &CancellationToken,
         wishes: &mut mpsc::Receiver<Wish>,
     ) -> Ended {
@@ -285,9 +333,15 @@ impl Session<'_> {
                 );
             }
             Channel::Verdicts => self.judge(&message),
-            Channel::Swarm => self.swarm.meet(&message),
+            Channel::Swarm => self.heed(&message),
             Channel::Callback => {}
         }
+    }
+
+    /// The swarm has other settings.
+    fn heed(&mut self, message: &StoredMessage) {
+        self.swarm.meet(message);
+        self.ground.bus.desk().limit(self.swarm.messages());
     }
 
     /// Somebody calls back through the gateway.
@@ -330,11 +384,14 @@ impl Session<'_> {
     }
 
     fn judge(&mut self, message: &StoredMessage) {
-        if let Input::Event(recorded) = live::read(message)
-            && let Body::AgentUpdated(updated) = &recorded.event.body
-            && updated.incarnation == self.incarnation
-        {
-            self.settings.profile.became(&updated.profile);
+        if let Input::Event(recorded) = live::read(message) {
+            match &recorded.event.body {
+                Body::AgentUpdated(updated) if updated.incarnation == self.incarnation => {
+                    self.settings.profile.became(&updated.profile);
+                }
+                Body::AgentAnswered(_) | Body::AgentUnanswered(_) => self.ground.hints.came(),
+                _ => {}
+            }
         }
         match live::verdict(message) {
             // Health's judgement may have been missed; then this is not a person's wish, and a new incarnation may join.
@@ -374,8 +431,10 @@ impl Session<'_> {
             io::Done::Updated => {}
             io::Done::Settings(messages) => {
                 for message in messages {
-                    self.swarm.meet(&message);
+                    self.heed(&message);
                 }
+                // Where there are none, the defaults hold.
+                self.ground.bus.desk().limit(self.swarm.messages());
             }
         }
     }
@@ -433,6 +492,7 @@ impl Session<'_> {
             self.works.shutdown().await;
         }
         self.cancels.clear();
+        self.ground.bus.close().await;
     }
 
     fn beat(&mut self) {
@@ -441,9 +501,10 @@ impl Session<'_> {
             return; // it would be sent after the reconnect, as if it were news
         }
         let (running, waiting) = self.protocol.load();
+        let (messages_sent, messages_read) = self.ground.bus.desk().counts();
         let heartbeat = Heartbeat {
-            messages_read: 0,
-            messages_sent: 0,
+            messages_read,
+            messages_sent,
             instance: self.me.instance,
             incarnation: self.incarnation,
             counter: self.beats,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarm_events::{Body, Input};
+use swarm_events::{Body, Input, configuration::MessagePolicy};
 use swarm_log::StoredMessage;
 
 use crate::live;
@@ -15,6 +15,7 @@ pub(crate) struct SwarmSettings {
     at: u64,
     heartbeat_interval_ms: u64,
     drain_grace_ms: u64,
+    messages: MessagePolicy,
 }
 
 impl Default for SwarmSettings {
@@ -24,6 +25,7 @@ impl Default for SwarmSettings {
             at: 0,
             heartbeat_interval_ms: defaults.heartbeat_interval_ms,
             drain_grace_ms: defaults.drain_grace_ms,
+            messages: defaults.messages,
         }
     }
 }
@@ -43,12 +45,18 @@ impl SwarmSettings {
             self.at = recorded.sequence;
             self.heartbeat_interval_ms = configuration.heartbeat_interval_ms;
             self.drain_grace_ms = configuration.drain_grace_ms;
+            self.messages = configuration.messages;
         }
     }
 
     /// How often health expects a heartbeat.
     pub(crate) fn heartbeat_interval(&self) -> Duration {
         Duration::from_millis(self.heartbeat_interval_ms).max(HEARTBEAT_INTERVAL_MIN)
+    }
+
+    /// How much agents may say to each other.
+    pub(crate) const fn messages(&self) -> MessagePolicy {
+        self.messages
     }
 
     /// How long running work may go on after a stop.

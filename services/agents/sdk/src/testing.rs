@@ -35,20 +35,23 @@
 //! # });
 //! ```
 
+mod talk;
 mod world;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use swarm_events::{
-    configuration::{Configuration, RetryPolicy, TIMEOUT_MS_MAX},
+    configuration::{Configuration, RetryPolicy, TIMEOUT_MS_MAX, TopologyKind},
     ids::{OrgId, SwarmId, TaskId},
     task::PRIORITY_DEFAULT,
+    topology::Topology,
 };
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
-use crate::{Agent, AgentBuilder, LinkSettings};
+use crate::{Agent, AgentBuilder, Blackboard, LinkSettings, Messages};
+pub use talk::TestQuestion;
 use world::World;
 
 /// How long an end is awaited, by tokio's clock: longer than any run limit.
@@ -63,6 +66,11 @@ pub fn agent() -> AgentBuilder {
         OrgId(Uuid::nil()),
         SwarmId(Uuid::nil()),
     )
+}
+
+/// A full mesh.
+fn everybody() -> Topology {
+    Topology::of(TopologyKind::Mesh)
 }
 
 /// A task to be submitted.
@@ -145,6 +153,11 @@ pub enum TestEvent {
         /// Whether another attempt could help.
         retryable: bool,
     },
+    /// Its handler handed it on in parts. They are tasks of their own.
+    Split {
+        /// How many.
+        parts: usize,
+    },
     /// Its agent gave it back: it was no attempt.
     Declined {
         /// Name of the agent.
@@ -207,7 +220,32 @@ impl TestSwarm {
         agents: impl IntoIterator<Item = AgentBuilder>,
         retry: RetryPolicy,
     ) -> Self {
-        Self(World::new(agents, retry))
+        Self(World::new(agents, retry, everybody()))
+    }
+
+    /// The same with a topology, whose seats are given by a swarm's own rules: who may talk to whom follows from it. (Which
+    /// agent gets which task does not, here.) Without one everybody may talk to everybody.
+    pub fn with_topology(
+        agents: impl IntoIterator<Item = AgentBuilder>,
+        topology: Topology,
+    ) -> Self {
+        Self(World::new(agents, RetryPolicy::default(), topology))
+    }
+
+    /// What an agent says, beside its tasks. `None`: there is no agent of this name.
+    pub fn messages(&self, agent: &str) -> Option<Messages> {
+        self.0.messages(agent)
+    }
+
+    /// The swarm's blackboard.
+    pub fn blackboard(&self) -> Blackboard {
+        Blackboard(Some(self.0.board.clone()))
+    }
+
+    /// The next question that an agent asks, and has not been given out here before; `None` if none comes within
+    /// [`PATIENCE`]. Without an answer it ends at its timeout, as in a swarm.
+    pub async fn question(&self) -> Option<TestQuestion> {
+        timeout(PATIENCE, self.0.questions.next()).await.ok()
     }
 
     /// Submits a task.

@@ -12,7 +12,10 @@ use swarm_events::{
 use swarm_log::{Fence, Message};
 use uuid::Uuid;
 
-use crate::protocol::{Assignment, Outcome, Write, WriteKind};
+use crate::{
+    messages::Trace,
+    protocol::{Assignment, Outcome, Write, WriteKind},
+};
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +67,28 @@ impl Identity {
         })
     }
 
+    /// The same, as part of the trace of what it follows from.
+    pub(crate) fn traced(
+        &self,
+        id: EventId,
+        subject: &Subject,
+        about: Uuid,
+        trace: &Trace,
+        body: Body,
+    ) -> Result<Message, serde_json::Error> {
+        let source = Source::Agent(self.agent);
+        let mut event = Event::new(id, source, wall_clock(), subject, about, body);
+        event.causation = trace.causation;
+        event.correlation = trace.correlation;
+        event.traceparent.clone_from(&trace.traceparent);
+        Ok(Message {
+            subject: subject.to_string(),
+            payload: event.to_json()?.into(),
+            message_id: Some(id.to_string()),
+            fence: None,
+        })
+    }
+
     /// The subject on which `write` goes.
     pub(crate) fn subject_of(&self, write: &Write) -> Subject {
         self.task_subject(match write.kind {
@@ -71,6 +96,7 @@ impl Identity {
             WriteKind::Ended(Outcome::Completed(_)) => TaskVerb::Completed,
             WriteKind::Ended(Outcome::Failed { .. }) => TaskVerb::AttemptFailed,
             WriteKind::Ended(Outcome::Declined { .. }) => TaskVerb::Declined,
+            WriteKind::Ended(Outcome::Split(_)) => TaskVerb::Split,
         })
     }
 
@@ -98,6 +124,12 @@ impl Identity {
                 incarnation,
                 error: error.clone(),
                 retryable: *retryable,
+            }
+            .into(),
+            WriteKind::Ended(Outcome::Split(parts)) => task::Split {
+                assignment,
+                incarnation,
+                parts: parts.clone(),
             }
             .into(),
             WriteKind::Ended(Outcome::Declined { reason }) => task::Declined {

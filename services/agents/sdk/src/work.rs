@@ -5,7 +5,7 @@ use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe, sync::Arc, tim
 use futures::FutureExt;
 use swarm_events::{
     Body, Json, Timestamp,
-    task::{Carried, RESULT_BYTES_MAX},
+    task::{Carried, Part, RESULT_BYTES_MAX},
 };
 use tokio::{
     sync::watch,
@@ -38,18 +38,25 @@ pub(crate) struct Work {
     pub(crate) cancelled: CancellationToken,
 }
 
+/// How an attempt came to its end.
+enum Ended {
+    Result(Carried),
+    Split(Vec<Part>),
+}
+
 impl Work {
     /// Runs the attempt to its end. Never panics with the handler.
     pub(crate) async fn run(self) -> (u64, Outcome) {
         let outcome = match self.attempt().await {
-            Ok(result) => Outcome::Completed(result),
+            Ok(Ended::Result(result)) => Outcome::Completed(result),
+            Ok(Ended::Split(parts)) => Outcome::Split(parts),
             Err(error) if error.declined => Outcome::declined(error.message),
             Err(error) => Outcome::failed(error.message, error.retryable),
         };
         (self.assignment.sequence, outcome)
     }
 
-    async fn attempt(&self) -> Result<Carried, TaskError> {
+    async fn attempt(&self) -> Result<Ended, TaskError> {
         let data = &self.assignment.data;
         let limit = Duration::from_millis(data.timeout_ms);
         let began = Instant::now();
@@ -67,6 +74,7 @@ impl Work {
         let task = self
             .context(deadline, deadline_at, Progress(progress.clone()))
             .await?;
+        let parts = task.clone();
         let mut handling = AssertUnwindSafe(handler.handle(task)).catch_unwind();
         let handled = {
             let mut telling = std::pin::pin!(self.tell(&mut told));
@@ -86,7 +94,10 @@ impl Work {
         if told.has_changed().unwrap_or(false) {
             self.report(told.borrow().clone());
         }
-        self.carried(result).await
+        match parts.take_parts() {
+            Some(parts) => Ok(Ended::Split(parts)),
+            None => self.carried(result).await.map(Ended::Result),
+        }
     }
 
     async fn context(
@@ -113,6 +124,7 @@ impl Work {
             cancelled: self.cancelled.clone(),
             deadline_at,
             progress,
+            voice: self.ground.voice(&self.assignment),
         })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use swarm_events::{
     ids::EventId,
-    task::{Carried, DECLINE_REASON_BYTES_MAX, ERROR_BYTES_MAX},
+    task::{Carried, DECLINE_REASON_BYTES_MAX, ERROR_BYTES_MAX, Part},
 };
 
 use super::Assignment;
@@ -26,6 +26,8 @@ pub enum Outcome {
         /// Why, at most [`DECLINE_REASON_BYTES_MAX`] bytes.
         reason: String,
     },
+    /// Handed on in parts: the results of these come back as the inputs of a further step.
+    Split(Vec<Part>),
 }
 
 impl Outcome {
@@ -64,7 +66,7 @@ fn cut(mut text: String, most: usize) -> String {
 pub enum WriteKind {
     /// `task.started`
     Started,
-    /// `task.completed`, `task.attempt_failed` or `task.declined`
+    /// `task.completed`, `task.attempt_failed`, `task.declined` or `task.split`
     Ended(Outcome),
 }
 

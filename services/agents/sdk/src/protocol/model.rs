@@ -33,6 +33,7 @@ pub(super) fn assignment(sequence: u64, incarnation: u64) -> Arc<Assignment> {
         task: TaskId(Uuid::from_u128(sequence.into())),
         event: EventId(Uuid::from_u128(u128::from(sequence) << 64)),
         correlation: None,
+        traceparent: None,
         data: Assigned {
             path: Vec::new(),
             step: swarm_events::task::Step::Work,
@@ -209,6 +210,7 @@ impl World {
                     Outcome::Completed(_) => 0,
                     Outcome::Failed { .. } => 1,
                     Outcome::Declined { .. } => 2,
+                    Outcome::Split(_) => 3,
                 };
                 assert_eq!(told, a % 3, "another end than its handler's");
                 Entry::Ended {

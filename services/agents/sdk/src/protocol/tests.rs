@@ -340,7 +340,7 @@ fn an_error_is_cut_at_its_limit_and_not_inside_a_character() {
     let text = |outcome| match outcome {
         Outcome::Failed { error, .. } => error,
         Outcome::Declined { reason } => reason,
-        Outcome::Completed(_) => String::new(),
+        Outcome::Completed(_) | Outcome::Split(_) => String::new(),
     };
     assert_eq!(text(Outcome::failed("x".repeat(limit), true)).len(), limit);
     let cut = text(Outcome::failed("ä".repeat(limit), true));

@@ -23,6 +23,8 @@ pub struct Assignment {
     pub event: EventId,
     /// Its correlation.
     pub correlation: Option<uuid::Uuid>,
+    /// The trace that it is part of (W3C Trace Context).
+    pub traceparent: Option<String>,
     /// Its data.
     pub data: Assigned,
 }

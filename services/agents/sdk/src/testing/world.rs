@@ -13,7 +13,8 @@ use swarm_events::{
     Json, Timestamp,
     configuration::{Algorithm, Configuration, RetryPolicy},
     ids::{EventId, TaskId},
-    task::{Assigned, Carried},
+    task::{Assigned, Carried, Part, Step},
+    topology::Topology,
 };
 use swarm_log::StoredMessage;
 use tokio::{
@@ -24,11 +25,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{DECLINES_MAX, TestEnd, TestEntry, TestEvent, TestTask};
+use super::{
+    DECLINES_MAX, TestEnd, TestEntry, TestEvent, TestTask,
+    talk::{self, Questions, TestBoard, Voiced},
+};
 use crate::{
     AgentBuilder,
     ground::Ground,
-    handler::{Handlers, Report},
+    handler::{Handlers, Report, Voice},
+    messages::{Carrier, Messages, Trace},
     protocol::{Assignment, Outcome},
     session::CANCEL_GRACE,
     work::Work,
@@ -40,6 +45,10 @@ const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
 pub(super) struct World {
     began: Instant,
     retry: RetryPolicy,
+    /// Ends what listens to messages.
+    silence: CancellationToken,
+    pub(super) board: Arc<TestBoard>,
+    pub(super) questions: Arc<Questions>,
     state: Mutex<State>,
 }
 
@@ -58,6 +67,7 @@ struct State {
 
 struct Member {
     name: String,
+    speaker: Arc<dyn Carrier>,
     handlers: Arc<Handlers>,
     capabilities: BTreeSet<String>,
     slots: usize,
@@ -66,6 +76,13 @@ struct Member {
 
 struct Task {
     id: TaskId,
+    step: Step,
+    /// Of which task it is a part, under which key.
+    part_of: Option<(usize, String)>,
+    /// Its parts that have not ended yet.
+    parts_open: usize,
+    /// Their results, by key.
+    parts: BTreeMap<String, Value>,
     spec: TestTask,
     rank: i64,
     /// Attempts that count.
@@ -87,9 +104,10 @@ struct Attempt {
 struct Place {
     world: Weak<World>,
     began: Instant,
+    agent: usize,
 }
 
-fn wall(began: Instant) -> Timestamp {
+pub(super) fn wall(began: Instant) -> Timestamp {
     let since = i64::try_from(began.elapsed().as_micros()).unwrap_or(i64::MAX);
     Timestamp::from_micros(EPOCH_MICROS.saturating_add(since))
 }
@@ -124,28 +142,50 @@ impl Ground for Place {
     fn wall_clock(&self) -> Timestamp {
         wall(self.began)
     }
+    fn voice(&self, assignment: &Assignment) -> Voice {
+        let world = self.world.upgrade();
+        world.map_or_else(Voice::default, |world| world.voice(self.agent, assignment))
+    }
 }
 
 impl World {
     pub(super) fn new(
         agents: impl IntoIterator<Item = AgentBuilder>,
         retry: RetryPolicy,
+        topology: Topology,
     ) -> Arc<Self> {
-        let agents = agents.into_iter().zip(1..);
-        let agents = agents.map(|(agent, number)| {
-            let (join, handlers) = agent.into_member();
+        let (began, silence) = (Instant::now(), CancellationToken::new());
+        let agents: Vec<_> = (1_u64..)
+            .zip(agents)
+            .map(|(number, agent)| {
+                let (join, handlers) = agent.into_member();
+                (number, join, handlers)
+            })
+            .collect();
+        let named = agents.iter().map(|(number, join, handlers)| Voiced {
+            name: (join.agent_name.clone()).unwrap_or_else(|| format!("agent-{number}")),
+            agent_type: join.agent_type.clone(),
+            capabilities: join.capabilities.clone(),
+            handlers: handlers.messages.clone(),
+        });
+        let mut speakers = talk::speakers(named.collect(), topology, began, &silence).into_iter();
+        let agents = agents.into_iter().filter_map(|(number, join, handlers)| {
             let slots = join.slots.unwrap_or(Configuration::default().agent_slots);
-            Member {
+            Some(Member {
+                speaker: speakers.next()?,
                 name: join.agent_name.unwrap_or_else(|| format!("agent-{number}")),
                 handlers: Arc::new(handlers),
                 capabilities: join.capabilities.into_iter().collect(),
                 slots: usize::try_from(slots).unwrap_or(usize::MAX).max(1),
                 incarnation: 1,
-            }
+            })
         });
         Arc::new(Self {
-            began: Instant::now(),
+            began,
             retry,
+            silence,
+            board: Arc::default(),
+            questions: Arc::default(),
             state: Mutex::new(State {
                 agents: agents.collect(),
                 ..State::default()
@@ -168,11 +208,26 @@ impl World {
         spec: TestTask,
     ) -> (usize, TaskId, watch::Receiver<Vec<TestEntry>>) {
         let mut state = self.locked();
+        let made = self.add(&mut state, spec, None);
+        self.dispatch(&mut state);
+        made
+    }
+
+    fn add(
+        &self,
+        state: &mut State,
+        spec: TestTask,
+        part_of: Option<(usize, String)>,
+    ) -> (usize, TaskId, watch::Receiver<Vec<TestEntry>>) {
         let number = state.tasks.len();
         let id = TaskId(Uuid::from_u128(number as u128 + 1));
         let (told, hear) = watch::channel(Vec::new());
         state.tasks.push(Task {
             id,
+            step: Step::Work,
+            part_of,
+            parts_open: 0,
+            parts: BTreeMap::new(),
             spec,
             rank: 0,
             attempts: 0,
@@ -181,9 +236,96 @@ impl World {
             told,
             ended: false,
         });
-        self.queue(&mut state, number);
-        self.dispatch(&mut state);
+        self.queue(state, number);
         (number, id, hear)
+    }
+
+    /// The task waits for its parts.
+    fn split(&self, state: &mut State, number: usize, parts: Vec<Part>) {
+        let whole = &mut state.tasks[number];
+        whole.parts_open = parts.len();
+        whole.attempts = 0; // its last step has attempts of its own
+        let (priority, count) = (whole.spec.priority, parts.len());
+        self.tell(whole, TestEvent::Split { parts: count });
+        for part in parts {
+            let mut spec = TestTask::new(part.task_type, part.payload.to_value())
+                .priority(part.priority.unwrap_or(priority))
+                .requires(part.required_capabilities);
+            if let Some(most) = part.max_attempts {
+                spec = spec.max_attempts(most);
+            }
+            if let Some(limit) = part.timeout_ms {
+                spec = spec.timeout(Duration::from_millis(limit));
+            }
+            self.add(state, spec, Some((number, part.key)));
+        }
+    }
+
+    /// A part has ended: its task goes on to its last step when all have, or fails with it.
+    fn part_ended(&self, state: &mut State, whole: usize, key: String, end: TestEnd) {
+        if state.tasks[whole].ended {
+            return;
+        }
+        match end {
+            TestEnd::Completed(result) => {
+                let task = &mut state.tasks[whole];
+                task.parts.insert(key, result);
+                task.parts_open -= 1;
+                if task.parts_open == 0 {
+                    task.step = Step::Reduce;
+                    self.queue(state, whole);
+                }
+            }
+            TestEnd::Failed { error } => {
+                let error = format!("part {key}: {error}");
+                self.end_task(state, whole, TestEnd::Failed { error });
+            }
+            TestEnd::Cancelled | TestEnd::Open => {}
+        }
+    }
+
+    /// What was split off from it, and has not ended.
+    fn end_parts(&self, state: &mut State, whole: usize) {
+        let parts: Vec<usize> = (0..state.tasks.len())
+            .filter(|part| {
+                let task = &state.tasks[*part];
+                !task.ended && matches!(&task.part_of, Some((of, _)) if *of == whole)
+            })
+            .collect();
+        for part in parts {
+            for attempt in state.attempts.extract_if(.., |_, a| a.task == part) {
+                Self::take_away(&attempt.1);
+            }
+            self.end_task(state, part, TestEnd::Cancelled);
+        }
+    }
+
+    /// What the handlers of an agent can say.
+    fn voice(self: &Arc<Self>, agent: usize, assignment: &Assignment) -> Voice {
+        let state = self.locked();
+        let Some(member) = state.agents.get(agent) else {
+            return Voice::default();
+        };
+        Voice {
+            carrier: Some(member.speaker.clone()),
+            board: Some(self.board.clone()),
+            asker: Some(self.questions.clone()),
+            trace: Trace::default(),
+            assignment: Some(assignment.sequence),
+            step: assignment.data.step,
+            ..Voice::default()
+        }
+    }
+
+    /// What an agent says beside its tasks.
+    pub(super) fn messages(&self, agent: &str) -> Option<Messages> {
+        let state = self.locked();
+        let mut of = state.agents.iter();
+        let member = of.find(|member| member.name == agent)?;
+        Some(Messages {
+            carrier: Some(member.speaker.clone()),
+            trace: Trace::default(),
+        })
     }
 
     /// Puts a task into the queue as of now.
@@ -212,6 +354,7 @@ impl World {
     fn start(self: &Arc<Self>, state: &mut State, number: usize, agent: usize) {
         state.sequence += 1;
         let sequence = state.sequence;
+        let inputs = state.inputs(number);
         let (task, member) = (&mut state.tasks[number], &state.agents[agent]);
         let limit = task.spec.timeout;
         task.attempts += 1;
@@ -220,13 +363,14 @@ impl World {
             task: task.id,
             event: EventId(Uuid::from_u128(sequence.into())),
             correlation: None,
+            traceparent: None,
             data: Assigned {
                 path: Vec::new(),
-                step: swarm_events::task::Step::Work,
+                step: task.step,
                 turn: None,
                 task_type: task.spec.task_type.clone(),
                 payload: Carried::Inline(task.spec.payload.clone().into()),
-                inputs: task.spec.inputs.clone().map(|i| Carried::Inline(i.into())),
+                inputs: inputs.map(|inputs| Carried::Inline(inputs.into())),
                 attempt: task.attempts,
                 generation: 1,
                 incarnation: member.incarnation,
@@ -249,6 +393,7 @@ impl World {
         let place = Place {
             world: Arc::downgrade(self),
             began: self.began,
+            agent,
         };
         let work = Work {
             ground: Arc::new(place),
@@ -309,6 +454,7 @@ impl World {
                 self.tell(&state.tasks[number], event);
                 self.again(&mut state, number, error, retryable);
             }
+            Outcome::Split(parts) => self.split(&mut state, number, parts),
             Outcome::Declined { reason } => self.declined(&mut state, &attempt, reason),
         }
         self.dispatch(&mut state);
@@ -373,7 +519,12 @@ impl World {
         let task = &mut state.tasks[number];
         task.ended = true;
         state.queue.remove(&(task.rank, number));
-        self.tell(task, TestEvent::Ended(end));
+        self.tell(task, TestEvent::Ended(end.clone()));
+        let part_of = task.part_of.clone();
+        self.end_parts(state, number);
+        if let Some((whole, key)) = part_of {
+            self.part_ended(state, whole, key, end);
+        }
     }
 
     pub(super) fn cancel(self: &Arc<Self>, number: usize) {
@@ -416,6 +567,7 @@ impl World {
     pub(super) fn end(&self) {
         let mut state = self.locked();
         state.over = true;
+        self.silence.cancel();
         for attempt in std::mem::take(&mut state.attempts).into_values() {
             attempt.cancelled.cancel();
             attempt.abort.abort();
@@ -424,6 +576,15 @@ impl World {
 }
 
 impl State {
+    /// What a task is given beside its payload.
+    fn inputs(&self, number: usize) -> Option<Value> {
+        let task = &self.tasks[number];
+        match task.step {
+            Step::Work => task.spec.inputs.clone(),
+            Step::Reduce => Some(task.parts.clone().into_iter().collect()),
+        }
+    }
+
     /// The agent with most free slots among those that can take the task; one that declined it only if no other can.
     fn choose(&self, number: usize) -> Option<usize> {
         let task = &self.tasks[number];

@@ -57,6 +57,8 @@ pub struct Swarm {
     ordinal: AtomicU64,
     /// The agent's.
     pub creds: Option<Credentials>,
+    /// Those that may do everything, where credentials are asked for.
+    pub all: Option<Credentials>,
 }
 
 pub struct Running {
@@ -88,7 +90,8 @@ impl Swarm {
         let all = authority
             .mint("test", &swarm_servers::Permissions::all())
             .expect("minted");
-        let mut swarm = Self::on(vec![nats], Some(all), Durability::Speed).await;
+        let mut swarm = Self::on(vec![nats], Some(all.clone()), Durability::Speed).await;
+        swarm.all = Some(Credentials::Text(all));
         let may = User::Agent(swarm.place, swarm.agent).permissions();
         let may = swarm_servers::Permissions {
             publish: may.publish,
@@ -143,6 +146,7 @@ impl Swarm {
             seen: Vec::new(),
             ordinal: AtomicU64::new(0),
             creds: None,
+            all: None,
         }
     }
 
