@@ -128,6 +128,20 @@ invariants! {
         "A scaling adds or takes out as many agents as it says, within the swarm's limits.";
     MinAgentsKept = "min-agents-kept", Log, "agents: scaling",
         "Agents are added while there are fewer than the least number, and not beyond it.";
+    OneLeader = "one-leader", Log, "topologies: roles and leader",
+        "A swarm elects a leader from its members, and another one only when the one before is no member any more.";
+    SeatsFollowTheRule = "seats-follow-the-rule", Log, "topologies",
+        "Every member has a seat such as its topology knows, nobody else has one, and a changed topology begins with all seats given.";
+    RoutesByTopology = "routes-by-topology", Log, "topologies",
+        "A task goes to an agent whose seat, at the decision's causeseq, allowed it, and is taken over only from one that it may be taken from.";
+    RingOrder = "ring-order", Log, "topologies: ring",
+        "In a ring tasks go in the order of submission, each in a turn of its own, to the next in the circle once the turn before is over.";
+    NoTaskLostByAChange = "no-task-lost-by-a-change", Log, "topologies: live change",
+        "What a topology takes away had not started, goes back to the queue, and was at an agent that may not have it any more.";
+    PartsEndOnce = "parts-end-once", Log, "topologies: hierarchical",
+        "A task that was split goes on when all its parts have completed, and none of them once it has ended or another one failed.";
+    HandedBackOnce = "handed-back-once", Log, "topologies: other swarms",
+        "What another swarm is to do is assigned by nobody here, handed over once in a generation, and ends by what it came to there.";
     CutOffsWellFormed = "cut-offs-well-formed", Log, "deciding: partitions and replicas",
         "An observation that a replica was cut off begins before it ends, is not from the future, and does not go back.";
     FoldsAgree = "folds-agree", Folds, "deciding: order",

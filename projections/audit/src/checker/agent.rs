@@ -88,6 +88,19 @@ impl Agent {
     pub(super) const fn is_member(&self) -> bool {
         self.member && !self.failed
     }
+    /// A member that nothing speaks against.
+    pub(super) fn free_of_doubt(&self) -> bool {
+        self.living() && !self.draining && self.quarantine.is_empty()
+    }
+    /// Whether it was a member for someone who had met everything up to `cause`, or became one after that.
+    pub(super) fn was_member_since(&self, cause: u64) -> bool {
+        let is = |seen: &Seen| seen.member && !seen.failed;
+        let since = self.turns.iter().any(|(at, seen)| *at > cause && is(seen));
+        since
+            || self
+                .seen_at(cause)
+                .map_or(self.forgot_turns, |seen| is(&seen))
+    }
     pub(super) fn free(&self) -> bool {
         self.living()
             && !self.draining

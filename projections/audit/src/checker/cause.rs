@@ -10,9 +10,11 @@ use std::{
 };
 
 use swarm_events::{
-    AgentId, TaskId, Timestamp,
+    AgentId, Body, TaskId, Timestamp,
     configuration::{Algorithm, Configuration},
+    topology::{Ring, Role, Topology},
 };
+use swarm_topology::Shape;
 
 /// News that is kept for the next decision. An owner decides within seconds and claims anew every 50,000 events; if more
 /// than this comes without a decision, the oldest is taken in, and decisions from before that are not judged.
@@ -34,6 +36,9 @@ pub(super) struct Facts {
     pub(super) progress_timeout_ms: Option<u64>,
     /// The key of its affinity: its own, else its type.
     pub(super) key: Box<str>,
+    /// The role that it asks for, and the agent below which it is to be done.
+    pub(super) role: Option<Role>,
+    pub(super) within: Option<AgentId>,
     /// Whether, or from when on, it exists showed later than it was submitted: nothing is promised of its order.
     pub(super) vague: bool,
 }
@@ -76,6 +81,8 @@ pub(super) enum Standing {
         /// When it was assigned.
         at: Timestamp,
         waits_from: Timestamp,
+        /// By a turn of the ring.
+        by_turn: bool,
         /// When the attempt was last heard of; `None` before its start.
         heard: Option<Timestamp>,
     },
@@ -103,7 +110,11 @@ pub(super) enum News {
         agent: AgentId,
         turn: Option<u64>,
         key: Option<Box<str>>,
+        /// Of the ring.
+        token: Option<Token>,
     },
+    /// The topology, a seat or the leader changed, by an event that is about this agent.
+    Shaped(usize, Option<AgentId>, Box<Body>),
     /// A task has ended.
     Ended(usize, TaskId),
     /// A task stands elsewhere now; `None`: neither in a queue nor at an agent.
@@ -169,6 +180,19 @@ impl Post {
 }
 
 type Waiting = BTreeSet<(Timestamp, u64, TaskId)>;
+/// Capabilities, the role, and the agent below which it is to be done.
+type Asked = (Arc<[String]>, Option<Role>, Option<AgentId>);
+
+/// A turn of the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Token {
+    pub(super) turn: u64,
+    pub(super) agent: AgentId,
+    pub(super) task: TaskId,
+    pub(super) assignment: u64,
+    /// Since when the agent has it for this task.
+    pub(super) since: Timestamp,
+}
 
 /// A swarm as it was at the cause.
 #[derive(Debug, Default)]
@@ -179,8 +203,12 @@ pub(super) struct View {
     /// The agent of each key of affinity, and those that decisions under way say, by their sequence.
     homes: BTreeMap<Box<str>, AgentId>,
     flying_homes: BTreeMap<Box<str>, BTreeMap<u64, AgentId>>,
-    /// Queued tasks on which nothing is under way, by what they require and by priority.
-    ready: BTreeMap<(Arc<[String]>, u8), Waiting>,
+    /// Queued tasks on which nothing is under way, by what they ask for and by priority, and by submission.
+    ready: BTreeMap<(Asked, u8), Waiting>,
+    pub(super) by_submission: BTreeSet<(u64, TaskId)>,
+    /// The topology as it was.
+    pub(super) shape: Option<Box<Shape>>,
+    pub(super) token: Option<Token>,
     /// Unstarted tasks on which nothing is under way: those with the swarm's limit by since when they wait, those with
     /// their own by when it is over.
     by_waiting: BTreeSet<(Timestamp, TaskId)>,
@@ -228,21 +256,22 @@ impl View {
         self.under_way.contains_key(&id)
     }
 
-    /// The queued task with the best rank among those that an agent with these capabilities can take, those left out that are
-    /// `not_for` it.
+    /// The queued task with the best rank among those that an agent with these capabilities can take and `sits` right for, by
+    /// role and place in a tree; those left out that are `not_for` it.
     pub(super) fn best(
         &self,
         post: &Post,
+        sits: impl Fn(Option<Role>, Option<AgentId>) -> bool,
         not_for: impl Fn(TaskId) -> bool,
     ) -> Option<((i64, u64), TaskId)> {
-        let mut last: Option<(&Arc<[String]>, bool)> = None;
+        let mut last: Option<(&Asked, bool)> = None;
         let mut best = None;
-        for ((required, priority), waiting) in &self.ready {
+        for ((asked, priority), waiting) in &self.ready {
             let fits = match last {
-                Some((before, fits)) if before == required => fits,
-                _ => post.can(required),
+                Some((before, fits)) if before == asked => fits,
+                _ => post.can(&asked.0) && sits(asked.1, asked.2),
             };
-            last = Some((required, fits));
+            last = Some((asked, fits));
             let mut first = waiting.iter().filter(|_| fits);
             if let Some(&(queued_at, submitted, id)) = first.find(|(_, _, id)| !not_for(*id)) {
                 let rank = (
@@ -289,8 +318,14 @@ impl View {
         };
         let facts = &seen.facts;
         if let Standing::Queued { queued_at, .. } = seen.standing {
-            let key = (facts.required.clone(), facts.priority);
+            let asked = (facts.required.clone(), facts.role, facts.within);
+            let key = (asked, facts.priority);
             let entry = (queued_at, facts.submitted, id);
+            if enter {
+                self.by_submission.insert((facts.submitted, id));
+            } else {
+                self.by_submission.remove(&(facts.submitted, id));
+            }
             if enter {
                 self.ready.entry(key).or_default().insert(entry);
             } else if let Some(waiting) = self.ready.get_mut(&key) {
@@ -312,6 +347,44 @@ impl View {
         } else {
             list.remove(&entry);
         }
+    }
+
+    fn reshape(&mut self, about: Option<AgentId>, body: &Body) {
+        let was = self.is_ring();
+        match (&mut self.shape, body) {
+            (None, Body::SwarmCreated(created)) => {
+                self.shape = Some(Box::new(Shape::of(created)));
+            }
+            // Only what counts is told.
+            (Some(shape), _) => drop(shape.apply(about, body)),
+            (None, _) => {}
+        }
+        if self.is_ring() != was {
+            self.token = None;
+        }
+    }
+    pub(super) fn is_ring(&self) -> bool {
+        self.ring().is_some()
+    }
+    pub(super) fn ring(&self) -> Option<&Ring> {
+        match self.shape.as_deref()?.topology() {
+            Topology::Ring(ring) => Some(ring),
+            _ => None,
+        }
+    }
+    /// Another attempt at the same task does not give its agent more time.
+    fn pass_to(&mut self, token: Token) {
+        let since = match self.token {
+            Some(before) if (before.agent, before.task) == (token.agent, token.task) => {
+                before.since
+            }
+            _ => token.since,
+        };
+        self.token = Some(Token { since, ..token });
+    }
+    /// Assignments of it that are under way.
+    pub(super) fn promises(&self) -> usize {
+        self.agents.values().map(|post| post.promised).sum()
     }
 
     fn depart(&mut self, id: TaskId) {
@@ -452,12 +525,19 @@ impl Cause {
                 agent,
                 turn,
                 key,
+                token,
             } => {
                 let view = self.swarms.entry(swarm).or_default();
+                if let Some(token) = token {
+                    view.pass_to(token);
+                }
                 if let Some(turn) = turn {
                     view.turn(agent, |post| post.met_turn = turn);
                 }
                 view.homes.extend(key.map(|key| (key, agent)));
+            }
+            News::Shaped(swarm, about, body) => {
+                self.swarms.entry(swarm).or_default().reshape(about, &body);
             }
             News::Ended(swarm, id) => {
                 let Some(view) = self.swarms.get_mut(&swarm) else {

@@ -10,7 +10,9 @@ use swarm_events::{
 
 use super::{
     Checker,
-    cause::{Facts, Flight, News, Post, Rules, Seen, Standing, View, rank},
+    cause::{Facts, Flight, News, Post, Rules, Seen, Standing, Token, View, rank},
+    ring,
+    routes::{self, misrouted, off_limits, together},
     swarm::Swarm,
 };
 use crate::Invariant;
@@ -68,6 +70,8 @@ impl Checker {
             | Body::TaskRetried(_)
             | Body::TaskFailed(_)
             | Body::TaskCancelled(_)
+            | Body::TaskHandedOver(_)
+            | Body::TaskHandedBack(_)
             | Body::TaskRejected(_) => vec![TaskId(about)],
             Body::TaskRefused(refused) => swarm
                 .fresh
@@ -117,13 +121,22 @@ impl Checker {
     pub(super) fn given(
         &mut self,
         number: usize,
-        agent: AgentId,
+        (agent, task): (AgentId, TaskId),
         facts: &Facts,
         recorded: &Recorded,
         assigned: &Assigned,
     ) {
         let sequence = recorded.sequence;
+        let since = self.homes[self.swarms[number].home].now;
+        let token = assigned.turn.map(|turn| Token {
+            turn,
+            agent,
+            task,
+            assignment: sequence,
+            since,
+        });
         let news = News::Given {
+            token,
             swarm: number,
             agent,
             turn: assigned.stolen_from.is_none().then_some(sequence),
@@ -189,8 +202,10 @@ impl Checker {
                 }),
             ),
             (
-                Invariant::PriorityOrder,
-                out_of_order(swarm, view, (agent, post), id, seen, queued_at, assigned),
+                Invariant::RoutesByTopology,
+                misrouted(swarm, view, agent, &seen.facts, cause)
+                    .or_else(|| routes::astray(view, agent, assigned))
+                    .map(|wrong| format!("{id} is given to agent {agent}: {wrong}")),
             ),
             (
                 Invariant::AlgorithmInForce,
@@ -202,7 +217,25 @@ impl Checker {
                 }),
             ),
         ];
-        if rules.algorithm == Algorithm::PriorityQueue {
+        let ring = view.is_ring();
+        if ring || assigned.turn.is_some() {
+            let at = (cause, home.cause.now);
+            let wrong = ring::out_of_turn(swarm, view, (agent, id), seen, assigned, at);
+            found.push((Invariant::RingOrder, wrong));
+        }
+        if !ring {
+            let wrong = out_of_order(
+                swarm,
+                view,
+                (agent, post),
+                id,
+                (seen, queued_at),
+                assigned,
+                cause,
+            );
+            found.push((Invariant::PriorityOrder, wrong));
+        }
+        if rules.algorithm == Algorithm::PriorityQueue && !ring {
             let wrong = (load >= post.slots).then(|| {
                 format!(
                     "{id} has to wait at agent {agent}, which had {load} tasks at {cause} on {} slots",
@@ -211,11 +244,11 @@ impl Checker {
             });
             found.push((Invariant::NothingWaitsUnderPriorityQueue, wrong));
         }
-        if rules.algorithm == Algorithm::RoundRobin && !stolen {
+        if rules.algorithm == Algorithm::RoundRobin && !stolen && !ring {
             let wrong = out_of_turn(swarm, view, agent, (post, id), seen, cause);
             found.push((Invariant::CircleKept, wrong));
         }
-        if rules.algorithm == Algorithm::Affinity || assigned.affinity.is_some() {
+        if rules.algorithm == Algorithm::Affinity && !ring || assigned.affinity.is_some() {
             let wrong = astray(swarm, view, (agent, id), seen, assigned, cause);
             found.push((Invariant::AffinityTold, wrong));
         }
@@ -277,6 +310,7 @@ impl Checker {
             assignment,
             at,
             waits_from,
+            by_turn,
             heard,
             ..
         } = seen.standing
@@ -300,9 +334,27 @@ impl Checker {
                 } else {
                     unfair(swarm, view, agent, seen, withdrawn, cause)
                 };
+                let by_topology = withdrawn
+                    .thief
+                    .filter(|_| wrong.is_none())
+                    .and_then(|thief| routes::no_thief(view, thief, agent, (at, now)));
+                let told =
+                    |wrong: String| format!("{id} is taken over from agent {agent}: {wrong}");
+                let found = vec![
+                    (Invariant::StealsFair, wrong.map(told)),
+                    (Invariant::RoutesByTopology, by_topology.map(told)),
+                ];
+                self.found(recorded.sequence, found);
+                return;
+            }
+            WithdrawReason::Topology => {
+                let held = (heard.is_some(), by_turn);
+                let wrong = routes::taken_in_vain(view, agent, &seen.facts, held, withdrawn);
                 (
-                    Invariant::StealsFair,
-                    wrong.map(|wrong| format!("{id} is taken over from agent {agent}: {wrong}")),
+                    Invariant::NoTaskLostByAChange,
+                    wrong.map(|wrong| {
+                        format!("{id} is taken from agent {agent} by the topology: {wrong}")
+                    }),
                 )
             }
             WithdrawReason::QueueTimeout => {
@@ -362,9 +414,9 @@ fn out_of_order(
     view: &View,
     (agent, post): (AgentId, &Post),
     id: TaskId,
-    seen: &Seen,
-    queued_at: Timestamp,
+    (seen, queued_at): (&Seen, Timestamp),
     assigned: &Assigned,
+    cause: u64,
 ) -> Option<String> {
     let facts = &seen.facts;
     if assigned.queued_at.is_some_and(|told| told != queued_at) {
@@ -381,7 +433,8 @@ fn out_of_order(
     }
     let step = view.rules.priority_step_ms;
     let own = (rank(queued_at, facts.priority, step), facts.submitted);
-    let (best, other) = view.best(post, |other| swarm.has_declined(agent, other))?;
+    let sits = |role, within| off_limits(swarm, view, agent, (role, within), cause).is_none();
+    let (best, other) = view.best(post, sits, |other| swarm.has_declined(agent, other))?;
     (best < own).then(|| {
         format!("{id} of rank {own:?} is assigned, and {other} of rank {best:?} comes before it")
     })
@@ -403,6 +456,8 @@ fn out_of_turn(
             let other = view.agents.get(id);
             swarm.works_at(id, cause)
                 && !swarm.has_declined(*id, task)
+                && together(view, agent, *id)
+                && misrouted(swarm, view, *id, &seen.facts, cause).is_none()
                 && other.is_some_and(|other| {
                     !other.lapsed && other.load() < other.places && other.can(&seen.facts.required)
                 })
@@ -436,6 +491,8 @@ fn astray(
                 let post = view.agents.get(id);
                 swarm.works_at(id, cause)
                     && !swarm.has_declined(*id, task)
+                    && together(view, agent, *id)
+                    && misrouted(swarm, view, *id, &seen.facts, cause).is_none()
                     && post.is_some_and(|post| post.can(&seen.facts.required))
             };
             home.filter(|id| able(id) && view.remembers_homes())

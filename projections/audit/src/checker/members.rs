@@ -5,6 +5,7 @@ use swarm_events::{
     control::{Observed, Sighting},
     swarm::Measured,
 };
+use swarm_topology::Shape;
 
 use super::{
     Checker,
@@ -26,7 +27,11 @@ impl Checker {
                 let number = self.swarms.len();
                 self.numbers.insert((place.org, place.swarm), number);
                 let home = usize::from(place.partition.number());
-                self.swarms.push(Swarm::of(home));
+                let mut swarm = Swarm::of(home);
+                swarm.shape = Some(Box::new(Shape::of(created)));
+                self.swarms.push(swarm);
+                let news = News::Shaped(number, None, Box::new(recorded.event.body.clone()));
+                self.homes[home].cause.tell(sequence, news);
                 &created.configuration
             }
             Body::SwarmUpdated(updated) => &updated.configuration,
@@ -61,6 +66,13 @@ impl Checker {
                 self.scaled(number, recorded, scaled);
                 self.swarms[number].changed = recorded.time;
                 return Ok(());
+            }
+            Body::SwarmTopologyPlanned(_)
+            | Body::SwarmTopologyChanged(_)
+            | Body::SwarmTopologyKept(_)
+            | Body::SwarmLeaderElected(_) => {
+                let number = self.number(place)?;
+                return self.shape_event(number, None, recorded).unwrap_or(Ok(()));
             }
             _ => return Ok(()),
         };
@@ -122,7 +134,8 @@ impl Checker {
     ) -> Outcome {
         let number = self.number(place)?;
         let outcome = self
-            .process_event(number, id, recorded)
+            .shape_event(number, Some(id), recorded)
+            .or_else(|| self.process_event(number, id, recorded))
             .or_else(|| self.quarantine_event(number, id, recorded))
             .unwrap_or_else(|| self.member_event(number, id, recorded));
         if outcome.is_ok() {

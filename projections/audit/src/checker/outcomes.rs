@@ -7,6 +7,7 @@ use swarm_events::{
 
 use super::{
     Checker,
+    parts::is_part,
     swarm::{End, State, Swarm, Task},
 };
 use crate::Invariant;
@@ -81,10 +82,13 @@ impl Checker {
         let cause = recorded.event.decided.map_or(0, |d| d.cause_sequence);
         if cause >= at {
             let what = recorded.event.body.type_name();
-            self.notes
-                .broken(Invariant::GraphsCalledOff, recorded.sequence, || {
-                    format!("{what} of {id}, whose graph was called off at {at}")
-                });
+            let (invariant, whose) = match task.part_of {
+                Some(_) => (Invariant::PartsEndOnce, "which is a part, and"),
+                None => (Invariant::GraphsCalledOff, "whose graph"),
+            };
+            self.notes.broken(invariant, recorded.sequence, || {
+                format!("{what} of {id}, {whose} was called off at {at}")
+            });
         }
     }
 
@@ -165,8 +169,11 @@ fn misled(swarm: &Swarm, id: TaskId, failed: &Failed) -> Option<String> {
         let cut = n == 0 && path.len() == FAILURE_PATH_MAX;
         if let Some(task) = swarm.tasks.get(to).filter(|_| !cut)
             && !demands(task, *from)
+            && !is_part(swarm.tasks.get(from), *to)
         {
-            return Some(format!("{to} does not depend on the success of {from}"));
+            return Some(format!(
+                "{to} does not depend on the success of {from}, and has it for no part"
+            ));
         }
         if let Some(task) = swarm.tasks.get(from).filter(|task| !task.loose)
             && !ended_badly(task)

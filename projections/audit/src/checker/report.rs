@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use swarm_events::{AgentId, InstanceId, Place, Service, TaskId, Timestamp};
+use swarm_events::{AgentId, InstanceId, Place, Service, TaskId, Timestamp, topology::Topology};
 
 use super::{
     Checker, Owner, Tally,
@@ -166,6 +166,7 @@ impl Checker {
         let open = self.open();
         self.notes.inside = true;
         self.all_called_off(last);
+        self.seats_are_settled(last);
         self.quarantines_are_over(last);
         self.wishes_are_fulfilled(last);
         if self.counts.accepted > 0 {
@@ -251,6 +252,7 @@ impl Checker {
         let task = state.tasks.get(&id)?;
         let ready = task.state == swarm::State::Waiting
             && !task.uncertain
+            && task.hand_to.is_none()
             && state.unmet(id, u64::MAX).is_none();
         Some((task.facts.required.clone(), ready, task.ready_at))
     }
@@ -264,9 +266,17 @@ impl Checker {
         let Some(state) = self.swarms.get(swarm) else {
             return false;
         };
+        let Some(shape) = state.shape.as_deref() else {
+            return false;
+        };
+        if matches!(shape.topology(), Topology::Ring(_)) {
+            // What waits for its turn does not wait for a decision.
+            return false;
+        }
         classes.any(|required| {
-            state.agents.values().any(|agent| {
+            state.agents.iter().any(|(id, agent)| {
                 agent.free()
+                    && shape.works(*id)
                     && required
                         .iter()
                         .all(|word| agent.capabilities.binary_search(word).is_ok())

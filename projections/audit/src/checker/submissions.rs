@@ -31,6 +31,8 @@ fn task(swarm: &mut Swarm, recorded: &Recorded, submitted: &Submitted, state: St
         queue_timeout_ms: submitted.queue_timeout_ms,
         progress_timeout_ms: submitted.progress_timeout_ms,
         key: key.into(),
+        role: submitted.required_role,
+        within: None,
         vague: false,
     };
     let edge = |d: &swarm_events::task::Dependency| Edge {
@@ -39,13 +41,23 @@ fn task(swarm: &mut Swarm, recorded: &Recorded, submitted: &Submitted, state: St
         known: false,
     };
     Task {
+        edges: submitted.depends_on.iter().map(edge).collect(),
+        content: recorded.content,
+        hand_to: submitted.hand_to,
+        ..new_task(recorded, facts, state)
+    }
+}
+
+/// A task of which no more is known than its facts.
+pub(super) fn new_task(recorded: &Recorded, facts: Facts, state: State) -> Task {
+    Task {
         state,
         generation: 1,
-        edges: submitted.depends_on.iter().map(edge).collect(),
+        edges: Box::default(),
         facts: Arc::new(facts),
         submitted: recorded.sequence,
         submitted_at: recorded.time,
-        content: recorded.content,
+        content: 0,
         first_end: 0,
         completed: 0,
         end: 0,
@@ -74,6 +86,10 @@ fn task(swarm: &mut Swarm, recorded: &Recorded, submitted: &Submitted, state: St
         dead_letter: false,
         ended_badly: false,
         ended_by_itself: false,
+        hand_to: None,
+        parts: None,
+        part_of: None,
+        by_turn: false,
     }
 }
 

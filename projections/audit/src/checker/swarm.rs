@@ -6,18 +6,20 @@ use std::{
 };
 
 use swarm_events::{
-    AgentId, TaskId, Timestamp,
-    configuration::{Configuration, HealthPolicy},
+    AgentId, SwarmId, TaskId, Timestamp,
+    configuration::{Configuration, HealthPolicy, queue_limit_for},
     decider::Remembered,
     ids::EventId,
-    task::DependencyType,
+    task::{DependencyType, PRIORITY_RANGE},
 };
+use swarm_topology::Shape;
 use uuid::Uuid;
 
 pub(super) use super::agent::Agent;
 use super::{
     agent::Told,
     cause::{Facts, Standing},
+    parts::{PartOf, Parts},
     wishes::Wish,
 };
 
@@ -54,6 +56,10 @@ pub(super) enum State {
     Running(Held, EventId),
     /// Its attempt ended or was taken away; a decision of the distributor is due.
     Between,
+    /// It was split, and waits for its parts.
+    Parted,
+    /// Another swarm has it.
+    Away,
     Ended(End),
 }
 impl State {
@@ -139,6 +145,14 @@ pub(super) struct Task {
     /// It has ended without a result, in whatever generation: at all, and not because of another task.
     pub(super) ended_badly: bool,
     pub(super) ended_by_itself: bool,
+    /// The swarm that is to do it.
+    pub(super) hand_to: Option<SwarmId>,
+    /// Its parts, if it was split in this generation.
+    pub(super) parts: Option<Box<Parts>>,
+    /// The task that it is a part of.
+    pub(super) part_of: Option<PartOf>,
+    /// It holds its assignment by a turn of the ring.
+    pub(super) by_turn: bool,
 }
 
 impl Task {
@@ -158,6 +172,7 @@ impl Task {
                 assignment: held.assignment,
                 at: self.assigned_at,
                 waits_from,
+                by_turn: self.by_turn,
                 heard: matches!(self.state, State::Running(..)).then_some(self.heard_at),
             }),
             _ => None,
@@ -180,6 +195,7 @@ impl Task {
         self.state == State::Waiting
             && !self.uncertain
             && self.open == 0
+            && self.hand_to.is_none()
             && !self.doomed
             && !self.delayed
             && !self.is_called_off()
@@ -206,6 +222,8 @@ pub(super) struct Graph {
 pub(super) struct Swarm {
     /// Its partition.
     pub(super) home: usize,
+    /// Its topology, who sits where and who leads.
+    pub(super) shape: Option<Box<Shape>>,
     pub(super) stopping: bool,
     stopping_at: u64,
     pub(super) deleted: bool,
@@ -238,6 +256,8 @@ pub(super) struct Settings {
     pub(super) min_agents: u32,
     pub(super) max_agents: u32,
     pub(super) health: HealthPolicy,
+    /// Tasks of this priority and above may wait to this number: of the lowest priority.
+    pub(super) admits: u64,
 }
 impl From<&Configuration> for Settings {
     fn from(c: &Configuration) -> Self {
@@ -245,6 +265,7 @@ impl From<&Configuration> for Settings {
             min_agents: c.min_agents,
             max_agents: c.max_agents,
             health: c.health,
+            admits: queue_limit_for(c.queue_limit, c.shed_from_percent, *PRIORITY_RANGE.start()),
         }
     }
 }

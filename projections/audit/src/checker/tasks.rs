@@ -53,6 +53,15 @@ impl Checker {
                 }
                 return Ok(());
             }
+            Body::TaskSplit(e) => {
+                let state = self.state(number, id)?;
+                let agent = by_agent(agent)?;
+                self.heard(number, agent, e.incarnation, recorded);
+                self.runs(number, agent, state, e.assignment, e.incarnation)?;
+                self.release(number, state);
+                self.split(number, agent, id, recorded, e);
+                return Ok(());
+            }
             Body::TaskAttemptFailed(e) => {
                 let state = self.state(number, id)?;
                 let agent = by_agent(agent)?;
@@ -73,8 +82,13 @@ impl Checker {
         }
         // A decision on it: whatever was doubtful about its existence is so no more.
         self.confirm(number, id, recorded.sequence);
+        if let Body::TaskFailed(failed) = &recorded.event.body {
+            self.was_not_split(number, id, &failed.error, recorded.sequence);
+        }
         let state = self.state(number, id)?;
         match &recorded.event.body {
+            Body::TaskHandedOver(e) => self.handed_over(number, id, state, recorded, e),
+            Body::TaskHandedBack(e) => self.handed_back(number, id, state, recorded, e),
             Body::TaskAssigned(e) => {
                 self.assigned(number, by_agent(agent)?, id, state, recorded, e)
             }
@@ -200,6 +214,7 @@ impl Checker {
         home.ended.push_back((home.now, number, id, sequence));
         home.cause.tell(sequence, News::Ended(number, id));
         self.set(number, id, State::Ended(end), sequence);
+        self.part_ended(number, id, end, recorded);
         self.dependencies_ended(number, id, end, dependents, sequence);
     }
 
@@ -248,6 +263,7 @@ impl Checker {
             return Err("not-queued");
         }
         self.called_off(number, id, recorded);
+        self.whole(number, id, recorded, assigned.step);
         let judged = self.chosen(number, agent_id, id, recorded, assigned);
         let swarm = &self.swarms[number];
         let generation = swarm.tasks.get(&id).map(|task| task.generation);
@@ -303,11 +319,12 @@ impl Checker {
         let now = self.homes[self.swarms[number].home].now;
         if let Some(task) = self.swarms[number].tasks.get_mut(&id) {
             task.assigned_at = now;
+            task.by_turn = assigned.turn.is_some();
         }
         self.set(number, id, State::Assigned(held), sequence);
         if let Some(task) = self.swarms[number].tasks.get(&id) {
             let facts = task.facts.clone();
-            self.given(number, agent_id, &facts, recorded, assigned);
+            self.given(number, (agent_id, id), &facts, recorded, assigned);
         }
         Ok(())
     }
@@ -526,6 +543,7 @@ impl Checker {
                     task.declines.clear();
                     task.declined_times = 0;
                     (task.ending, task.dead_letter) = (false, false);
+                    task.parts = None;
                 }
                 self.swarms[number].link(id);
                 self.counts.reopened += u64::from(self.notes.inside);
@@ -537,7 +555,7 @@ impl Checker {
         Ok(())
     }
 
-    fn end_decided(
+    pub(super) fn end_decided(
         &mut self,
         number: usize,
         id: TaskId,
@@ -547,7 +565,7 @@ impl Checker {
         recorded: &Recorded,
     ) -> Outcome {
         match state {
-            State::Waiting | State::Between => {
+            State::Waiting | State::Between | State::Parted | State::Away => {
                 let present = self.swarms[number].tasks.get(&id).map(|t| t.generation);
                 if generation.is_some() && generation != present {
                     return Err("other-generation");

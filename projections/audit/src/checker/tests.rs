@@ -3,6 +3,7 @@
 mod distribution;
 mod processes;
 mod scene;
+mod topologies;
 
 use swarm_events::{
     Service, Timestamp,

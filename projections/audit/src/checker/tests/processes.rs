@@ -320,7 +320,7 @@ fn an_overtaken_measurement_counts_for_whoever_does_not_meet_what_overtook_it() 
     let overtaken = |scene: &mut Scene, ordinal, fast_failures| {
         scene.forged.ordinal = Some(ordinal);
         let body = measured(fast_failures);
-        scene.decide(DISTRIBUTOR, subject.clone(), place.swarm.0, body)
+        scene.decide(DISTRIBUTOR, subject, place.swarm.0, body)
     };
     overtaken(&mut scene, first + 1, 5);
     assert_eq!(scene.checker.voids()["repeated-decision"], 1);
