@@ -338,11 +338,11 @@ impl Look<'_> {
         sentences.push(if ahead.count == 0 && !ahead.at_least {
             "No task before it competes for the same agents: it is next.".to_owned()
         } else if queued.token.is_some() {
-            let verb = if ahead.count == 1 { "was" } else { "were" };
-            capital(&format!(
-                "{} {verb} submitted before it, and get their turns first.",
-                count(*ahead, "task", "tasks")
-            ))
+            let rest = match ahead.count {
+                1 => "was submitted before it, and gets its turn first",
+                _ => "were submitted before it, and get their turns first",
+            };
+            capital(&format!("{} {rest}.", count(*ahead, "task", "tasks")))
         } else {
             let verb = if ahead.count == 1 {
                 "competes"

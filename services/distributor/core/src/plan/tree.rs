@@ -8,7 +8,7 @@ use swarm_events::topology::Role;
 
 use super::{
     kinds::AgentKey,
-    ready::SwarmPlan,
+    ready::{Class, SwarmPlan},
     spot::{NOBODY, Route},
 };
 use crate::{strategy::share_of, swarm::Swarm};
@@ -237,35 +237,37 @@ impl SwarmPlan {
         }
     }
 
-    /// Finds out whether tasks of a class are kept to the part of the tree that they ask for: as long as there is a live
-    /// agent that can do them. Otherwise anybody may.
-    pub(super) fn confine(&mut self, class: u32) {
-        let Route::Tree(tree) = &self.route else {
-            return;
-        };
-        let Some(waiting) = self.classes.get(class as usize) else {
-            return;
-        };
-        let Some(top) = waiting.within else {
-            return;
-        };
-        if waiting.confined_at == tree.version {
-            return;
-        }
-        let excluded = &waiting.excluded;
-        let confined = waiting.kinds.iter().any(|&number| {
+    /// Whether tasks of a class are kept to the part of the tree that they ask for: as long as there is a live agent that can
+    /// do them. Otherwise anybody may.
+    fn is_confined(&self, tree: &Tree, waiting: &Class, top: u32) -> bool {
+        waiting.kinds.iter().any(|&number| {
             let kind = &self.kinds[number as usize];
             if kind.tally.live == 0 || !tree.is_in(kind.spot.group, top) {
                 return false;
             }
             // The agent itself is not below itself, and who has declined it does not count.
-            let not = excluded.iter().chain([&top]).filter(|&&at| {
+            let not = waiting.excluded.iter().chain([&top]).filter(|&&at| {
                 let entry = self.agents.get(at as usize);
                 entry.is_some_and(|e| e.kind == Some(number) && e.standing.is_live())
             });
             let not: BTreeSet<&u32> = not.collect();
             kind.tally.live > not.len() as u32
-        });
+        })
+    }
+
+    /// Finds that out anew if who works where may have changed.
+    pub(super) fn confine(&mut self, class: u32) {
+        let (Route::Tree(tree), Some(waiting)) = (&self.route, self.classes.get(class as usize))
+        else {
+            return;
+        };
+        let Some(top) = waiting
+            .within
+            .filter(|_| waiting.confined_at != tree.version)
+        else {
+            return;
+        };
+        let confined = self.is_confined(tree, waiting, top);
         let version = tree.version;
         let waiting = &mut self.classes[class as usize];
         waiting.confined = confined;
@@ -274,8 +276,16 @@ impl SwarmPlan {
 
     /// The agent below which tasks of a class are kept, if they are.
     pub(crate) fn confined_to(&self, class: u32) -> Option<u32> {
-        let waiting = self.classes.get(class as usize)?;
-        waiting.within.filter(|_| waiting.confined)
+        let (Route::Tree(tree), waiting) = (&self.route, self.classes.get(class as usize)?) else {
+            return None;
+        };
+        let top = waiting.within?;
+        let confined = if waiting.confined_at == tree.version {
+            waiting.confined
+        } else {
+            self.is_confined(tree, waiting, top)
+        };
+        confined.then_some(top)
     }
 
     /// The best agents of the part of the tree to which a task of a class goes down.

@@ -3,6 +3,7 @@
 mod others;
 mod properties;
 mod resting;
+mod topologies;
 
 use swarm_distributor_core::{
     Distributor,

@@ -4,10 +4,10 @@ use swarm_distributor_core::STEAL_AFTER_MS;
 use swarm_events::{
     decider::Verdict,
     task::PassedOver,
-    topology::{Hierarchical, Role, Topology},
+    topology::{Hierarchical, Role, Seat, Topology},
 };
 
-use crate::scene::Scene;
+use crate::scene::{Scene, shape::seat};
 
 /// A coordinator with the supervisors `left` and `right`, and two workers below each. Those above do not work.
 fn tree() -> Scene {
@@ -233,4 +233,24 @@ fn seats_that_contradict_each_other_for_a_moment_lose_nothing() {
         s.run_held(task);
     }
     s.folds_agree();
+}
+
+#[test]
+fn who_comes_below_it_later_does_them_too() {
+    let mut s = split();
+    assert_eq!(s.news(), ["assigned t/1 to a", "assigned t/2 to b"]);
+    let (left, right) = (s.agent_id("left"), s.agent_id("right"));
+    s.seat(
+        "right",
+        Seat {
+            level: 2,
+            parent: Some(left),
+            works: false,
+            ..seat(Role::Supervisor, 2)
+        },
+    );
+    assert_eq!(s.news(), ["assigned t/3 to c"]);
+    let top = s.agent_id("top");
+    assert_eq!(s.assignment("t/3").2.path, [top, left, right]);
+    s.plans_agree();
 }
