@@ -1,6 +1,7 @@
 //! The distributor: the shell around its pure core. It reads from the log what assignments carry and the state does not
-//! hold; everything else is the deciding loop's and the core's.
+//! hold, and tells other swarms what the state says they are to be told; everything else is the deciding loop's and the core's.
 
+mod outbox;
 mod recent;
 mod shell;
 
@@ -9,6 +10,7 @@ use swarm_log::Log;
 use swarm_runtime::{LoopError, LoopSettings, deciding};
 use tokio_util::sync::CancellationToken;
 
+pub use outbox::{RETRY_FIRST, RETRY_LAST, SENDING_MAX};
 pub use recent::{RECENT_BYTES_MAX, Recent};
 pub use shell::{DistributorShell, READS_AT_ONCE};
 
@@ -21,6 +23,6 @@ pub async fn run<L: Log>(
     settings: LoopSettings,
     stop: CancellationToken,
 ) -> Result<(), LoopError> {
-    let shell = DistributorShell::new(log.clone());
+    let shell = DistributorShell::new(log.clone(), settings.instance);
     deciding::run::<Distributor, L, _>(log, shell, settings, stop).await
 }

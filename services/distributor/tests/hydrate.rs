@@ -29,6 +29,8 @@ use uuid::Uuid;
 fn place() -> Place {
     Place::new(OrgId(Uuid::from_u128(1)), SwarmId(Uuid::from_u128(2)))
 }
+const ME: swarm_events::ids::InstanceId = swarm_events::ids::InstanceId(Uuid::from_u128(6));
+
 fn agent() -> AgentId {
     AgentId(Uuid::from_u128(3))
 }
@@ -102,7 +104,7 @@ fn assignment(hydrate: Hydrate) -> Decision {
     decision
 }
 async fn assigned(log: &SimulatedLog, hydrate: Hydrate) -> Assigned {
-    let decision = DistributorShell::new(log.clone())
+    let decision = DistributorShell::new(log.clone(), ME)
         .hydrate(assignment(hydrate))
         .await
         .expect("read");
@@ -191,7 +193,7 @@ async fn a_task_whose_payload_is_gone_ends_with_that_reason() {
         payload_from: Some(99),
         inputs_from: Vec::new(),
     };
-    let decision = DistributorShell::new(log)
+    let decision = DistributorShell::new(log, ME)
         .hydrate(assignment(hydrate))
         .await
         .expect("decided");
@@ -288,7 +290,7 @@ async fn the_inputs_of_the_widest_reduce_are_read_in_parallel() {
         most: Arc::default(),
     };
     let start = tokio::time::Instant::now();
-    let decision = DistributorShell::new(slow.clone())
+    let decision = DistributorShell::new(slow.clone(), ME)
         .hydrate(assignment(Hydrate {
             payload_from: None,
             inputs_from,
@@ -321,7 +323,7 @@ async fn one_input_that_is_gone_ends_the_task() {
     let here = completed(&log, Carried::Inline(Json::object())).await;
     let mut inputs_from: Vec<_> = (0..100).map(|n| (n.to_string(), here)).collect();
     inputs_from[50].1 = 9_999;
-    let decision = DistributorShell::new(log)
+    let decision = DistributorShell::new(log, ME)
         .hydrate(assignment(Hydrate {
             payload_from: None,
             inputs_from,
@@ -332,4 +334,99 @@ async fn one_input_that_is_gone_ends_the_task() {
         panic!("{:?}", decision.body);
     };
     assert!(failed.error.contains("sequence 9999"), "{}", failed.error);
+}
+
+#[tokio::test]
+async fn a_part_s_payload_is_found_where_its_task_was_split() {
+    let log = log();
+    let part = |key: &str, payload| swarm_events::task::Part {
+        key: key.to_owned(),
+        task_type: "t".to_owned(),
+        payload,
+        priority: None,
+        required_capabilities: Vec::new(),
+        required_role: None,
+        max_attempts: None,
+        timeout_ms: None,
+    };
+    let split = swarm_events::task::Split {
+        assignment: 7,
+        incarnation: 1,
+        parts: vec![part("a", text(10)), part("b", text(2_000))],
+    };
+    let subject = Subject::Task(place(), TaskVerb::Split, Some(agent()));
+    let sequence = store(&log, subject, Source::Agent(agent()), split).await;
+    let mut decision = assignment(Hydrate {
+        payload_from: Some(sequence),
+        inputs_from: Vec::new(),
+    });
+    let stored = log.get(sequence).await.expect("read").expect("stored");
+    let parent = serde_json::from_slice::<serde_json::Value>(&stored.payload).expect("JSON");
+    let parent = parent["subject"]
+        .as_str()
+        .expect("an id")
+        .parse()
+        .expect("an id");
+    decision.about = swarm_events::task::part_id(swarm_events::TaskId(parent), 7, 1).0;
+    let decision = DistributorShell::new(log, ME)
+        .hydrate(decision)
+        .await
+        .expect("read");
+    let Body::TaskAssigned(assigned) = decision.body else {
+        panic!("{:?}", decision.body);
+    };
+    assert_eq!(assigned.payload, Carried::Inline(text(2_000)));
+}
+
+#[tokio::test]
+async fn a_result_that_another_swarm_handed_back_is_told_whole() {
+    use swarm_events::{
+        command::{HandBack, Outcome},
+        ids::InstanceId,
+        subject::CommandVerb,
+        task::HandedBack,
+    };
+    let log = log();
+    let back = HandBack {
+        task_id: swarm_events::TaskId(Uuid::from_u128(8)),
+        generation: 1,
+        by: SwarmId(Uuid::from_u128(5)),
+        outcome: Outcome::Completed {
+            result: Carried::Inline(text(5_000)),
+        },
+    };
+    let subject = Subject::Command(place(), CommandVerb::HandBack);
+    let source = Source::Service(
+        swarm_events::Service::Distributor,
+        InstanceId(Uuid::from_u128(5)),
+    );
+    let sequence = store(&log, subject, source, back).await;
+    let decide = |sequence| {
+        let body = HandedBack {
+            by: SwarmId(Uuid::from_u128(5)),
+            generation: 1,
+            result: Carried::AtSequence(sequence),
+        };
+        let subject = Subject::Task(place(), TaskVerb::HandedBack, None);
+        let mut decision = Decision::new(subject, Uuid::from_u128(8), body);
+        decision.hydrate = Some(Hydrate {
+            payload_from: Some(sequence),
+            inputs_from: Vec::new(),
+        });
+        decision
+    };
+    let shell = DistributorShell::new(log, ME);
+    let decision = shell.hydrate(decide(sequence)).await.expect("read");
+    let Body::TaskHandedBack(back) = decision.body else {
+        panic!("{:?}", decision.body);
+    };
+    assert_eq!(back.result, Carried::Inline(text(5_000)));
+    // One that is gone fails the task, which has no other end.
+    let decision = shell.hydrate(decide(99)).await.expect("decided");
+    assert!(
+        matches!(decision.body, Body::TaskFailed(_)),
+        "{:?}",
+        decision.body
+    );
+    assert!(decision.subject.to_string().ends_with(".task.failed"));
 }

@@ -10,6 +10,7 @@
 
 pub mod affinity;
 mod agent;
+pub mod carried;
 mod check;
 mod class;
 mod decide;

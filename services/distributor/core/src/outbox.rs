@@ -11,7 +11,7 @@ use swarm_events::{
     envelope::Source,
     ids::derived,
     subject::{CommandVerb, TaskVerb},
-    task::{Carried, ERROR_BYTES_MAX, Origin, REASON_BYTES_MAX, Submitted, handed_id},
+    task::{ERROR_BYTES_MAX, Origin, REASON_BYTES_MAX, Submitted, handed_id},
 };
 use uuid::Uuid;
 
@@ -203,13 +203,13 @@ fn handed(task: Submitted, origin: Origin) -> Submitted {
 }
 
 /// A letter that is to be sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Post<'a> {
+#[derive(Clone, Debug)]
+pub struct Post {
     /// Sequence of the event that it follows from: its name in this partition.
     pub sequence: u64,
-    letter: &'a Letter,
+    letter: Letter,
 }
-impl Post<'_> {
+impl Post {
     /// Sequence of the event that has to be read for it: the submission of a task that is handed over, the result of one that
     /// is handed back.
     pub fn reads(&self) -> Option<u64> {
@@ -227,15 +227,15 @@ impl Post<'_> {
         (origin.swarm_id, origin.task_id, origin.generation)
     }
 
-    /// The event, its place in the log, and whether it is the same as any other one of this id. `read` is what stands at
-    /// [`Post::reads`], or why it cannot be read any more.
+    /// The event and where it goes. Each time it is said it has the same id. `read` is what stands at [`Post::reads`], or why
+    /// it cannot be read any more (nothing of it is looked at where that is none).
     pub fn event(
         &self,
         source: Source,
         time: Timestamp,
         read: Result<Body, String>,
     ) -> (Subject, Event) {
-        let letter = self.letter;
+        let letter = &self.letter;
         let (subject, about, body) = letter.message(read);
         let origin = &letter.origin;
         let parts: [&[u8]; 5] = [
@@ -255,15 +255,18 @@ impl Post<'_> {
 
 impl Distributor {
     /// What is to be sent and not known to be stored, behind the letter of sequence `behind`, in the order of the log.
-    pub fn letters(&self, behind: u64) -> impl Iterator<Item = Post<'_>> {
+    pub fn letters(&self, behind: u64) -> impl Iterator<Item = Post> {
         self.letters
             .range(behind.saturating_add(1)..)
-            .map(|(&sequence, letter)| Post { sequence, letter })
+            .map(|(&sequence, letter)| Post {
+                sequence,
+                letter: letter.clone(),
+            })
     }
 
     /// The letter that followed from the event at `sequence`, if it is still to be sent.
-    pub fn letter(&self, sequence: u64) -> Option<Post<'_>> {
-        let letter = self.letters.get(&sequence)?;
+    pub fn letter(&self, sequence: u64) -> Option<Post> {
+        let letter = self.letters.get(&sequence)?.clone();
         Some(Post { sequence, letter })
     }
 
@@ -277,18 +280,5 @@ impl Distributor {
     /// How many letters are to be sent.
     pub fn letters_open(&self) -> usize {
         self.letters.len()
-    }
-}
-
-/// The result that an event carries, or where it is: of a task that was completed, here or elsewhere.
-pub fn result_of(body: Body) -> Option<Carried> {
-    match body {
-        Body::TaskCompleted(completed) => Some(completed.result),
-        Body::TaskHandedBack(back) => Some(back.result),
-        Body::HandBack(HandBack {
-            outcome: command::Outcome::Completed { result },
-            ..
-        }) => Some(result),
-        _ => None,
     }
 }

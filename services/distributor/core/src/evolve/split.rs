@@ -6,6 +6,7 @@ use swarm_events::{
     Problem, Recorded, TaskId, Timestamp,
     decider::Verdict,
     task::{ERROR_BYTES_MAX, PARTS_MAX, Part, SPLIT_DEPTH_MAX, Split, part_id},
+    topology::{Role, Topology},
 };
 
 use super::command::id_in_use;
@@ -223,7 +224,8 @@ struct Base {
 impl Swarm {
     /// Number of the agent below which the parts stay that it makes: itself, if it stands above others in a tree.
     fn stays_below(&self, agent: u32) -> Option<u32> {
-        let _ = agent;
-        None
+        let tree = matches!(self.shape.topology(), Topology::Hierarchical(_));
+        let role = self.agents.get(agent as usize)?.role?;
+        (tree && role != Role::Worker).then_some(agent)
     }
 }
