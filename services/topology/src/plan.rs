@@ -206,6 +206,12 @@ impl<'a> Settle<'a> {
             }
         }
     }
+    /// Gives another seat; the reason that was said in this settling stays.
+    pub(crate) fn adjust(&mut self, agent: AgentId, seat: Seat, reason: &'static str) {
+        let said = self.reasons.get(&agent).copied();
+        let said = said.filter(|said| !said.is_empty());
+        self.give(agent, seat, said.unwrap_or(reason));
+    }
     /// Says another reason for a seat that changes.
     pub(crate) fn because(&mut self, agent: AgentId, reason: &'static str) {
         if let Some(said) = self.reasons.get_mut(&agent) {

@@ -18,7 +18,7 @@ pub(crate) fn settle(tree: &Hierarchical, settle: &mut Settle<'_>) {
     let last = tree.levels.len().saturating_sub(1);
     let named = Named::new(tree, settle.members);
     // A name that comes or goes changes what those named with it are.
-    settle.dirty.extend(named.all());
+    settle.dirty.extend(&named.all);
     let agents = u64::try_from(settle.seats.len()).unwrap_or(u64::MAX);
     let sizes = sizes::sizes(tree, &named.counts(last), agents);
     let size = |level| usize::try_from(sizes[level]).unwrap_or(usize::MAX);
@@ -26,6 +26,7 @@ pub(crate) fn settle(tree: &Hierarchical, settle: &mut Settle<'_>) {
         tree,
         last,
         chosen: named.chosen(settle, size),
+        children: named.parents.keys().copied().collect(),
         sizes: (0..=last).map(size).collect(),
         vacated: Vec::new(),
         loose: BTreeSet::new(),
@@ -56,6 +57,8 @@ struct Rule<'r, 'a> {
     sizes: Vec<usize>,
     /// Those named as parents that have a place in an inner level for it.
     chosen: std::collections::BTreeMap<AgentId, usize>,
+    /// Those whose parent is named and there.
+    children: BTreeSet<AgentId>,
     /// Places that were left: at which level, by whom.
     vacated: Vec<(usize, AgentId)>,
     /// Those whose parent is to be found.
@@ -162,6 +165,14 @@ impl Rule<'_, '_> {
         for (agent, level) in self.chosen.clone() {
             self.give(agent, level, "it is named as a parent");
         }
+        // Who is to be below another one is not drafted to be above others, if anybody else can be.
+        for agent in self.children.clone() {
+            if let Some(level) = self.inner_level(agent)
+                && !self.made(agent, level)
+            {
+                self.give(agent, self.last, "worker: its parent is named");
+            }
+        }
     }
 
     /// Takes the places of those who are too many: drafted ones first, then those with the fewest children, the youngest.
@@ -257,6 +268,7 @@ impl Rule<'_, '_> {
             *id != former
                 && self.settle.healthy(*id)
                 && !self.chosen.contains_key(id)
+                && !self.children.contains(id)
                 && self.inner_level(*id).is_none_or(|other| other > level)
         });
         heir.or_else(|| self.heir(level))
@@ -270,7 +282,9 @@ impl Rule<'_, '_> {
             .level_from(number(self.last), seen)
             .inspect(|(place, _)| seen = *place)
             .map(|(_, id)| id)
-            .find(|id| self.settle.healthy(*id) && !self.made_at_all(*id));
+            .find(|id| {
+                self.settle.healthy(*id) && !self.made_at_all(*id) && !self.children.contains(id)
+            });
         self.plain_from = if found.is_some() { seen } else { u64::MAX };
         found
     }

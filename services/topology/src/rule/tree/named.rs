@@ -10,6 +10,8 @@ use crate::{Members, plan::Settle};
 pub(super) struct Named {
     /// By child.
     pub(super) parents: BTreeMap<AgentId, AgentId>,
+    /// All that any name means, although the other end may be missing.
+    pub(super) all: BTreeSet<AgentId>,
     /// At which level each parent is to be: so high that all that is named below it has a level.
     levels: BTreeMap<AgentId, usize>,
 }
@@ -24,6 +26,13 @@ impl Named {
                 Some((members.named(child)?.id, members.named(parent)?.id))
             })
             .filter(|(child, parent)| child != parent)
+            .collect();
+        let ends = tree
+            .parents
+            .iter()
+            .flat_map(|(child, parent)| [child, parent]);
+        let all = ends
+            .filter_map(|name| Some(members.named(name)?.id))
             .collect();
         let mut heights: BTreeMap<AgentId, usize> = BTreeMap::new();
         for child in parents.keys() {
@@ -42,13 +51,8 @@ impl Named {
         Self {
             levels: levels.collect(),
             parents,
+            all,
         }
-    }
-    /// All that are named.
-    pub(super) fn all(&self) -> impl Iterator<Item = AgentId> {
-        self.parents
-            .iter()
-            .flat_map(|(child, parent)| [*child, *parent])
     }
     /// How many are named for each inner level.
     pub(super) fn counts(&self, inner: usize) -> Vec<u64> {

@@ -24,6 +24,10 @@ impl Rule<'_, '_> {
                 .flat_map(|(_, _, _, id)| self.settle.seats.children(id))
                 .collect();
             self.loose.extend(below);
+            if lowest_before.is_none() {
+                let workers = self.settle.seats.level_from(number(self.last), 0);
+                self.loose.extend(workers.map(|(_, id)| id));
+            }
         }
         let fixed = self.fixed(named, lowest);
         for (child, parent) in &fixed {
@@ -85,8 +89,15 @@ impl Rule<'_, '_> {
     }
 
     fn put(&mut self, agent: AgentId, parent: Option<AgentId>, reason: &'static str) {
-        let seat = self.settle.seat(agent);
-        self.settle.give(agent, Seat { parent, ..seat }, reason);
+        let seat = Seat {
+            parent,
+            ..self.settle.seat(agent)
+        };
+        if seat.role == Role::Worker {
+            self.settle.give(agent, seat, reason);
+        } else {
+            self.settle.adjust(agent, seat, reason);
+        }
     }
 
     /// The parents that are named and can be: above their children, within the ratio, and so that a child which skips levels
