@@ -17,10 +17,10 @@ use swarm_events::{
     Body, Json, OrgId, Partition, Problem, Subject,
     command::{DeleteTemplate, SaveTemplate},
     configuration::AGENTS_MAX,
-    ids::derived,
     subject::CommandVerb,
     topology::Topology,
 };
+use swarm_projections::templates::{SYSTEM, SystemTopology, template_id};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -76,11 +76,11 @@ pub struct TemplatePage {
     pub next_cursor: Option<String>,
 }
 
-impl From<&system::System> for TemplateAnswer {
-    fn from(system: &system::System) -> Self {
+impl From<&SystemTopology> for TemplateAnswer {
+    fn from(system: &SystemTopology) -> Self {
         Self {
-            id: derived("template", &[system.name.as_bytes()]),
-            name: system.name.to_owned(),
+            id: template_id(None, system.name()),
+            name: system.name().to_owned(),
             description: Some(system.description.to_owned()),
             best_for: Some(system.best_for.to_owned()),
             topology_type: word(system.topology.kind()),
@@ -94,7 +94,7 @@ impl From<&system::System> for TemplateAnswer {
 
 fn shown(org: OrgId, name: &str, template: &Template) -> TemplateAnswer {
     TemplateAnswer {
-        id: derived("template", &[org.0.as_bytes(), name.as_bytes()]),
+        id: template_id(Some(org), name),
         name: name.to_owned(),
         description: template.description.clone(),
         best_for: template.best_for.clone(),
@@ -166,7 +166,7 @@ pub async fn list(State(app): State<Shared>, caller: Caller, uri: Uri) -> Answer
     let after = page.cursor.as_deref().map(after).transpose()?;
     let fold = app.fold.read();
     let templates = fold.organization(caller.org).map(|org| &org.templates);
-    let of_system = system::ALL.iter().map(TemplateAnswer::from);
+    let of_system = SYSTEM.iter().map(TemplateAnswer::from);
     let own = templates
         .into_iter()
         .flatten()
@@ -190,10 +190,10 @@ pub async fn list(State(app): State<Shared>, caller: Caller, uri: Uri) -> Answer
 
 /// The order of the list.
 fn rank(is_system: bool, name: &str) -> (usize, &str) {
-    let at = system::ALL.iter().position(|system| system.name == name);
+    let at = SYSTEM.iter().position(|system| system.name() == name);
     match at {
         Some(at) if is_system => (at, ""),
-        _ => (system::ALL.len(), name),
+        _ => (SYSTEM.len(), name),
     }
 }
 

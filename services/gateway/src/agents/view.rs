@@ -33,6 +33,16 @@ pub struct AgentAnswer {
     pub capabilities: Vec<String>,
     /// `coordinator`, `supervisor`, `leader` or `worker`.
     pub role: &'static str,
+    /// Its level in the topology: 0 at the top of a tree and at the hub of a star; null without a seat.
+    pub level: Option<u32>,
+    /// Whose child it is, in a tree.
+    pub parent_agent_id: Option<Uuid>,
+    /// Its number in the order in which agents came: the circle of a ring, nearness in a mesh.
+    pub place: Option<u64>,
+    /// It takes the hub's place at once if that is lost.
+    pub standby: Option<bool>,
+    /// It is given tasks that ask for no role.
+    pub works: Option<bool>,
     /// `pending`, `starting`, `idle`, `busy`, `unhealthy` or `stopped`.
     pub status: &'static str,
     /// Why, in words; null if there is nothing to say.
@@ -282,6 +292,7 @@ pub fn of(fold: &Fold, swarm: &Swarm, id: AgentId, agent: &Agent, last_seq: u64)
     let (host, pid) = managed.map(process).unwrap_or_default();
     let joined = agent.incarnation > 0;
     let profile = &agent.profile;
+    let seat = swarm.shape.seat(id);
     AgentAnswer {
         id: id.0,
         organization_id: swarm.place.org.0,
@@ -290,6 +301,11 @@ pub fn of(fold: &Fold, swarm: &Swarm, id: AgentId, agent: &Agent, last_seq: u64)
         agent_name: Some(profile.agent_name.clone()),
         capabilities: profile.capabilities.clone(),
         role: swarm.role(id).as_str(),
+        level: seat.map(|seat| seat.level),
+        parent_agent_id: seat.and_then(|seat| seat.parent).map(|parent| parent.0),
+        place: seat.map(|seat| seat.place),
+        standby: seat.map(|seat| seat.standby),
+        works: seat.map(|seat| seat.works),
         status: status_of(agent, counts.running),
         status_reason: agent.status_reason(),
         current_task_id: sample
@@ -365,6 +381,11 @@ pub(super) fn added(
         agent_name: spec.agent_name.clone(),
         capabilities: spec.capabilities.clone(),
         role: AgentRole::Worker.as_str(),
+        level: None,
+        parent_agent_id: None,
+        place: None,
+        standby: None,
+        works: None,
         status: "pending",
         status_reason: None,
         current_task_id: None,

@@ -12,10 +12,11 @@ const WIDTH: usize = 100;
 /// A note shorter than this says nothing.
 const NOTE_MIN: usize = 16;
 
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 9] = [
     ("NAME", "/name"),
     ("STATUS", "/status"),
     ("TYPE", "/type"),
+    ("ROLE", "/role"),
     ("TASKS", "/tasks"),
     ("DONE", "/done"),
     ("FAILED", "/failed"),
@@ -61,6 +62,7 @@ fn row(agent: &Value) -> Value {
         "name": text("/agent_name"),
         "status": text("/status"),
         "type": text("/agent_type"),
+        "role": text("/role"),
         "tasks": format!("{}/{}{waiting}", number("running"), number("slots")),
         "done": number("tasks_completed").to_string(),
         "failed": number("tasks_failed").to_string(),
@@ -110,7 +112,7 @@ mod tests {
     #[test]
     fn a_row_says_what_matters_and_fits() {
         let agents = [
-            json!({"agent_name": "crawler-12", "status": "busy", "agent_type": "browser", "running": 2, "slots": 4,
+            json!({"agent_name": "crawler-12", "status": "busy", "agent_type": "browser", "role": "worker", "running": 2, "slots": 4,
                 "queue_depth": 1, "tasks_completed": 1_234, "tasks_failed": 5, "host": "node-1", "restarts": 2}),
             json!({"agent_name": "crawler-13", "status": "unhealthy", "agent_type": "browser", "running": 0, "slots": 4,
                 "queue_depth": 0, "status_reason": "given up after 5 crashes in a row: it ended with exit code 1 after 12 ms",
