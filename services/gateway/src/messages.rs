@@ -260,15 +260,9 @@ impl Filter {
                 .to_string(),
         };
         let to = match (to, &topic) {
-            (Some(_), Some(_)) => {
-                let problem = Problem::new("bad-parameter", "to and topic are both given")
-                    .field("?topic")
-                    .cure("give one of them");
-                return Err(ApiProblem::new(StatusCode::BAD_REQUEST, problem));
-            }
             (None, None) => ">".to_owned(),
             (None, Some(topic)) => Recipient::Topic(topic_key(topic)).to_string(),
-            (Some(text), None) => input::recipient(swarm, &text)
+            (Some(text), _) => input::recipient(swarm, &text)
                 .ok_or_else(|| {
                     let words = "leader, coordinator, supervisor, worker, all, people, abroad";
                     nobody("to", &text, words)
@@ -306,7 +300,8 @@ fn nobody(parameter: &str, text: &str, words: &str) -> ApiProblem {
     params(("id" = Uuid, Path),
         ("from" = Option<String>, Query, description = "An agent's id or name, `people` or `abroad`"),
         ("to" = Option<String>, Query, description = "An agent's id or name, `leader`, a role, `all`, `people` or `abroad`"),
-        ("topic" = Option<String>, Query), ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
+        ("topic" = Option<String>, Query, description = "To whoever has subscribed to it; with `to` what is said there about it"),
+        ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
     responses((status = 200, body = MessagePage),
         (status = 400, body = ProblemDocument, content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument, content_type = "application/problem+json"),

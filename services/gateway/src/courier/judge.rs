@@ -74,7 +74,11 @@ impl Refused {
                 topic: None,
                 receipt: None,
                 expires_ms: None,
-                abroad: read.sent.abroad,
+                // A receipt from abroad says from where; without it nobody would hear it.
+                abroad: read.sent.abroad.or(Some(Abroad {
+                    swarm_id: read.place.swarm,
+                    agent_id: None,
+                })),
                 body: swarm_events::Json::null(),
             },
             correlation: read.correlation,
@@ -240,6 +244,7 @@ mod tests {
         assert_eq!((*of, *stage), (read.id.0, Stage::Refused));
         assert_eq!(detail.as_deref(), Some(refused.detail.as_str()));
         assert_eq!(told.traceparent, read.traceparent);
+        assert_eq!(told.sent.abroad, read.sent.abroad);
         let again = refused.receipt(&read).expect("told");
         assert_eq!(again.id, told.id, "a second try is a repeat");
         assert_ne!(told.id, read.id);

@@ -26,11 +26,11 @@ const WORDS: &str = "leader, coordinator, supervisor, worker, all, people";
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"to": "leader", "body": {"note": "the second half is urgent"}, "receipt": "handled", "expires_ms": 60_000}))]
 pub struct MessageInput {
-    /// An agent by id or name, `leader`, a role (`coordinator`, `supervisor`, `worker`), `all`, or `people`. With a topic it may
-    /// be absent.
+    /// An agent by id or name, `leader`, a role (`coordinator`, `supervisor`, `worker`), `all`, or `people`. If it is absent, those
+    /// who have subscribed to the topic.
     #[serde(default)]
     pub to: Option<String>,
-    /// To those who have subscribed to this topic; 1 to 200 bytes. Then `to` is absent, or `all`.
+    /// What it is about; 1 to 200 bytes.
     #[serde(default)]
     pub topic: Option<String>,
     /// Any JSON, at most 64 KiB.
@@ -173,15 +173,7 @@ impl MessageInput {
     /// 422 for one that is not there, 409 for an agent that is gone for good.
     pub fn checked(self, swarm: &Swarm) -> Answer<Checked> {
         let to = match (self.to.as_deref(), self.topic.as_deref()) {
-            (None | Some("all"), Some(topic)) => Recipient::Topic(topic_key(topic)),
-            (Some(_), Some(_)) => {
-                return Err(wrong(
-                    "two-recipients",
-                    "to",
-                    "a message on a topic goes to all who have subscribed to it",
-                    "leave to out, or the topic",
-                ));
-            }
+            (None, Some(topic)) => Recipient::Topic(topic_key(topic)),
             (None, None) => {
                 return Err(wrong(
                     "missing-field",
@@ -190,7 +182,7 @@ impl MessageInput {
                     &format!("give an agent's id or name, one of {WORDS}, or a topic"),
                 ));
             }
-            (Some(text), None) => one(swarm, text)?,
+            (Some(text), _) => one(swarm, text)?,
         };
         Ok(Checked {
             to,

@@ -8,8 +8,9 @@ use async_nats::jetstream::{
 };
 use futures::StreamExt;
 use serde_json::{Value, json};
+use swarm_agent_sdk::{Agent, LinkSettings, ReceivedMessage, TaskContext, TaskError, To};
 use swarm_events::{
-    AgentId, Event, EventId, OrgId, Place, Subject, SwarmId,
+    AgentId, Event, EventId, Json, OrgId, Place, Subject, SwarmId,
     envelope::Source,
     message::{Purpose, Stage as Reached},
     subject::{Recipient, Sender},
@@ -23,6 +24,7 @@ use swarm_gateway::{
 };
 use swarm_projections::pool;
 use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::support::{
@@ -330,4 +332,76 @@ async fn what_a_courier_stored_before_it_died_is_not_stored_again() {
     app.stop.cancel();
     let served = timeout(PATIENCE, serving).await.expect("in time");
     served.expect("no panic").expect("in order");
+}
+
+#[tokio::test]
+async fn agents_ask_another_swarm_for_what_a_person_asks_them() {
+    let stage = Stage::without_database().await;
+    let (a, b) = two(&stage).await;
+    let (anna, ben) = (AgentId(Uuid::now_v7()), AgentId(Uuid::now_v7()));
+    let stop = CancellationToken::new();
+    let agent = |place: Place, id: AgentId| {
+        Agent::builder(LinkSettings::new(&stage.nats.url), place.org, place.swarm)
+            .id(id)
+            .handler("t", async |_: TaskContext, _: Json| Ok::<_, TaskError>(()))
+    };
+    let ben_does = agent(b, ben).on_message(|message: ReceivedMessage| async move {
+        let n: u64 = message.body.to()?;
+        message.reply(n + 1).await?;
+        Ok(())
+    });
+    let there = To::Swarm(b.swarm, Some(ben));
+    let anna_does = agent(a, anna).on_message(move |message: ReceivedMessage| {
+        let there = there.clone();
+        async move {
+            let body = message.body.clone();
+            let answer = message.messages().request(there, body, PATIENCE).await?;
+            message.reply(answer).await?;
+            Ok(())
+        }
+    });
+    let running = [
+        tokio::spawn(ben_does.run(stop.clone())),
+        tokio::spawn(anna_does.run(stop.clone())),
+    ];
+    for (place, agent) in [(a, anna), (b, ben)] {
+        stage
+            .eventually(|app| {
+                let fold = app.fold.read();
+                let swarm = fold.swarm(place.org, place.swarm);
+                swarm.is_some_and(|swarm| swarm.agents.get(&agent).is_some_and(|a| a.is_live()))
+            })
+            .await;
+    }
+    let path = format!("/v1/swarms/{}/messages", a.swarm);
+    let asked = json!({"to": anna, "body": 41, "request": true, "receipt": "handled"});
+    let sent = stage.admin.post(&path, &asked).await;
+    assert_eq!(sent.status, 202, "{}", sent.body);
+    let id = sent.body["id"].clone();
+    let reply = stage
+        .messages(a, 1, |item| item["in_reply_to"] == id)
+        .await
+        .remove(0);
+    assert_eq!(
+        (&reply["from"], &reply["to"], &reply["body"]),
+        (&json!(anna), &json!("people"), &json!(42))
+    );
+    let receipt = stage
+        .messages(a, 1, |item| {
+            item["receipt_of"] == id && item["stage"] == "handled"
+        })
+        .await
+        .remove(0);
+    assert_eq!(receipt["to"], "people");
+    // One trace from the person's message to the answer from abroad.
+    let all = stage.messages(b, 2, |_| true).await;
+    let first = stored(&stage, &sent.body["sequence"]).await;
+    for message in &all {
+        let event = stored(&stage, &message["sequence"]).await;
+        assert_eq!(event["correlationid"], first["correlationid"], "{message}");
+    }
+    stop.cancel();
+    for agent in running {
+        agent.await.expect("no panic").expect("leaves");
+    }
 }

@@ -35,7 +35,7 @@ pub struct WhichArgs {
     #[arg(long, value_name = "RECIPIENT")]
     pub to: Option<String>,
     /// Only on this topic
-    #[arg(long, conflicts_with = "to")]
+    #[arg(long)]
     pub topic: Option<String>,
 }
 
@@ -122,9 +122,10 @@ fn row(message: &Value) -> Value {
             .unwrap_or_default()
             .to_owned()
     };
-    let to = match text("topic") {
-        Some(topic) => format!("#{topic}"),
-        None => party("to_name", "to"),
+    let to = match (text("to"), text("topic")) {
+        (Some("topic"), Some(topic)) => format!("#{topic}"),
+        (_, Some(topic)) => format!("{} #{topic}", party("to_name", "to")),
+        _ => party("to_name", "to"),
     };
     let purpose = text("purpose").unwrap_or_default();
     let what = match (purpose, text("in_reply_to"), text("receipt_of")) {

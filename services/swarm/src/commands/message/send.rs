@@ -25,14 +25,9 @@ pub struct Args {
     #[arg(value_name = "BODY")]
     pub body: String,
     /// To an agent (name or id), leader, a role (coordinator, supervisor, worker), or all
-    #[arg(
-        long,
-        value_name = "RECIPIENT",
-        required_unless_present = "topic",
-        conflicts_with = "topic"
-    )]
+    #[arg(long, value_name = "RECIPIENT", required_unless_present = "topic")]
     pub to: Option<String>,
-    /// To those who have subscribed to this topic
+    /// What it is about; without --to it goes to those who have subscribed to this topic
     #[arg(long)]
     pub topic: Option<String>,
     /// Ask for an answer
@@ -157,12 +152,7 @@ mod tests {
             made("s x --to a --wait 1s").expect_err("for what?").code,
             Code::Usage
         );
-        for line in [
-            "s x",
-            "s x --to a --topic b",
-            "s --to a",
-            "s x --to a --receipt read",
-        ] {
+        for line in ["s x", "s --to a", "s x --to a --receipt read"] {
             let words = ["send"].into_iter().chain(line.split(' '));
             assert!(Line::try_parse_from(words).is_err(), "{line}");
         }
