@@ -72,6 +72,7 @@ impl Checker {
             | Body::SwarmTopologyKept(_)
             | Body::SwarmLeaderElected(_) => {
                 let number = self.number(place)?;
+                self.swarms[number].changed = recorded.time;
                 return self.shape_event(number, None, recorded).unwrap_or(Ok(()));
             }
             _ => return Ok(()),

@@ -4,12 +4,17 @@
 use std::collections::BTreeSet;
 
 use swarm_events::{
-    AgentId, Body, Recorded, Service,
+    AgentId, Body, Recorded, Service, Timestamp,
     topology::{LeaderElected, Role, Seat, Seated, Topology},
 };
 use swarm_topology::Shape;
 
-use super::{Checker, cause::News, swarm::Swarm};
+use super::{
+    Checker,
+    cause::News,
+    processes::LATE_MS,
+    swarm::{Agent, Swarm},
+};
 use crate::Invariant;
 
 type Outcome = Result<(), &'static str>;
@@ -69,7 +74,8 @@ impl Checker {
 
     /// At rest everybody has a seat, and somebody leads.
     pub(super) fn seats_are_settled(&mut self, last: u64) {
-        for swarm in &self.swarms {
+        let late = self.last.1.minus_millis(LATE_MS);
+        for swarm in self.swarms.iter().filter(|swarm| swarm.changed < late) {
             let Some(shape) = swarm.shape.as_deref().filter(|_| !swarm.stopping()) else {
                 continue;
             };
@@ -93,7 +99,7 @@ impl Checker {
                     .broken(Invariant::SeatsFollowTheRule, last, || wrong);
             }
             self.notes.checked(Invariant::OneLeader);
-            let healthy = members.iter().any(|id| swarm.is_healthy(*id));
+            let healthy = members.iter().any(|id| swarm.may_lead(*id, last));
             let wrong = match shape.leader() {
                 Some(id) if !members.contains(&id) => {
                     Some(format!("agent {id} leads, and is no member"))
@@ -115,10 +121,19 @@ impl Swarm {
             .filter(|(_, agent)| agent.is_member())
             .map(|(id, _)| *id)
     }
-    fn is_healthy(&self, id: AgentId) -> bool {
-        self.agents
-            .get(&id)
-            .is_some_and(|agent| agent.free_of_doubt())
+    /// Whether nothing spoke against an agent for someone who had met everything up to `cause`, and nothing does now.
+    fn may_lead(&self, id: AgentId, cause: u64) -> bool {
+        let agent = self.agents.get(&id);
+        let then = agent.and_then(|agent| agent.seen_at(cause));
+        let leaves = self.wishes.get(&id).is_some_and(|wish| {
+            let turn = wish.now;
+            turn.scaled_away || turn.stop.is_some()
+        });
+        !leaves
+            && agent.is_some_and(Agent::free_of_doubt)
+            && then.is_some_and(|seen| {
+                seen.living && !seen.draining && seen.quarantined_since == Timestamp::ZERO
+            })
     }
     /// Whether an agent was a member for someone who had met everything up to `cause`, and still is.
     fn stays(&self, id: AgentId, cause: u64) -> bool {
@@ -148,7 +163,7 @@ fn misled(swarm: &Swarm, elected: &LeaderElected, cause: u64) -> Option<String> 
     let Some(leader) = elected.leader else {
         let mut members = swarm.members_now();
         return members
-            .find(|id| swarm.stays(*id, cause) && swarm.is_healthy(*id))
+            .find(|id| swarm.may_lead(*id, cause))
             .map(|id| format!("nobody is elected, and agent {id} could have been"));
     };
     if elected.before == Some(leader) {

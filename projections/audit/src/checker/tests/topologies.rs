@@ -96,7 +96,10 @@ impl Scene {
     fn turn(&mut self, id: TaskId, to: AgentId, turn: u64) -> u64 {
         self.assign_with(id, to, |assigned| assigned.turn = Some(turn))
     }
+    /// Long after, with nothing under way.
     fn rest(&mut self) -> u64 {
+        self.later(10_000);
+        self.claim(HEALTH, OWNER);
         self.checker.finish(self.sequence);
         self.sequence
     }
