@@ -73,6 +73,8 @@ pub(super) struct Listener {
     look_pause: Duration,
     keep_at: Instant,
     kept: Saved,
+    /// Something may be other than what is kept.
+    moved: bool,
 }
 
 impl Listener {
@@ -128,6 +130,7 @@ impl Listener {
             look_pause: LOOKS.0,
             keep_at: now,
             kept: Saved::default(),
+            moved: true,
             bus,
         })
     }
@@ -140,7 +143,7 @@ impl Listener {
             }
             self.read_on();
             let keep_at = self.keep_at;
-            let keeps = self.cursor.saved(self.stream) != self.kept;
+            let keeps = self.moved;
             let wake = if self.page.is_none() && self.is_due() {
                 self.not_before
             } else {
@@ -334,6 +337,7 @@ impl Listener {
     }
 
     fn settle(&mut self, read: u64) {
+        self.moved = true;
         let behind = self.dispatch.inbox.behind();
         self.cursor.settle(read, behind);
     }
@@ -343,6 +347,7 @@ impl Listener {
         self.keep_at = Instant::now() + KEEP_EVERY;
         let saved = self.cursor.saved(self.stream);
         if saved == self.kept {
+            self.moved = false;
             return;
         }
         let Ok(payload) = serde_json::to_vec(&saved) else {
@@ -359,7 +364,10 @@ impl Listener {
             ack.await
         };
         match timeout(KEEP_EVERY, kept).await {
-            Ok(Ok(_)) => self.kept = saved,
+            Ok(Ok(_)) => {
+                self.kept = saved;
+                self.moved = false;
+            }
             Ok(Err(error)) => tracing::debug!(%error, "the cursor is not kept now"),
             Err(_) => tracing::debug!("the cursor is not kept now"),
         }
