@@ -32,22 +32,34 @@ pub(crate) fn settle(tree: &Hierarchical, settle: &mut Settle<'_>) {
         loose: BTreeSet::new(),
         made_from: vec![Members::OLDEST; last],
         plain_from: 0,
+        moves: 0,
         settle,
     };
     let lowest_before = rule.lowest();
     rule.gone();
     rule.come();
     rule.seat_the_named();
+    // Whose profile or name has changed may be made for its place no more.
+    rule.works();
     for level in 0..last {
         rule.surplus(level);
     }
-    for level in 0..last {
-        rule.fill(level);
-        rule.swap(level);
+    // Whoever steps down can be what another level lacks. Each round has more at their places than the one before.
+    loop {
+        let moves = rule.moves;
+        for level in 0..last {
+            rule.fill(level);
+            rule.swap(level);
+            rule.spare_the_children(level);
+        }
+        if rule.moves == moves {
+            break;
+        }
     }
-    rule.works();
     rule.parents(&named, lowest_before);
 }
+
+const PLAIN: &str = "nobody is made for it, and it is the healthy worker that came first";
 
 struct Rule<'r, 'a> {
     tree: &'r Hierarchical,
@@ -67,6 +79,8 @@ struct Rule<'r, 'a> {
     made_from: Vec<(u64, AgentId)>,
     /// From which place on there may be a plain healthy worker.
     plain_from: u64,
+    /// How many have got another level.
+    moves: usize,
     settle: &'r mut Settle<'a>,
 }
 
@@ -110,6 +124,7 @@ impl Rule<'_, '_> {
         if before == Some(level) {
             return;
         }
+        self.moves += 1;
         if let Some(before) = before {
             self.vacate(agent, before);
         }
@@ -165,12 +180,16 @@ impl Rule<'_, '_> {
         for (agent, level) in self.chosen.clone() {
             self.give(agent, level, "it is named as a parent");
         }
-        // Who is to be below another one is not drafted to be above others, if anybody else can be.
+    }
+    /// Who is to be below another one is not drafted to be above others, if anybody else can be.
+    fn spare_the_children(&mut self, level: usize) {
         for agent in self.children.clone() {
-            if let Some(level) = self.inner_level(agent)
+            if self.inner_level(agent) == Some(level)
                 && !self.made(agent, level)
+                && let Some(plain) = self.plain()
             {
                 self.give(agent, self.last, "worker: its parent is named");
+                self.give(plain, level, PLAIN);
             }
         }
     }
@@ -188,11 +207,18 @@ impl Rule<'_, '_> {
             .inner_at(number(level))
             .filter(|(_, _, id)| !self.chosen.contains_key(id))
             .map(|(children, place, id)| {
-                (self.made(id, level), children, std::cmp::Reverse(place), id)
+                let above = !self.children.contains(&id);
+                (
+                    self.made(id, level),
+                    above,
+                    children,
+                    std::cmp::Reverse(place),
+                    id,
+                )
             })
             .collect();
         all.sort_unstable();
-        for (_, _, _, agent) in all {
+        for (_, _, _, _, agent) in all {
             if there <= size {
                 break;
             }
@@ -209,8 +235,7 @@ impl Rule<'_, '_> {
             } else if let Some(heir) = self.heir(level) {
                 (heir, "the oldest child of the one that was there")
             } else if let Some(plain) = self.plain() {
-                let reason = "nobody is made for it, and it is the healthy worker that came first";
-                (plain, reason)
+                (plain, PLAIN)
             } else if let Some(any) = self.anybody(level) {
                 (any, "nobody else is there for it")
             } else {
