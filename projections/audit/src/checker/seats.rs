@@ -58,7 +58,8 @@ impl Checker {
         let wrong = match (body, about) {
             (Body::SwarmLeaderElected(elected), _) => misled(swarm, elected, cause),
             (Body::AgentSeated(seated), Some(agent)) => misplaced(swarm, agent, seated, cause),
-            (Body::SwarmTopologyChanged(_), _) => swarm
+            // A seat that was lost is given again.
+            (Body::SwarmTopologyChanged(_), _) if whole => swarm
                 .shape
                 .as_deref()
                 .and_then(|shape| unseated(swarm, shape, cause).or_else(|| unsound(shape))),

@@ -305,6 +305,13 @@ fn seats_follow_the_rule_when_a_topology_changes() {
     scene.clean();
     let early = scene.change(Topology::default(), mesh.clone());
     scene.broken(Invariant::SeatsFollowTheRule, early);
+    // Unless the seat was given, and was lost.
+    let mut scene = star();
+    scene.plan(Topology::default(), mesh.clone());
+    scene.seat(agent(1), 2, Some(worker(1)));
+    scene.epochs.entry(COORDINATOR).and_modify(|e| e.1 += 1);
+    scene.change(Topology::default(), mesh.clone());
+    scene.clean();
     // Without a plan it is nothing, and is not decided.
     let mut scene = star();
     let wild = scene.change(Topology::default(), mesh);
