@@ -4,6 +4,7 @@
 //! Every index entry is derived from the state by one function for each kind of thing (`refresh_…`), at the start and
 //! whenever the fold says that the thing changed. So the index after any history equals the one made anew.
 
+mod candidates;
 mod expiry;
 mod follow;
 pub(crate) mod kinds;

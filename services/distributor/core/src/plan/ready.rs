@@ -16,8 +16,9 @@ use swarm_events::{
 };
 
 use super::{
+    candidates::Tally,
     expiry::{Elders, Limit, Line},
-    kinds::{AgentKey, AgentPlan, Kind, Standing, Tally, fitted},
+    kinds::{AgentKey, AgentPlan, Kind, Standing, fitted},
     spot::{Roles, Route, Spot},
     steal::Waiting,
 };

@@ -62,11 +62,13 @@ pub(crate) struct Tree {
 
 impl Tree {
     fn node(&mut self, at: u32) -> &mut Node {
-        if !self.nodes.contains_key(&at) {
-            self.nodes.insert(at, Node::default());
-            if at != NOBODY {
-                self.attach(at, NOBODY);
-            }
+        let mut fresh = false;
+        self.nodes.entry(at).or_insert_with(|| {
+            fresh = true;
+            Node::default()
+        });
+        if fresh && at != NOBODY {
+            self.attach(at, NOBODY);
         }
         self.nodes.entry(at).or_default()
     }

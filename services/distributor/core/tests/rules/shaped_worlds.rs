@@ -268,9 +268,9 @@ impl Worlds {
     /// The faults are over: everybody is there, and has a seat that contradicts no other.
     fn heal(&mut self) {
         let generation = self.s.generation();
-        for at in 0..AGENTS.len() {
+        for (at, name) in AGENTS.iter().enumerate() {
             join(&mut self.s, at);
-            self.s.seat_in(generation, AGENTS[at], None);
+            self.s.seat_in(generation, name, None);
         }
         for (place, name) in (0..).zip(AGENTS) {
             let role = if place == 0 { 2 } else { 0 };
