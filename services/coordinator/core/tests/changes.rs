@@ -187,7 +187,7 @@ fn an_impossible_topology_is_refused_by_its_field() {
         ),
         (
             Hierarchical,
-            levels(&[top.clone()]),
+            levels(std::slice::from_ref(&top)),
             "out-of-range",
             "levels",
         ),
