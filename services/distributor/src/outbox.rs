@@ -14,7 +14,6 @@ use swarm_distributor_core::{Distributor, outbox::Post};
 use swarm_events::{
     Body, Event, EventId, Partition, Recorded, Service, SwarmId, TaskId, Timestamp,
     control::{DELIVERED_MAX, Observed},
-    decider::Decider,
     envelope::Source,
     ids::InstanceId,
 };
