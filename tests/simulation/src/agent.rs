@@ -15,9 +15,10 @@ use swarm_events::{
     AgentId, Body, Event, EventId, InstanceId, Json, Place, Recorded, Subject, TaskId, Timestamp,
     command,
     envelope::Source,
+    message::{Answerer, Ask},
     planted::{self, Bug},
     subject::{AgentVerb, CommandVerb, TaskVerb},
-    task::{self, Carried},
+    task::{self, Carried, Part, Step},
 };
 use swarm_log::{AppendError, Fence, Log, Message, simulated::SimulatedLog};
 
@@ -492,6 +493,8 @@ impl ModelAgent {
             Outcome::declined("not for this model")
         } else if rng.random_ratio(faults.failing, 1_000) {
             Outcome::failed("the model says no", rng.random_ratio(9, 10))
+        } else if assignment.data.step == Step::Work && rng.random_ratio(faults.splitting, 1_000) {
+            Outcome::Split(parts(rng))
         } else {
             Outcome::Completed(Carried::Inline(Json::from(
                 serde_json::json!({"by": self.name}),
@@ -507,6 +510,9 @@ impl ModelAgent {
         } else {
             (rng.random_range(0..400_000), None)
         };
+        if rng.random_ratio(faults.asking, 1_000) {
+            self.ask(assignment.sequence, clock, rng);
+        }
         let run = Run {
             ends: clock.micros() + takes,
             outcome,
@@ -514,6 +520,33 @@ impl ModelAgent {
             tells,
         };
         self.running.insert(assignment.sequence, run);
+    }
+
+    /// Asks a person something. Nobody waits for the answer.
+    fn ask(&self, assignment: u64, clock: &Clock, rng: &mut StdRng) {
+        let subject = Subject::Command(self.place, CommandVerb::Ask);
+        let choices = ["yes", "no"].map(str::to_owned).to_vec();
+        let body = Ask {
+            incarnation: self.incarnation,
+            assignment: Some(assignment),
+            answerer: Answerer::default(),
+            question: "Is it so?".to_owned(),
+            choices: if rng.random() { choices } else { Vec::new() },
+            default: rng
+                .random::<bool>()
+                .then(|| Json::from(serde_json::json!("no"))),
+            timeout_ms: rng.random_range(1..3_000),
+        };
+        let (id, time) = (new_id(clock, rng), Timestamp::from_micros(clock.wall()));
+        let source = Source::Agent(self.id);
+        let event = Event::new(EventId(id), source, time, &subject, self.id.0, body);
+        let message = Message {
+            subject: subject.to_string(),
+            payload: event.to_json().expect("JSON").into(),
+            message_id: Some(id.to_string()),
+            fence: None,
+        };
+        drop(self.log.append(vec![message]).now_or_never());
     }
 
     /// Tells how far the handlers are that do so.
@@ -675,6 +708,22 @@ impl ModelAgent {
             })
             .collect()
     }
+}
+
+/// Parts of a task; now and then of the same name, which is refused.
+fn parts(rng: &mut StdRng) -> Vec<Part> {
+    let same = rng.random_ratio(1, 12);
+    let part = |n: u32| Part {
+        key: format!("part {}", if same { 0 } else { n }),
+        task_type: "part".to_owned(),
+        payload: Json::from(serde_json::json!({"n": n})),
+        priority: None,
+        required_capabilities: Vec::new(),
+        required_role: None,
+        max_attempts: Some(2),
+        timeout_ms: Some(5_000),
+    };
+    (0..rng.random_range(1..4)).map(part).collect()
 }
 
 fn fact(recorded: &Recorded) -> Fact {

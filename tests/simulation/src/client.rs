@@ -1,12 +1,15 @@
 //! Clients: they submit, repeat themselves, cancel, retry, and say things that cannot be read.
 
+mod shapes;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use swarm_events::{
-    AgentId, Body, Event, EventId, GraphId, Json, OrgId, Place, Subject, TaskId, Timestamp,
+    AgentId, Body, CommandId, Event, EventId, GraphId, Json, OrgId, Place, Subject, TaskId,
+    Timestamp,
     agent::{AgentSpec, Restart, RestartPolicy},
     command,
     configuration::Algorithm,
@@ -107,6 +110,8 @@ pub struct Client {
     by_hand: usize,
     /// Agents that were added, by swarm.
     added: Vec<Vec<AgentId>>,
+    /// What agents asked, by swarm.
+    asked: Vec<Vec<CommandId>>,
 }
 
 /// Most agents that a client adds to a swarm one by one.
@@ -119,6 +124,7 @@ impl Client {
         Self {
             by_hand,
             added: vec![Vec::new(); places.len()],
+            asked: vec![Vec::new(); places.len()],
             sent: vec![Vec::new(); places.len()],
             graphs: vec![Vec::new(); places.len()],
             dead: vec![Vec::new(); places.len()],
@@ -192,12 +198,13 @@ impl Client {
         rng: &mut StdRng,
         configuration: &serde_json::Value,
     ) {
+        let (topology, options) = shapes::topology(rng);
         let subject = Subject::Command(place, CommandVerb::Create);
         let body = command::Create {
-            topology_configuration: swarm_events::Json::object(),
             name: format!("sim-{}", place.swarm),
             description: None,
-            topology: None,
+            topology: Some(topology),
+            topology_configuration: Json::from(options),
             configuration: Json::from(configuration.clone()),
             created_by: None,
             body_sha256: None,
@@ -209,7 +216,9 @@ impl Client {
     /// One step of a client's life.
     pub fn step(&mut self, clock: &Clock, rng: &mut StdRng) {
         let at = rng.random_range(0..self.places.len());
-        match rng.random_range(0..108) {
+        match rng.random_range(0..112) {
+            110.. => self.answer(at, clock, rng),
+            108.. => self.change_topology(at, clock, rng),
             100.. => self.about_agents(at, clock, rng),
             0..46 => self.single(at, clock, rng),
             46..66 => self.graph(at, clock, rng),
@@ -284,7 +293,7 @@ impl Client {
         } else {
             "model"
         };
-        Submitted {
+        let mut task = Submitted {
             hand_to: None,
             origin: None,
             required_role: None,
@@ -314,7 +323,9 @@ impl Client {
             key: None,
             graph: None,
             body_sha256: None,
-        }
+        };
+        self.ask_for(&mut task, rng);
+        task
     }
 
     fn submit(
@@ -399,6 +410,7 @@ impl Client {
 
     /// Takes note of tasks that failed for good.
     pub fn hear(&mut self, met: &Met) {
+        self.hear_question(met);
         let Some(recorded) = met.recorded() else {
             return;
         };

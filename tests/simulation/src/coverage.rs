@@ -4,7 +4,9 @@ use swarm_events::{
     Body,
     agent::LivenessRule,
     configuration::Algorithm,
-    task::{AffinityOutcome, WithdrawReason},
+    message::AnsweredBy,
+    task::{AffinityOutcome, Step, WithdrawReason},
+    topology::Topology,
 };
 
 use crate::journal::Met;
@@ -20,6 +22,23 @@ pub fn distributed(met: &Met) -> Vec<&'static str> {
     };
     match &recorded.event.body {
         Body::SwarmUpdated(_) => shown.push("settings changed"),
+        Body::SwarmTopologyChanged(changed) => shown.push(match changed.after {
+            Topology::Star(_) => "changed into a star",
+            Topology::Mesh(_) => "changed into a mesh",
+            Topology::Hierarchical(_) => "changed into a tree",
+            Topology::Ring(_) => "changed into a ring",
+        }),
+        Body::SwarmLeaderElected(elected) if elected.before.is_some() => {
+            shown.push("leaders replaced");
+        }
+        Body::TaskSplit(_) => shown.push("tasks split"),
+        Body::TaskHandedOver(_) => shown.push("tasks handed over"),
+        Body::TaskHandedBack(_) => shown.push("tasks handed back"),
+        Body::AgentAnswered(answered) => shown.push(match answered.by {
+            AnsweredBy::Default => "questions ended by their default",
+            _ => "questions answered",
+        }),
+        Body::AgentUnanswered(_) => shown.push("questions unanswered"),
         Body::TaskAssigned(a) => {
             shown.push(match a.algorithm {
                 Algorithm::LeastLoaded => "by least_loaded",
@@ -29,6 +48,9 @@ pub fn distributed(met: &Met) -> Vec<&'static str> {
                 Algorithm::PriorityQueue => "by priority_queue",
             });
             shown.extend(a.stolen_from.map(|_| "stolen and assigned"));
+            shown.extend(a.turn.map(|_| "turns in a ring"));
+            shown.extend((!a.path.is_empty()).then_some("handed down a tree"));
+            shown.extend((a.step == Step::Reduce).then_some("parts made one"));
             shown.extend(a.affinity.map(|outcome| match outcome {
                 AffinityOutcome::Hit => "affinity hit",
                 AffinityOutcome::Miss => "affinity miss",
@@ -38,6 +60,7 @@ pub fn distributed(met: &Met) -> Vec<&'static str> {
         Body::TaskWithdrawn(w) => match w.reason {
             WithdrawReason::QueueTimeout => shown.push("waited too long at its agent"),
             WithdrawReason::NoProgress => shown.push("no progress"),
+            WithdrawReason::Topology => shown.push("withdrawn for another topology"),
             _ => {}
         },
         Body::TaskFailed(f) => {

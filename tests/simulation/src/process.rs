@@ -2,14 +2,14 @@
 
 mod line;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use futures::{FutureExt, StreamExt, stream::BoxStream};
 use rand::{Rng, rngs::StdRng};
 use swarm_audit::Violation;
 use swarm_events::{
     AgentId, Body, Event, EventId, Input, InstanceId, Partition, Subject,
-    control::{Claimed, Woken},
+    control::{Claimed, Observed, Woken},
     decider::Decider,
     envelope::Source,
     planted::{self, Bug},
@@ -101,7 +101,20 @@ pub struct Process<D: Decider> {
     storing: Option<(u64, Meta, Vec<u8>)>,
     was_cut: bool,
     ears: Ears,
+    /// What was told to other partitions, by its own.
+    mail: BTreeMap<Partition, Mail>,
 }
+
+/// What an owner has told other partitions under one claim.
+#[derive(Default)]
+struct Mail {
+    epoch: u64,
+    /// Letters that are stored where they go, and when that was said last.
+    stored: BTreeMap<u64, u64>,
+}
+
+/// What is stored and not known to be is said again after this many microseconds.
+const TELL_AGAIN: u64 = 2_000_000;
 
 /// Longest that a join takes in microseconds.
 const JOIN_MAX: u64 = 300_000;
@@ -138,6 +151,7 @@ impl<D: Decider + Shell> Process<D> {
             storing: None,
             was_cut: false,
             ears: Ears::default(),
+            mail: BTreeMap::new(),
             common,
             log,
         }
@@ -507,6 +521,60 @@ impl<D: Decider + Shell> Process<D> {
         self.replica.snapshotted(meta.partition, taken, now);
     }
 
+    /// Tells other partitions what is for them, one letter at a time about one thing, and that they have it.
+    fn post(&mut self, around: &mut Around<'_>) {
+        if self.common.cut || around.rng.random_ratio(3, 4) {
+            return;
+        }
+        let now = around.clock.micros();
+        let source = Source::Service(D::SERVICE, self.common.instance);
+        for at in 0..self.partitions.len() {
+            let partition = self.partitions[at];
+            let Some((Mode::Owner { epoch }, state)) = self
+                .replica
+                .machine(partition)
+                .map(|machine| (machine.mode(), machine.state()))
+            else {
+                self.mail.remove(&partition);
+                continue;
+            };
+            let letters = D::letters(state, &self.log, &source, self.clock.wall(around.clock));
+            let mail = self.mail.entry(partition).or_default();
+            if mail.epoch != epoch {
+                *mail = Mail {
+                    epoch,
+                    ..Mail::default()
+                };
+            }
+            let open: BTreeSet<u64> = letters.iter().map(|letter| letter.sequence).collect();
+            mail.stored.retain(|sequence, _| open.contains(sequence));
+            let mut waiting = BTreeSet::new();
+            let mut sequences = Vec::new();
+            for letter in letters {
+                let told = mail.stored.get(&letter.sequence).copied();
+                if told.is_none() {
+                    // Behind one about the same thing that is not there yet.
+                    if !waiting.insert(letter.about) {
+                        continue;
+                    }
+                    let stored = self.log.append(vec![letter.message]).now_or_never();
+                    if !stored.is_some_and(|outcomes| outcomes.iter().all(Result::is_ok)) {
+                        continue;
+                    }
+                }
+                if told.is_none_or(|at| now > at + TELL_AGAIN) {
+                    mail.stored.insert(letter.sequence, now);
+                    sequences.push(letter.sequence);
+                }
+            }
+            if !sequences.is_empty() {
+                let observed = Observed::Delivered { sequences };
+                let verb = ControlVerb::Observed;
+                self.control(partition, epoch, Kind::Control, verb, observed, around);
+            }
+        }
+    }
+
     fn observe(&mut self, around: &mut Around<'_>) {
         for at in 0..self.partitions.len() {
             let partition = self.partitions[at];
@@ -549,6 +617,7 @@ impl<D: Decider + Shell> Member for Process<D> {
         }
         self.poll(around);
         self.observe(around);
+        self.post(around);
         // Far more often than a replica asks for them: any of them may be taken, and be started from.
         if around.rng.random_ratio(1, 60) {
             let partition = self.partitions[around.rng.random_range(0..self.partitions.len())];

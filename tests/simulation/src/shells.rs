@@ -4,17 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt;
 use swarm_coordinator_core::Coordinator;
-use swarm_distributor_core::Distributor;
+use swarm_distributor_core::{
+    Distributor,
+    carried::{payload_of, result_of},
+    outbox::Post,
+};
 use swarm_events::{
-    AgentId, Body, Event, Input, InstanceId, Json, Partition, Place, Problem, Timestamp,
+    AgentId, Body, Event, Input, InstanceId, Json, Partition, Place, Problem, SwarmId, TaskId,
+    Timestamp,
     agent::{Evidence, LivenessRule},
     control::{Observed, Sighting},
     decider::{Decider, Decision},
+    envelope::Source,
     read,
     task::{Carried, Then},
 };
 use swarm_health_core::{Health, Liveness, Thresholds};
-use swarm_log::{Log, simulated::SimulatedLog};
+use swarm_log::{Log, Message, simulated::SimulatedLog};
 
 /// What a process of health hears beside the log, and what it has said of it.
 #[derive(Default)]
@@ -32,11 +38,40 @@ pub struct Ears {
 /// Silence after which a host is gone, in milliseconds.
 pub const HOST_SILENCE_MS: u64 = 4_000;
 
+/// What a service's shell tells another partition.
+pub struct Letter {
+    /// Its name in its own partition.
+    pub sequence: u64,
+    /// What it is about: of several about one thing the first goes first.
+    pub about: (SwarmId, TaskId, u32),
+    pub message: Message,
+}
+
+/// The event at `sequence`. A shell that cannot read now would wait: this handle is never cut off.
+fn event_at(log: &SimulatedLog, sequence: u64) -> Option<Event> {
+    let log = log.handle("reader");
+    let stored = log.get(sequence).now_or_never()?.ok()??;
+    let time = Timestamp::from_micros(stored.time_micros);
+    match read(stored.sequence, time, &stored.subject, &stored.payload) {
+        Input::Event(recorded) => Some(recorded.event),
+        Input::Unreadable(_) => None,
+    }
+}
+
 /// A service's shell.
 pub trait Shell: Decider {
     /// Fills in what a decision names.
     fn hydrate(_log: &SimulatedLog, decision: Decision) -> Result<Decision, Problem> {
         Ok(decision)
+    }
+    /// What goes to other partitions, in the order in which it is to be said.
+    fn letters(
+        _state: &Self,
+        _log: &SimulatedLog,
+        _source: &Source,
+        _time: Timestamp,
+    ) -> Vec<Letter> {
+        Vec::new()
     }
     /// What is to be said of agents.
     fn observe(_state: &Self, _ears: &mut Ears, _now: u64, _time: Timestamp) -> Vec<Observed> {
@@ -79,35 +114,19 @@ impl Shell for Distributor {
         let Some(hydrate) = decision.hydrate.take() else {
             return Ok(decision);
         };
-        // A handle that is never cut off: a shell would wait until it can read again.
-        let log = log.handle("reader");
-        let body = |sequence: u64| -> Option<Event> {
-            let stored = log.get(sequence).now_or_never()?.ok()??;
-            let time = Timestamp::from_micros(stored.time_micros);
-            match read(stored.sequence, time, &stored.subject, &stored.payload) {
-                Input::Event(recorded) => Some(recorded.event),
-                Input::Unreadable(_) => None,
-            }
-        };
         let Body::TaskAssigned(assigned) = &mut decision.body else {
             return Ok(decision);
         };
-        if let Some(sequence) = hydrate.payload_from
-            && let Some(Event {
-                body: Body::TaskSubmitted(submitted),
-                ..
-            }) = body(sequence)
+        if let Some(event) = hydrate.payload_from.and_then(|at| event_at(log, at))
+            && let Some(payload) = payload_of(event, decision.about)
         {
-            assigned.payload = Carried::Inline(submitted.payload);
+            assigned.payload = Carried::Inline(payload);
         }
         if !hydrate.inputs_from.is_empty() {
             let mut inputs = serde_json::Map::new();
             for (alias, sequence) in hydrate.inputs_from {
-                if let Some(Event {
-                    body: Body::TaskCompleted(completed),
-                    ..
-                }) = body(sequence)
-                    && let Carried::Inline(result) = completed.result
+                if let Some(event) = event_at(log, sequence)
+                    && let Some(Carried::Inline(result)) = result_of(event.body)
                 {
                     inputs.insert(alias, result.to_value());
                 }
@@ -118,7 +137,31 @@ impl Shell for Distributor {
         }
         Ok(decision)
     }
+
+    fn letters(state: &Self, log: &SimulatedLog, source: &Source, time: Timestamp) -> Vec<Letter> {
+        let letter = |post: Post| {
+            let read = match post.reads().map(|at| event_at(log, at)) {
+                Some(Some(event)) => Ok(event.body),
+                _ => Err("nothing is there".to_owned()),
+            };
+            let (subject, event) = post.event(source.clone(), time, read);
+            Letter {
+                sequence: post.sequence,
+                about: post.task(),
+                message: Message {
+                    subject: subject.to_string(),
+                    payload: event.to_json().expect("JSON").into(),
+                    message_id: Some(event.id.to_string()),
+                    fence: None,
+                },
+            }
+        };
+        state.letters(0).take(LETTERS_MAX).map(letter).collect()
+    }
 }
+
+/// Letters that are looked at in one step.
+const LETTERS_MAX: usize = 16;
 
 impl Shell for Health {
     fn owned(state: &Self, ears: &mut Ears, now: u64) {

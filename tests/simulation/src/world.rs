@@ -43,6 +43,10 @@ pub struct Faultiness {
     pub telling: u32,
     /// Tasks that an agent gives back, in thousandths.
     pub declining: u32,
+    /// Tasks that an agent hands on in parts, in thousandths.
+    pub splitting: u32,
+    /// Tasks about which an agent asks something, in thousandths.
+    pub asking: u32,
     /// Longest delay of a message, in microseconds.
     pub delay_max: u64,
 }
@@ -63,6 +67,8 @@ const FAULTY: Faultiness = Faultiness {
     slow: 20,
     telling: 40,
     declining: 30,
+    splitting: 50,
+    asking: 40,
     delay_max: 400_000,
 };
 const CALM: Faultiness = Faultiness {
@@ -71,6 +77,8 @@ const CALM: Faultiness = Faultiness {
     slow: 0,
     telling: 0,
     declining: 0,
+    splitting: 0,
+    asking: 0,
     delay_max: 5_000,
 };
 const RATES: FaultRates = FaultRates {
