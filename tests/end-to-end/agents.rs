@@ -7,6 +7,8 @@ mod fitness;
 mod life;
 mod numbers;
 
+pub use crew::Crew;
+
 use crate::support::{Installation, said};
 
 /// Every promise holds by the log, and after the end nothing is in the process table that any of the swarms has started.

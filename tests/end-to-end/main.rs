@@ -15,3 +15,4 @@ mod projection;
 mod readme;
 mod replicas;
 mod support;
+mod topologies;
