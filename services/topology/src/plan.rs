@@ -183,7 +183,7 @@ impl<'a> Settle<'a> {
                 });
             let seat = Seat {
                 place,
-                ..Seat::default()
+                ..rule::first(&generation.topology)
             };
             settle.seats.set(id, seat, None);
             settle.reasons.insert(id, "");

@@ -12,6 +12,20 @@ use swarm_events::{
 
 use crate::Generation;
 
+/// The seat of whoever comes, but for its place: what most will have.
+pub(crate) fn first(topology: &Topology) -> Seat {
+    let (level, works) = match topology {
+        Topology::Star(_) => (1, false),
+        Topology::Hierarchical(tree) => (tree.levels.len().saturating_sub(1), true),
+        Topology::Mesh(_) | Topology::Ring(_) => (0, true),
+    };
+    Seat {
+        level: u32::try_from(level).unwrap_or(u32::MAX),
+        works,
+        ..Seat::default()
+    }
+}
+
 /// What a generation must remember of a seat that is taken or given: in a star without failover the place of a lost hub.
 pub(crate) fn remember(
     generation: &mut Generation,

@@ -191,6 +191,15 @@ impl Seats<'_> {
     }
 
     pub(crate) fn set(&mut self, agent: AgentId, seat: Seat, named: Option<String>) {
+        if let Some(before) = self.seats.get(&agent)
+            && before.seat.role == Role::Worker
+            && seat.role == Role::Worker
+            && before.named == named
+        {
+            // By far the most changes: a worker stays one.
+            let before = before.seat;
+            return self.moved(agent, before, seat, named);
+        }
         self.take(agent);
         let at = (seat.place, agent);
         self.by_place.insert(at);
@@ -218,6 +227,41 @@ impl Seats<'_> {
         }
         if let Some(name) = &named {
             self.by_name.insert(name.clone(), agent);
+        }
+        self.seats.insert(agent, Sitting { seat, named });
+    }
+    /// A worker's seat changes: only the indexes that know what is changed are touched.
+    fn moved(&mut self, agent: AgentId, before: Seat, seat: Seat, named: Option<String>) {
+        let at = (seat.place, agent);
+        if before.place != seat.place {
+            self.take(agent);
+            return self.set(agent, seat, named);
+        }
+        if before.level != seat.level {
+            self.by_level.remove((before.level, before.place, agent));
+            self.by_level.insert((seat.level, seat.place, agent));
+        }
+        if before.parent != seat.parent {
+            if let Some(parent) = before.parent {
+                self.children.remove((parent, before.place, agent));
+                self.counted(parent, -1);
+            }
+            if let Some(parent) = seat.parent {
+                self.children.insert((parent, seat.place, agent));
+                self.counted(parent, 1);
+            }
+        }
+        if before.standby && !seat.standby {
+            self.standby.remove(at);
+        } else if seat.standby && !before.standby {
+            self.standby.insert(at);
+        }
+        if before.works && !seat.works {
+            self.working.remove(at);
+            self.idle.insert(at);
+        } else if seat.works && !before.works {
+            self.idle.remove(at);
+            self.working.insert(at);
         }
         self.seats.insert(agent, Sitting { seat, named });
     }

@@ -101,7 +101,7 @@ impl Rule<'_, '_> {
     fn place(&mut self) {
         for agent in self.settle.dirty.clone() {
             let seat = self.settle.seat(agent);
-            if seat.role == Role::Worker && seat.level != 1 {
+            if seat.role == Role::Worker {
                 self.settle.give(agent, Seat { level: 1, ..seat }, "worker");
             }
         }
@@ -156,6 +156,16 @@ impl Rule<'_, '_> {
         {
             self.demote(hub, "there are enough hubs");
         }
+        let back: Vec<AgentId> = self.settle.lost.iter().map(|lost| lost.agent).collect();
+        for agent in back {
+            if made.len() + drafted.len() < wanted
+                && self.settle.members.contains(agent)
+                && (self.anybody || self.made(agent))
+            {
+                self.promote(agent, "hub: it is back at its place");
+                drafted.push(agent);
+            }
+        }
         while made.len() < wanted {
             let taken = made.len() + drafted.len() + self.settle.lost.len();
             let came_since = self.settle.lost.first().map(|lost| lost.place);
@@ -175,16 +185,6 @@ impl Rule<'_, '_> {
             }
             self.promote(spare, "the oldest that is made to be hub");
             made.push(spare);
-        }
-        let back: Vec<AgentId> = self.settle.lost.iter().map(|lost| lost.agent).collect();
-        for agent in back {
-            if made.len() + drafted.len() < wanted
-                && self.settle.members.contains(agent)
-                && (self.anybody || self.made(agent))
-            {
-                self.promote(agent, "hub: it is back at its place");
-                drafted.push(agent);
-            }
         }
         // The places of lost hubs are kept for them.
         while self.anybody

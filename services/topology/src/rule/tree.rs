@@ -166,7 +166,7 @@ impl Rule<'_, '_> {
                 continue;
             };
             self.loose.insert(agent);
-            if seat.role == Role::Worker && (!seat.works || seat.level as usize != self.last) {
+            if seat.role == Role::Worker {
                 let seat = Seat {
                     level: number(self.last),
                     works: true,
