@@ -1,14 +1,16 @@
 //! `./dev bench distribution`: the five algorithms on the same recorded workloads, with stealing and without.
 
 mod agents;
-mod engine;
-mod figures;
-mod random;
+pub mod engine;
+pub mod figures;
+pub mod random;
 mod real;
+pub mod seats;
 mod table;
-mod workload;
+pub mod talk;
+pub mod workload;
 
-pub use table::name;
+pub use table::{millis, name};
 
 use std::{path::PathBuf, time::Instant};
 

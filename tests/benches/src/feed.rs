@@ -12,6 +12,7 @@ use swarm_events::{
     subject::{AgentVerb, ControlVerb, SwarmVerb},
     swarm::{Created, Updated},
     task::Submitted,
+    topology::Topology,
 };
 use uuid::Uuid;
 
@@ -84,10 +85,20 @@ impl Feed {
 
     /// The swarm with these settings exists.
     pub fn created(&mut self, now: Timestamp, configuration: Configuration) -> Input {
+        self.created_as(now, configuration, Topology::default())
+    }
+
+    /// The same with a topology.
+    pub fn created_as(
+        &mut self,
+        now: Timestamp,
+        configuration: Configuration,
+        topology: Topology,
+    ) -> Input {
         let created = Created {
             name: NAME.to_owned(),
             description: None,
-            topology: Default::default(),
+            topology,
             configuration,
             partition: self.place.partition.number(),
             created_by: None,
@@ -133,7 +144,8 @@ impl Feed {
         self.by_coordinator(now, subject, agent.0, joined.into())
     }
 
-    fn by_coordinator(
+    /// A decision of the coordinator.
+    pub fn by_coordinator(
         &mut self,
         now: Timestamp,
         subject: Subject,

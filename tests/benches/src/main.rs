@@ -9,6 +9,7 @@ mod installation;
 mod machine;
 mod pipeline;
 mod snapshot;
+mod topologies;
 
 use clap::{Parser, Subcommand};
 
@@ -42,6 +43,8 @@ enum Bench {
     Core(core::Options),
     /// The five algorithms on the same workloads: makespan, waits, spread, affinity, steals
     Distribution(distribution::Options),
+    /// The four topologies on the same workloads: makespan, waits, messages, steals, order; computing and changing them
+    Topologies(topologies::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -57,5 +60,6 @@ fn main() -> anyhow::Result<()> {
         Bench::Snapshot(options) => snapshot::run(&options),
         Bench::Core(options) => core::run(&options),
         Bench::Distribution(options) => distribution::run(&options),
+        Bench::Topologies(options) => topologies::run(&options),
     }
 }

@@ -97,6 +97,11 @@ impl ModelAgent {
         }
     }
 
+    /// The task of an assignment that it holds.
+    pub fn task(&self, assignment: u64) -> Option<usize> {
+        self.held.get(&assignment).map(|held| held.task)
+    }
+
     /// A task has run to its end.
     pub fn ran(&mut self, assignment: u64) {
         if let Some(held) = self.held.get_mut(&assignment) {

@@ -4,22 +4,29 @@
 //! the owner decides on what it knows then: its overlay and the races between starts and withdrawals are those of the
 //! real thing. The log's order is the referee.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail, ensure};
 use swarm_distributor_core::Distributor;
 use swarm_events::{
-    Body, Input, Json, Service, Subject, Timestamp,
+    Body, Input, Json, Service, Subject, TaskId, Timestamp,
     configuration::{AGENTS_MAX, Algorithm, Configuration, QUEUE_LIMIT_MAX},
     control::Woken,
     decider::{Decider, Decision, Verdict},
+    ids::GraphId,
     subject::{ControlVerb, TaskVerb},
-    task::{AffinityOutcome, Carried, Completed, Started, WithdrawReason},
+    task::{
+        AffinityOutcome, Carried, Completed, Dependency, DependencyType, GraphPart, Part, Split,
+        Started, Step, WithdrawReason, part_id,
+    },
+    topology::Topology,
 };
 use uuid::Uuid;
 
 use super::{
     agents::{Done, Kind, ModelAgent, Write},
+    seats::seat,
+    talk::{Hop, Next, Talk},
     workload::Workload,
 };
 use crate::feed::{self, BEGINNING, Feed};
@@ -65,6 +72,8 @@ pub struct Outcome {
     pub refused_appends: u64,
     /// Messages in the log.
     pub messages: u64,
+    /// Times that an agent handled or passed on a message of another one.
+    pub handled: u64,
 }
 
 enum Happening {
@@ -79,6 +88,7 @@ enum Happening {
     Taken(usize, Vec<Write>),
     Refused(usize, Vec<Write>),
     Ran(usize, u64),
+    Hop(Hop),
 }
 
 struct Engine<'a> {
@@ -105,7 +115,22 @@ struct Engine<'a> {
     ids: Vec<Uuid>,
     numbers: BTreeMap<Uuid, usize>,
     keys: Vec<Option<u32>>,
+    /// What a task takes at its first and at its second step.
+    runs: Vec<[u64; 2]>,
+    /// Assignments whose step is the second one.
+    reduces: BTreeSet<u64>,
+    talk: Talk,
+    /// Tasks name each other: all are one graph.
+    graph: bool,
     outcome: Outcome,
+}
+
+/// Where a workload is run.
+pub struct Setting {
+    pub algorithm: Algorithm,
+    pub stealing: bool,
+    /// With it, all agents have seats; without, they work as in a swarm without any.
+    pub topology: Option<Topology>,
 }
 
 /// Runs a workload through the core.
@@ -113,9 +138,22 @@ struct Engine<'a> {
 /// # Errors
 /// A task does not end, or something is void that must not be.
 pub fn run(workload: &Workload, algorithm: Algorithm, stealing: bool) -> anyhow::Result<Outcome> {
-    let mut engine = Engine::new(workload, algorithm, stealing)?;
+    let setting = Setting {
+        algorithm,
+        stealing,
+        topology: None,
+    };
+    run_in(workload, &setting)
+}
+
+/// The same in a topology.
+///
+/// # Errors
+/// A task does not end, or something is void that must not be.
+pub fn run_in(workload: &Workload, setting: &Setting) -> anyhow::Result<Outcome> {
+    let mut engine = Engine::new(workload, setting)?;
     engine.later(0, Happening::Submit);
-    while engine.ended < workload.tasks.len() {
+    while engine.ended < engine.outcome.tasks.len() {
         let Some(((at, _), happening)) = engine.ahead.pop_first() else {
             bail!("nothing is left to happen: {}", engine.standing());
         };
@@ -129,24 +167,31 @@ pub fn run(workload: &Workload, algorithm: Algorithm, stealing: bool) -> anyhow:
 }
 
 impl<'a> Engine<'a> {
-    fn new(workload: &'a Workload, algorithm: Algorithm, stealing: bool) -> anyhow::Result<Self> {
+    fn new(workload: &'a Workload, setting: &Setting) -> anyhow::Result<Self> {
         let mut feed = Feed::new();
         let mut state = Distributor::new(feed.place.partition);
         let configuration = Configuration {
-            distribution_algorithm: algorithm,
-            stealing,
+            distribution_algorithm: setting.algorithm,
+            stealing: setting.stealing,
             queue_limit: QUEUE_LIMIT_MAX,
             max_agents: AGENTS_MAX,
             max_workers: AGENTS_MAX,
             ..Configuration::default()
         };
         let mut inputs = feed.claims(BEGINNING);
-        inputs.push(feed.created(BEGINNING, configuration));
+        let topology = setting.topology.clone();
+        inputs.push(feed.created_as(BEGINNING, configuration, topology.unwrap_or_default()));
         let mut agents = Vec::new();
         for (number, crew) in (0..).zip(workload.agents()) {
             let words = crew.capabilities.clone();
             inputs.push(feed.joined(BEGINNING, number, words, crew.slots, crew.waiting));
             agents.push(ModelAgent::new(crew, workload.header.cache));
+        }
+        let mut shape = None;
+        if let Some(topology) = &setting.topology {
+            let (seated, seats) = seat(&mut feed, topology, agents.len())?;
+            inputs.extend(seats);
+            shape = Some(seated);
         }
         for input in &inputs {
             let verdict = state.evolve(input, None);
@@ -163,6 +208,19 @@ impl<'a> Engine<'a> {
         });
         Ok(Self {
             keys: keys.collect(),
+            runs: workload
+                .tasks
+                .iter()
+                .map(|task| {
+                    [
+                        task.run,
+                        task.split.as_ref().map_or(0, |split| split.reduce),
+                    ]
+                })
+                .collect(),
+            reduces: BTreeSet::new(),
+            graph: workload.tasks.iter().any(|task| task.after.is_some()),
+            talk: Talk::new(shape.as_ref(), agents.len(), workload.header.seed),
             plan: state.plan(),
             state,
             feed,
@@ -177,7 +235,7 @@ impl<'a> Engine<'a> {
             woken: -WAKE_AGAIN_MICROS,
             submitted: 0,
             ended: 0,
-            ids: Vec::new(),
+            ids: vec![Uuid::nil(); workload.tasks.len()],
             numbers: BTreeMap::new(),
             outcome: Outcome {
                 tasks: vec![Track::default(); workload.tasks.len()],
@@ -187,7 +245,7 @@ impl<'a> Engine<'a> {
     }
 
     fn standing(&self) -> String {
-        let all = self.workload.tasks.len();
+        let all = self.outcome.tasks.len();
         format!("{} of {all} tasks have ended", self.ended)
     }
 
@@ -231,7 +289,8 @@ impl<'a> Engine<'a> {
             Happening::Append(agent, writes, fence) => self.append(agent, writes, fence),
             Happening::Taken(agent, writes) => {
                 for write in self.agent(agent)?.taken(&writes) {
-                    let (run, key) = (self.workload.tasks[write.task].run, self.keys[write.task]);
+                    let step = usize::from(self.reduces.contains(&write.assignment));
+                    let (run, key) = (self.runs[write.task][step], self.keys[write.task]);
                     let takes = i64::try_from(self.agent(agent)?.takes(run, key))?;
                     self.later(takes, Happening::Ran(agent, write.assignment));
                 }
@@ -243,9 +302,32 @@ impl<'a> Engine<'a> {
                 self.act(agent)?;
             }
             Happening::Ran(agent, assignment) => {
-                self.agent(agent)?.ran(assignment);
-                self.act(agent)?;
+                let task = self.agent(agent)?.task(assignment);
+                let talks = task.and_then(|task| self.workload.tasks.get(task));
+                let talks = talks.map_or(0, |task| task.talks);
+                for hop in self.talk.begin(agent, assignment, talks)? {
+                    self.later(STORE_MICROS + DELIVER_MICROS, Happening::Hop(hop));
+                }
+                if talks == 0 {
+                    self.agent(agent)?.ran(assignment);
+                    self.act(agent)?;
+                }
             }
+            Happening::Hop(hop) => match self.talk.at(hop, self.now) {
+                Next::Hop(micros, hop) => {
+                    self.later(micros, Happening::Hop(hop));
+                }
+                Next::Passed(micros, hop) => {
+                    self.outcome.handled += 1;
+                    self.later(micros, Happening::Hop(hop));
+                }
+                Next::Handled => self.outcome.handled += 1,
+                Next::All(agent, assignment) => {
+                    self.outcome.handled += 1;
+                    self.agent(agent)?.ran(assignment);
+                    self.act(agent)?;
+                }
+            },
         }
         Ok(())
     }
@@ -265,10 +347,25 @@ impl<'a> Engine<'a> {
             let mut task = feed::task(Json::object(), entry.priority);
             task.affinity_key.clone_from(&entry.key);
             task.required_capabilities.clone_from(&entry.needs);
+            task.required_role = entry.role;
             let time = self.time();
             let id = self.feed.id(time);
+            if let Some(before) = entry.after.and_then(|before| self.ids.get(before)) {
+                task.depends_on.push(Dependency {
+                    task_id: TaskId(*before),
+                    dependency_type: DependencyType::Success,
+                    alias: None,
+                });
+            }
+            if self.graph {
+                task.graph = Some(GraphPart {
+                    id: GraphId(Uuid::from_u128(5)),
+                    index: u32::try_from(self.submitted)?,
+                    of: u32::try_from(self.workload.tasks.len())?,
+                });
+            }
             self.numbers.insert(id, self.submitted);
-            self.ids.push(id);
+            self.ids[self.submitted] = id;
             self.outcome.tasks[self.submitted].submitted = self.now;
             let subject = Subject::Task(self.feed.place, TaskVerb::Submitted, None);
             let input = self.feed.fact(time, subject, id, task.into());
@@ -284,7 +381,10 @@ impl<'a> Engine<'a> {
         let sequence = self.feed.sequence() + 1;
         let agent = decision.subject.agent().and_then(feed::agent_number);
         let heard = match (&decision.body, agent) {
-            (Body::TaskAssigned(_), Some(agent)) => {
+            (Body::TaskAssigned(assigned), Some(agent)) => {
+                if assigned.step == Step::Reduce {
+                    self.reduces.insert(sequence);
+                }
                 let task = *self
                     .numbers
                     .get(&decision.about)
@@ -344,6 +444,9 @@ impl<'a> Engine<'a> {
                     }
                     .into(),
                 ),
+                Kind::Completed if self.splits(write) => {
+                    (TaskVerb::Split, self.split(write).into())
+                }
                 Kind::Completed => (
                     TaskVerb::Completed,
                     Completed {
@@ -359,6 +462,44 @@ impl<'a> Engine<'a> {
             self.later(DELIVER_MICROS, Happening::Meet(Box::new(input)));
         }
         self.later(DELIVER_MICROS, Happening::Taken(agent, writes));
+    }
+
+    fn splits(&self, write: &Write) -> bool {
+        let task = self.workload.tasks.get(write.task);
+        task.is_some_and(|task| task.split.is_some()) && !self.reduces.contains(&write.assignment)
+    }
+    /// The parts of a task are there from now on.
+    fn split(&mut self, write: &Write) -> Split {
+        let runs = self.workload.tasks[write.task].split.iter();
+        let runs: Vec<u64> = runs.flat_map(|split| split.parts.clone()).collect();
+        let task = TaskId(self.ids[write.task]);
+        let mut parts = Vec::new();
+        for (index, run) in (0..).zip(runs) {
+            let id = part_id(task, write.assignment, index);
+            self.numbers.insert(id.0, self.ids.len());
+            self.ids.push(id.0);
+            self.keys.push(None);
+            self.runs.push([run, 0]);
+            self.outcome.tasks.push(Track {
+                submitted: self.now,
+                ..Track::default()
+            });
+            parts.push(Part {
+                key: index.to_string(),
+                task_type: "part".to_owned(),
+                payload: Json::object(),
+                priority: None,
+                required_capabilities: Vec::new(),
+                required_role: None,
+                max_attempts: None,
+                timeout_ms: None,
+            });
+        }
+        Split {
+            assignment: write.assignment,
+            incarnation: 1,
+            parts,
+        }
     }
 
     /// The owner meets an input and decides, as the deciding loop does it.

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
+use swarm_events::topology::Role;
 
 use super::random::{Random, Zipf};
 
@@ -80,6 +81,36 @@ pub struct Entry {
     pub needs: Vec<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub watched: bool,
+    /// The number of the task that must complete before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<usize>,
+    /// Only an agent of this role takes it; the leader if nobody has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// It is split into parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
+    /// How many messages its agent sends to others, each of which it waits for until it is handled, before the task ends.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub talks: u32,
+}
+
+/// What becomes of a task that is split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Split {
+    /// What each part takes, in microseconds.
+    pub parts: Vec<u64>,
+    /// What it takes to make one result of theirs, in microseconds.
+    pub reduce: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature is serde's"
+)]
+const fn is_none(talks: &u32) -> bool {
+    *talks == 0
 }
 
 /// The workloads that are made here.
@@ -230,7 +261,8 @@ impl Kind {
 }
 
 impl Entry {
-    fn plain() -> Self {
+    /// One that is submitted at once.
+    pub fn plain() -> Self {
         Self {
             at: 0,
             run: 0,
@@ -238,11 +270,16 @@ impl Entry {
             key: None,
             needs: Vec::new(),
             watched: false,
+            after: None,
+            role: None,
+            split: None,
+            talks: 0,
         }
     }
 }
 
-fn crew(count: u32, waiting: u32) -> Vec<Crew> {
+/// Agents with one slot each.
+pub fn crew(count: u32, waiting: u32) -> Vec<Crew> {
     vec![Crew {
         count,
         slots: 1,
@@ -252,7 +289,7 @@ fn crew(count: u32, waiting: u32) -> Vec<Crew> {
 }
 
 /// `count` tasks that arrive over as long as `agents` need for them at `percent` of their time.
-fn open(
+pub fn open(
     random: &mut Random,
     count: usize,
     (agents, percent): (u64, u64),
@@ -322,7 +359,9 @@ impl Workload {
 
     /// Its work with every key in the cache, in microseconds.
     pub fn work(&self) -> u64 {
-        self.tasks.iter().map(|task| task.run).sum()
+        let split = |split: &Split| split.parts.iter().sum::<u64>() + split.reduce;
+        let run = |task: &Entry| task.run + task.split.as_ref().map_or(0, split);
+        self.tasks.iter().map(run).sum()
     }
 }
 
