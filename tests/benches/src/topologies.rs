@@ -147,7 +147,7 @@ fn measure(kind: Kind, options: &Options) -> anyhow::Result<Measured> {
         };
         let outcome = engine::run_in(&workload, &setting)
             .with_context(|| format!("{} in a {named}", kind.name()))?;
-        let figures = Figures::of(named, &outcome);
+        let figures = Figures::of(named, workload.tasks.len(), &outcome);
         figures.row();
         all.push(figures);
     }
@@ -188,7 +188,7 @@ mod tests {
                 let all: usize = workload.tasks.iter().map(parts).sum();
                 assert_eq!(outcome.tasks.len(), all, "{} {named}", kind.name());
                 assert!(outcome.tasks.iter().all(|track| track.ends == 1));
-                let figures = Figures::of(named, &outcome);
+                let figures = Figures::of(named, workload.tasks.len(), &outcome);
                 if named == "ring" {
                     assert_eq!(figures.disorder, 0, "{}", kind.name());
                     assert_eq!(figures.steals, 0, "{}", kind.name());

@@ -13,7 +13,7 @@ pub struct Figures {
     pub topology: &'static str,
     /// First submission to last end.
     pub makespan: u64,
-    /// From submitted to ended; parts count as tasks.
+    /// From submitted to ended, of what was submitted: parts of tasks do not count.
     pub to_end: Waits,
     /// Messages in the log.
     pub messages: u64,
@@ -27,21 +27,26 @@ pub struct Figures {
 }
 
 impl Figures {
-    pub fn of(topology: &'static str, outcome: &Outcome) -> Self {
+    pub fn of(topology: &'static str, submitted: usize, outcome: &Outcome) -> Self {
         let micros = |from: i64, to: i64| (to - from).unsigned_abs();
         let tasks = &outcome.tasks;
         let begin = tasks.iter().map(|task| task.submitted).min().unwrap_or(0);
         let end = tasks.iter().map(|task| task.ended).max().unwrap_or(0);
         let mut latest = i64::MIN;
         let mut disorder = 0;
-        for task in tasks {
+        for task in tasks.iter().take(submitted) {
             disorder += u64::from(task.started < latest);
             latest = latest.max(task.ended);
         }
         Self {
             topology,
             makespan: micros(begin, end),
-            to_end: Waits::of(tasks.iter().map(|task| micros(task.submitted, task.ended))),
+            to_end: Waits::of(
+                tasks
+                    .iter()
+                    .take(submitted)
+                    .map(|task| micros(task.submitted, task.ended)),
+            ),
             messages: outcome.messages,
             handled: outcome.handled,
             steals: outcome.steals,
@@ -102,14 +107,16 @@ impl fmt::Display for Claim {
 type Figure = (&'static str, fn(&Figures) -> u64);
 const MAKESPAN: Figure = ("makespan (µs)", |f| f.makespan);
 const P95: Figure = ("time to the end p95 (µs)", |f| f.to_end.p95);
+const COLD: Figure = ("tasks whose key was not there", |f| f.cold);
 const DISORDER: Figure = ("order violations", |f| f.disorder);
 
 /// What `kind` is there to show, and whether it does: a figure, the topology that is best in it, and those it is better than.
 pub fn claims(kind: Kind, all: &[Figures]) -> Vec<Claim> {
     let expected: &[(Figure, &str, &[&str])] = match kind {
+        // A full mesh is as good, and the makespan is that of the longest task.
         Kind::Independent => &[
-            (MAKESPAN, "star", &["hierarchical", "ring"]),
-            (P95, "star", &["mesh", "hierarchical", "ring"]),
+            (MAKESPAN, "star", &["ring"]),
+            (P95, "star", &["hierarchical", "ring"]),
         ],
         Kind::Pipeline => &[(MAKESPAN, "ring", &["star", "mesh", "hierarchical"])],
         Kind::Stream => &[(DISORDER, "ring", &["star", "mesh", "hierarchical"])],
@@ -117,7 +124,11 @@ pub fn claims(kind: Kind, all: &[Figures]) -> Vec<Claim> {
             (MAKESPAN, "hierarchical", &["star", "mesh", "ring"]),
             (P95, "hierarchical", &["star", "mesh", "ring"]),
         ],
-        Kind::Sticky => &[],
+        // Who may take from everybody waits the shortest; who takes from few, and late, finds more of its keys.
+        Kind::Sticky => &[
+            (P95, "star", &["mesh", "hierarchical", "ring"]),
+            (COLD, "mesh", &["star", "hierarchical", "ring"]),
+        ],
         Kind::Talk => &[
             (MAKESPAN, "mesh", &["star", "hierarchical", "ring"]),
             (P95, "mesh", &["star", "hierarchical", "ring"]),

@@ -36,7 +36,7 @@ pub fn topologies() -> [Topology; 4] {
 /// What is handed in.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Independent tasks, all at once: who lets everybody take from everybody wins
+    /// Independent tasks, all at once: who lets everybody take from everybody does best
     Independent,
     /// A loop through a hundred stages, each after the one before, each with a state of its own: who goes round wins
     Pipeline,
@@ -44,7 +44,7 @@ pub enum Kind {
     Stream,
     /// Jobs that supervisors split, and whose results they make one: who has many of them wins
     Fan,
-    /// Skewed durations and sticky keys, handed out by affinity
+    /// Skewed durations and sticky keys, handed out by affinity: who takes from everybody waits the shortest
     Sticky,
     /// Tasks whose agents talk to each other: who has direct edges wins
     Talk,
