@@ -9,6 +9,7 @@ mod declared;
 mod leaders;
 mod parts;
 mod routes;
+mod talk;
 
 use serde_json::{Value, json};
 
@@ -113,6 +114,7 @@ async fn leaders_are_replaced_tasks_split_and_people_asked() {
         leaders::all(&swarm),
         parts::all(&swarm),
         asked::all(&swarm),
+        talk::all(&swarm),
         abroad::all(&swarm),
         declared::all(&swarm),
     );

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures::FutureExt;
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use swarm_events::{
-    AgentId, Body, CommandId, Event, EventId, GraphId, Json, OrgId, Place, Subject, TaskId,
-    Timestamp,
+    AgentId, Body, CommandId, Event, EventId, GraphId, Json, OrgId, Place, Subject, SwarmId,
+    TaskId, Timestamp,
     agent::{AgentSpec, Restart, RestartPolicy},
     command,
     configuration::Algorithm,
@@ -110,6 +110,8 @@ pub struct Client {
     by_hand: usize,
     /// Agents that were added, by swarm.
     added: Vec<Vec<AgentId>>,
+    /// A swarm that there is not.
+    unknown: SwarmId,
     /// What agents asked, by swarm.
     asked: Vec<Vec<CommandId>>,
 }
@@ -124,6 +126,7 @@ impl Client {
         Self {
             by_hand,
             added: vec![Vec::new(); places.len()],
+            unknown: shapes::unknown_swarm(&places),
             asked: vec![Vec::new(); places.len()],
             sent: vec![Vec::new(); places.len()],
             graphs: vec![Vec::new(); places.len()],

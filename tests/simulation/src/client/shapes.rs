@@ -3,8 +3,9 @@
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Value, json};
 use swarm_events::{
-    Body, CommandId, Json, Subject, SwarmId, command::ChangeTopology, configuration::TopologyKind,
-    message::Answer, subject::CommandVerb, task::Submitted, topology::Role,
+    Body, CommandId, Json, Partition, Place, Subject, SwarmId, command::ChangeTopology,
+    configuration::TopologyKind, message::Answer, subject::CommandVerb, task::Submitted,
+    topology::Role,
 };
 
 use super::Client;
@@ -64,6 +65,14 @@ fn drawn(rng: &mut StdRng, from: &[Value]) -> Value {
     from.choose(rng).cloned().unwrap_or_else(|| json!({}))
 }
 
+/// A swarm that nobody ever creates, where somebody decides all the same.
+pub(super) fn unknown_swarm(places: &[Place]) -> SwarmId {
+    let home = places.first().map(|place| place.partition);
+    let ids = (0xdead_0000..).map(|n| SwarmId(uuid::Uuid::from_u128(n)));
+    let mut ids = ids.filter(|id| Some(Partition::of(id.0)) == home || home.is_none());
+    ids.next().unwrap_or(SwarmId(uuid::Uuid::nil()))
+}
+
 impl Client {
     /// Another topology, or other options; now and then some that cannot be.
     pub(super) fn change_topology(&mut self, at: usize, clock: &Clock, rng: &mut StdRng) {
@@ -90,8 +99,9 @@ impl Client {
         }
         if rng.random_ratio(1, 15) {
             let known = self.places.choose(rng).map(|place| place.swarm);
-            let unknown = SwarmId(uuid::Uuid::from_u128(0xdead));
-            task.hand_to = known.filter(|_| !rng.random_ratio(1, 8)).or(Some(unknown));
+            task.hand_to = known
+                .filter(|_| !rng.random_ratio(1, 8))
+                .or(Some(self.unknown));
         }
     }
 
