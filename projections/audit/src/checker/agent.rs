@@ -306,6 +306,12 @@ impl Agent {
         self.seen_at(cause).map(|seen| seen.living)
     }
 
+    /// Whether it may have been a member that had not failed, for someone who had met everything up to `cause`.
+    pub(super) fn may_be_live_at(&self, cause: u64) -> bool {
+        let seen = self.seen_at(cause);
+        seen.map_or(self.forgot_turns, |seen| seen.member && !seen.failed)
+    }
+
     pub(super) fn withdraw(&mut self, assignment: u64) {
         self.holds.remove(&assignment);
         if self.withdrawn.len() == WITHDRAWN_KEPT_MAX {

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use swarm_events::Body;
 use uuid::Uuid;
 
+/// The code of a refusal by a swarm that is not there.
+const UNKNOWN_SWARM: &str = "unknown-swarm";
+
 /// Answered commands that are kept: a second answer follows soon, or not at all.
 const KEPT_MAX: usize = 10_000;
 
@@ -24,11 +27,25 @@ enum Answer {
 /// A kind of event, and what it is about.
 type Given = (&'static str, Uuid);
 
+/// A command, and the sequence of one copy of it if each is answered by itself, else 0.
+type CopyOf = (Uuid, u64);
+
+/// The distributor remembers what it answered with the swarm: of one that is not there it remembers nothing, and each copy of a
+/// command that is stored more than once is refused.
+fn copy_of(command: Uuid, body: &Body) -> CopyOf {
+    match body {
+        Body::TaskRefused(refused) if refused.problem.code == UNKNOWN_SWARM => {
+            (command, refused.refused_seq)
+        }
+        _ => (command, 0),
+    }
+}
+
 /// What was answered lately.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    by_command: BTreeMap<Uuid, (Answer, Vec<Given>)>,
-    order: VecDeque<Uuid>,
+    by_command: BTreeMap<CopyOf, (Answer, Vec<Given>)>,
+    order: VecDeque<CopyOf>,
 }
 
 impl Answers {
@@ -52,6 +69,7 @@ impl Answers {
             | Body::AgentSpawnRequested(_) => Answer::Once,
             _ => Answer::CarriedOut,
         };
+        let command = copy_of(command, body);
         let Some((first, once)) = self.by_command.get_mut(&command) else {
             let once = (answer == Answer::Once).then(|| (body.type_name(), about));
             let once = once.into_iter().collect();
@@ -88,7 +106,7 @@ impl Answers {
 mod tests {
     use swarm_events::{
         Problem, swarm,
-        task::{Cancelled, Retried},
+        task::{self, Cancelled, Retried},
     };
 
     use super::*;
@@ -139,6 +157,34 @@ mod tests {
             None,
             "some take several events"
         );
+    }
+
+    #[test]
+    fn each_copy_is_answered_once_by_a_swarm_that_is_not_there() {
+        let refused = |sequence, code| {
+            Body::TaskRefused(task::Refused {
+                command_id: None,
+                refused_subject: String::new(),
+                refused_seq: sequence,
+                count: 1,
+                problem: Problem::new(code, "no"),
+            })
+        };
+        let second = |first: Body, then: Body| {
+            let mut answers = Answers::default();
+            assert_eq!(answers.met(Uuid::nil(), Uuid::nil(), &first), None);
+            answers.met(Uuid::nil(), Uuid::nil(), &then)
+        };
+        let unknown = |sequence| refused(sequence, UNKNOWN_SWARM);
+        assert_eq!(second(unknown(1), unknown(2)), None);
+        assert_eq!(
+            second(unknown(1), cancelled()),
+            None,
+            "it was created since"
+        );
+        assert_eq!(second(unknown(1), unknown(1)), Some("is refused twice"));
+        let other = |sequence| refused(sequence, "unknown-task");
+        assert_eq!(second(other(1), other(2)), Some("is refused twice"));
     }
 
     #[test]

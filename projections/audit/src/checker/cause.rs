@@ -181,7 +181,7 @@ impl Post {
 
 type Waiting = BTreeSet<(Timestamp, u64, TaskId)>;
 /// Capabilities, the role, and the agent below which it is to be done.
-type Asked = (Arc<[String]>, Option<Role>, Option<AgentId>);
+pub(super) type Asked = (Arc<[String]>, Option<Role>, Option<AgentId>);
 
 /// A turn of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +192,8 @@ pub(super) struct Token {
     pub(super) assignment: u64,
     /// Since when the agent has it for this task.
     pub(super) since: Timestamp,
+    /// That agent's place in the circle then: it may have another one now, or none.
+    pub(super) place: Option<u64>,
 }
 
 /// A swarm as it was at the cause.
@@ -256,12 +258,12 @@ impl View {
         self.under_way.contains_key(&id)
     }
 
-    /// The queued task with the best rank among those that an agent with these capabilities can take and `sits` right for, by
-    /// role and place in a tree; those left out that are `not_for` it.
+    /// The queued task with the best rank among those that an agent with these capabilities can take and surely `sits` right
+    /// for, by role and place in a tree; those left out that are `not_for` it.
     pub(super) fn best(
         &self,
         post: &Post,
-        sits: impl Fn(Option<Role>, Option<AgentId>) -> bool,
+        sits: impl Fn(&Asked) -> bool,
         not_for: impl Fn(TaskId) -> bool,
     ) -> Option<((i64, u64), TaskId)> {
         let mut last: Option<(&Asked, bool)> = None;
@@ -269,7 +271,7 @@ impl View {
         for ((asked, priority), waiting) in &self.ready {
             let fits = match last {
                 Some((before, fits)) if before == asked => fits,
-                _ => post.can(&asked.0) && sits(asked.1, asked.2),
+                _ => post.can(&asked.0) && sits(asked),
             };
             last = Some((asked, fits));
             let mut first = waiting.iter().filter(|_| fits);
@@ -380,7 +382,17 @@ impl View {
             }
             _ => token.since,
         };
-        self.token = Some(Token { since, ..token });
+        let seat = self
+            .shape
+            .as_deref()
+            .and_then(|shape| shape.seat(token.agent));
+        let place = seat.map(|seat| seat.place);
+        let place = place.or(self.token.and_then(|before| before.place));
+        self.token = Some(Token {
+            since,
+            place,
+            ..token
+        });
     }
     /// Assignments of it that are under way.
     pub(super) fn promises(&self) -> usize {

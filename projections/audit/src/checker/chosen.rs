@@ -10,9 +10,9 @@ use swarm_events::{
 
 use super::{
     Checker,
-    cause::{Facts, Flight, News, Post, Rules, Seen, Standing, Token, View, rank},
+    cause::{Asked, Facts, Flight, News, Post, Rules, Seen, Standing, Token, View, rank},
     ring,
-    routes::{self, misrouted, off_limits, together},
+    routes::{self, misrouted, sits, sits_for, together},
     swarm::Swarm,
 };
 use crate::Invariant;
@@ -97,7 +97,8 @@ impl Checker {
         };
         let (agent, turn, homed) = match &recorded.event.body {
             Body::TaskAssigned(assigned) => {
-                let stolen = assigned.stolen_from.is_some();
+                let task = self.swarms[number].tasks.get(&TaskId(recorded.event.about));
+                let stolen = task.is_some_and(|task| task.stolen);
                 (recorded.subject.agent(), !stolen, homed(assigned))
             }
             Body::TaskWithdrawn(withdrawn) => (withdrawn.thief, false, false),
@@ -128,18 +129,21 @@ impl Checker {
     ) {
         let sequence = recorded.sequence;
         let since = self.homes[self.swarms[number].home].now;
+        // What was taken over is no turn, even if it goes to somebody who could not have taken it over.
+        let stolen = (self.swarms[number].tasks.get(&task)).is_some_and(|task| task.stolen);
         let token = assigned.turn.map(|turn| Token {
             turn,
             agent,
             task,
             assignment: sequence,
             since,
+            place: None,
         });
         let news = News::Given {
             token,
             swarm: number,
             agent,
-            turn: assigned.stolen_from.is_none().then_some(sequence),
+            turn: (!stolen).then_some(sequence),
             key: homed(assigned).then(|| facts.key.clone()),
         };
         self.homes[self.swarms[number].home]
@@ -203,7 +207,7 @@ impl Checker {
             ),
             (
                 Invariant::RoutesByTopology,
-                misrouted(swarm, view, agent, &seen.facts, cause)
+                misrouted(swarm, view, (agent, id), &seen.facts, cause)
                     .or_else(|| routes::astray(view, agent, assigned))
                     .map(|wrong| format!("{id} is given to agent {agent}: {wrong}")),
             ),
@@ -244,7 +248,10 @@ impl Checker {
             });
             found.push((Invariant::NothingWaitsUnderPriorityQueue, wrong));
         }
-        if rules.algorithm == Algorithm::RoundRobin && !stolen && !ring {
+        // Who split it makes its parts' results one, whosever turn it is.
+        let parts = swarm.tasks.get(&id).and_then(|task| task.parts.as_ref());
+        let stays = parts.is_some_and(|parts| parts.by == agent);
+        if rules.algorithm == Algorithm::RoundRobin && !stolen && !stays && !ring {
             let wrong = out_of_turn(swarm, view, agent, (post, id), seen, cause);
             found.push((Invariant::CircleKept, wrong));
         }
@@ -433,7 +440,7 @@ fn out_of_order(
     }
     let step = view.rules.priority_step_ms;
     let own = (rank(queued_at, facts.priority, step), facts.submitted);
-    let sits = |role, within| off_limits(swarm, view, agent, (role, within), cause).is_none();
+    let sits = |asked: &Asked| sits(swarm, view, agent, asked, cause);
     let (best, other) = view.best(post, sits, |other| swarm.has_declined(agent, other))?;
     (best < own).then(|| {
         format!("{id} of rank {own:?} is assigned, and {other} of rank {best:?} comes before it")
@@ -457,7 +464,7 @@ fn out_of_turn(
             swarm.works_at(id, cause)
                 && !swarm.has_declined(*id, task)
                 && together(view, agent, *id)
-                && misrouted(swarm, view, *id, &seen.facts, cause).is_none()
+                && sits_for(swarm, view, *id, &seen.facts, cause)
                 && other.is_some_and(|other| {
                     !other.lapsed && other.load() < other.places && other.can(&seen.facts.required)
                 })
@@ -492,7 +499,7 @@ fn astray(
                 swarm.works_at(id, cause)
                     && !swarm.has_declined(*id, task)
                     && together(view, agent, *id)
-                    && misrouted(swarm, view, *id, &seen.facts, cause).is_none()
+                    && sits_for(swarm, view, *id, &seen.facts, cause)
                     && post.is_some_and(|post| post.can(&seen.facts.required))
             };
             home.filter(|id| able(id) && view.remembers_homes())

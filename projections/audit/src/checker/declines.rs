@@ -5,7 +5,7 @@ use swarm_events::{
     task::{Assigned, Declined},
 };
 
-use super::{Checker, routes::misrouted, swarm::State};
+use super::{Checker, routes::sits_for, swarm::State};
 use crate::Invariant;
 
 type Outcome = Result<(), &'static str>;
@@ -120,7 +120,7 @@ impl Checker {
                 let other = swarm.agents.iter().find(|(other, found)| {
                     !task.declines.contains(other)
                         && swarm.works_at(other, cause)
-                        && misrouted(swarm, view, **other, &task.facts, cause).is_none()
+                        && sits_for(swarm, view, **other, &task.facts, cause)
                         && view.agents.get(other).is_some_and(|post| {
                             !post.lapsed
                                 && post.incarnation == found.incarnation

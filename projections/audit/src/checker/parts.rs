@@ -29,8 +29,9 @@ const NOT_SPLIT: &str = "it could not be split";
 /// The parts of a task.
 #[derive(Clone, Debug)]
 pub(super) struct Parts {
-    /// The assignment under which it was split.
+    /// The assignment under which it was split, and the agent that did.
     assignment: u64,
+    pub(super) by: AgentId,
     ids: Vec<TaskId>,
     /// How many have not completed.
     open: usize,
@@ -134,6 +135,7 @@ impl Checker {
         if let Some(task) = swarm.tasks.get_mut(&id) {
             task.parts = Some(Box::new(Parts {
                 assignment: split.assignment,
+                by: agent,
                 open: ids.len(),
                 ids: ids.clone(),
                 bad: false,

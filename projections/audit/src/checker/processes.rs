@@ -140,7 +140,10 @@ impl Checker {
             return Err("unknown-agent");
         };
         if let Some(seen) = wish.at(cause) {
-            let living = swarm.agents.get(&id).and_then(|a| a.living_at(cause));
+            // An incarnation that an earlier request made lives on beside the process that was lost, and is none of its.
+            let alive = swarm.agents.get(&id).and_then(|a| a.seen_at(cause));
+            let living = alive
+                .is_some_and(|alive| alive.living && wish.born_of(alive.incarnation) == seen.spawn);
             let found = [
                 (Invariant::SpawnsRise, out_of_number(&seen, request)),
                 (
@@ -149,7 +152,7 @@ impl Checker {
                 ),
                 (
                     Invariant::OneProcessWanted,
-                    second_process(&seen, request, time, living == Some(true)),
+                    second_process(&seen, request, time, living),
                 ),
                 (
                     Invariant::RestartsByPolicy,

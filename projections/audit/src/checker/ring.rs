@@ -4,7 +4,7 @@ use swarm_events::{AgentId, TaskId, Timestamp, task::Assigned, topology::RingOrd
 
 use super::{
     cause::{Seen, Standing, View},
-    routes::misrouted,
+    routes::sits_for,
     swarm::Swarm,
 };
 
@@ -47,7 +47,7 @@ pub(super) fn out_of_turn(
         }
         if token.task != id
             && ring.order == RingOrder::Sequential
-            && let Some(other) = passed_over(swarm, view, token.agent, agent, id, seen, cause)
+            && let Some(other) = passed_over(swarm, view, token.place, agent, id, seen, cause)
         {
             return Some(format!(
                 "the token goes from agent {} to agent {agent}, and agent {other} is between them",
@@ -87,24 +87,24 @@ fn may_take(
         !post.lapsed && post.load() == 0 && post.slots > 0 && post.can(&waits.facts.required)
     }) && !swarm.has_declined(agent, id)
         && swarm.works_at(&agent, cause)
-        && misrouted(swarm, view, agent, &waits.facts, cause).is_none()
+        && sits_for(swarm, view, agent, &waits.facts, cause)
 }
 
-/// Who is between two agents in the circle and could have been given it.
+/// Who is between a place in the circle and an agent and could have been given it.
 fn passed_over(
     swarm: &Swarm,
     view: &View,
-    from: AgentId,
+    from: Option<u64>,
     to: AgentId,
     id: TaskId,
     seen: &Seen,
     cause: u64,
 ) -> Option<AgentId> {
     let shape = view.shape.as_deref()?;
-    // Its place in the circle is not known any more.
-    shape.seat(from)?;
+    // A place in the circle is not known.
+    let from = from?;
     shape.seat(to)?;
-    let next = shape.next_in_ring(Some(from), |agent| {
+    let next = shape.next_after_place(Some(from), |agent| {
         agent == to || may_take(swarm, view, agent, id, seen, cause)
     })?;
     (next != to).then_some(next)

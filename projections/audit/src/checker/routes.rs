@@ -1,13 +1,13 @@
 //! What is promised of topologies in the choice of agents: who may take what, and who may take over from whom.
 
 use swarm_events::{
-    AgentId, Timestamp,
+    AgentId, TaskId, Timestamp,
     task::{Assigned, Then, Withdrawn},
     topology::{Role, Topology},
 };
 
 use super::{
-    cause::{Facts, Post, View},
+    cause::{Asked, Facts, Post, View},
     swarm::Swarm,
 };
 
@@ -31,47 +31,103 @@ fn someone(
         .map(|(id, _)| *id)
 }
 
-/// Why an agent's seat is not one for a task that asks for this role, and for a place below this agent. Where it cannot be
-/// told surely, it is.
-pub(super) fn off_limits(
+/// An agent for which `is` holds, that may have been live: only who was none surely is out.
+fn anyone(swarm: &Swarm, view: &View, cause: u64, is: impl Fn(AgentId, &Post) -> bool) -> bool {
+    let mut posts = view.agents.iter();
+    posts.any(|(id, post)| {
+        let agent = swarm.agents.get(id);
+        agent.is_some_and(|agent| agent.may_be_live_at(cause)) && is(*id, post)
+    })
+}
+
+/// Whether an agent's seat is one for a task.
+enum Fit {
+    Yes,
+    No(String),
+    /// It hangs on whether another agent was live, which cannot be told surely.
+    Unclear,
+}
+
+fn fit(
     swarm: &Swarm,
     view: &View,
     agent: AgentId,
-    (wanted, within): (Option<Role>, Option<AgentId>),
+    (required, wanted, within): (&[String], Option<Role>, Option<AgentId>),
+    declined: impl Fn(AgentId) -> bool,
     cause: u64,
-) -> Option<String> {
-    let shape = view.shape.as_deref()?;
+) -> Fit {
+    let Some(shape) = view.shape.as_deref() else {
+        return Fit::Yes;
+    };
+    let mut unclear = false;
     if let Some(wanted) = wanted {
         if role(view, agent) != Some(wanted) {
             // The leader stands in where nobody has the role.
             if shape.leader() != Some(agent) {
-                return Some(format!("it is no {}", wanted.as_str()));
+                return Fit::No(format!("it is no {}", wanted.as_str()));
             }
-            let other = someone(swarm, view, cause, |id, _| role(view, id) == Some(wanted));
-            if let Some(other) = other {
-                return Some(format!("agent {other} is a {}", wanted.as_str()));
+            let has = |id, _: &Post| role(view, id) == Some(wanted);
+            if let Some(other) = someone(swarm, view, cause, has) {
+                return Fit::No(format!("agent {other} is a {}", wanted.as_str()));
             }
+            unclear |= anyone(swarm, view, cause, has);
         }
     } else if !shape.works(agent) {
-        return Some("its seat is not one for work".to_owned());
+        return Fit::No("its seat is not one for work".to_owned());
     }
-    let top = within.filter(|top| !shape.is_below(*top, agent))?;
-    let below = |id, _: &Post| shape.is_below(top, id) && shape.works(id);
-    let other = someone(swarm, view, cause, below)?;
-    Some(format!(
-        "it is to be done below {top}, where agent {other} is"
-    ))
+    // Parts of the tree there are in a tree only.
+    let tree = matches!(shape.topology(), Topology::Hierarchical(_));
+    if let Some(top) = within.filter(|top| tree && !shape.is_below(*top, agent)) {
+        let able = |id, post: &Post| shape.is_below(top, id) && post.can(required);
+        let takes = |id| match wanted {
+            Some(wanted) => role(view, id) == Some(wanted),
+            None => shape.works(id),
+        };
+        let surely = |id, post: &Post| able(id, post) && takes(id) && !declined(id);
+        if let Some(other) = someone(swarm, view, cause, surely) {
+            return Fit::No(format!(
+                "it is to be done below {top}, where agent {other} is"
+            ));
+        }
+        let stands_in = |id| wanted.is_some() && shape.leader() == Some(id);
+        unclear |= anyone(swarm, view, cause, |id, post| {
+            able(id, post) && (takes(id) || stands_in(id))
+        });
+    }
+    if unclear { Fit::Unclear } else { Fit::Yes }
 }
 
-/// The same of a task.
+/// Why an agent's seat surely is not one for a task.
 pub(super) fn misrouted(
+    swarm: &Swarm,
+    view: &View,
+    (agent, task): (AgentId, TaskId),
+    facts: &Facts,
+    cause: u64,
+) -> Option<String> {
+    let asked = (&*facts.required, facts.role, facts.within);
+    let declined = |other| swarm.has_declined(other, task);
+    match fit(swarm, view, agent, asked, declined, cause) {
+        Fit::No(wrong) => Some(wrong),
+        Fit::Yes | Fit::Unclear => None,
+    }
+}
+
+/// Whether an agent's seat surely is one for tasks that ask for this.
+pub(super) fn sits(swarm: &Swarm, view: &View, agent: AgentId, asked: &Asked, cause: u64) -> bool {
+    let asked = (&*asked.0, asked.1, asked.2);
+    matches!(fit(swarm, view, agent, asked, |_| false, cause), Fit::Yes)
+}
+/// The same of a task.
+pub(super) fn sits_for(
     swarm: &Swarm,
     view: &View,
     agent: AgentId,
     facts: &Facts,
     cause: u64,
-) -> Option<String> {
-    off_limits(swarm, view, agent, (facts.role, facts.within), cause)
+) -> bool {
+    let asked = (&*facts.required, facts.role, facts.within);
+    matches!(fit(swarm, view, agent, asked, |_| false, cause), Fit::Yes)
 }
 
 /// What is wrong with the way that an assignment is said to have come down a tree.

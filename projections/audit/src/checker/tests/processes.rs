@@ -4,8 +4,8 @@ use swarm_events::{
     AgentId, Body, InstanceId, Subject,
     agent::{
         Added, AgentSpec, Cause, CrashLooping, Evidence, Exit, Exited, Figures, HostFailed,
-        HostName, Launched, LimitedBy, LivenessRule, Quarantined, Released, Removed, SpawnClaimed,
-        SpawnReason, SpawnRequested, StopThen, Stopping,
+        HostName, Launched, LimitedBy, LivenessRule, Quarantined, Recovered, Released, Removed,
+        SpawnClaimed, SpawnReason, SpawnRequested, StopThen, Stopping, Suspected,
     },
     envelope::Source,
     subject::{AgentVerb, SwarmVerb, TaskVerb},
@@ -147,6 +147,53 @@ fn one_process_wanted() {
     let mut scene = runs();
     let second = scene.request(agent(5), 2, SpawnReason::Exited, 0);
     scene.broken(Invariant::OneProcessWanted, second);
+}
+
+#[test]
+fn one_process_wanted_beside_one_that_an_earlier_request_made() {
+    let evidence = || Evidence {
+        rule: LivenessRule::Silence,
+        last_heartbeat_at: None,
+        age_ms: 4_000,
+        limit_ms: 4_000,
+    };
+    let lost = |scene: &mut Scene, spawn, by| {
+        let (host, evidence) = (host(by), evidence());
+        let body = HostFailed {
+            spawn,
+            host,
+            evidence,
+        };
+        scene.agent_event(AgentVerb::HostFailed, agent(5), body)
+    };
+    let mut scene = runs();
+    scene.join(agent(5), 1, 1);
+    lost(&mut scene, 1, OWNER);
+    let second = scene.request(agent(5), 2, SpawnReason::HostLost, 0);
+    scene.broken(Invariant::OneProcessWanted, second);
+    // It is silent, and another process is asked for; then it is heard again, and the other one's host is lost.
+    let mut scene = runs();
+    scene.join(agent(5), 1, 1);
+    lost(&mut scene, 1, OWNER);
+    let about = |scene: &Scene, verb| Subject::Agent(scene.place, verb, agent(5));
+    let (incarnation, subject) = (1, about(&scene, AgentVerb::Suspected));
+    let suspected = Suspected {
+        incarnation,
+        evidence: evidence(),
+    };
+    scene.decide(HEALTH, subject, agent(5).0, suspected);
+    scene.request(agent(5), 2, SpawnReason::HostLost, 0);
+    scene.claim_spawn(agent(5), 2, OTHER);
+    scene.launch(agent(5), 2, OTHER);
+    let subject = about(&scene, AgentVerb::Recovered);
+    let recovered = Recovered {
+        incarnation,
+        evidence: evidence(),
+    };
+    scene.decide(HEALTH, subject, agent(5).0, recovered);
+    lost(&mut scene, 2, OTHER);
+    scene.request(agent(5), 3, SpawnReason::HostLost, 0);
+    scene.clean();
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use swarm_events::{
     AgentId, Place, Subject, SwarmId, TaskId,
-    configuration::TopologyKind,
+    agent::{Evidence, LivenessRule, Suspected},
+    configuration::{Algorithm, TopologyKind},
     envelope::Source,
     subject::{AgentVerb, SwarmVerb, TaskVerb},
     task::{
@@ -69,20 +70,20 @@ impl Scene {
         self.swarm_decision(SwarmVerb::TopologyChanged, changed)
     }
     fn split(&mut self, id: TaskId, by: AgentId, assignment: u64, keys: &[&str]) -> [TaskId; 2] {
-        let part = |key: &&str| Part {
-            key: (*key).to_owned(),
-            task_type: "t".to_owned(),
-            payload: swarm_events::Json::default(),
-            priority: None,
-            required_capabilities: Vec::new(),
-            required_role: None,
-            max_attempts: None,
-            timeout_ms: None,
-        };
+        let parts = keys.iter().map(|key| part(key)).collect();
+        self.split_in(id, by, assignment, parts)
+    }
+    fn split_in(
+        &mut self,
+        id: TaskId,
+        by: AgentId,
+        assignment: u64,
+        parts: Vec<Part>,
+    ) -> [TaskId; 2] {
         let split = Split {
             assignment,
             incarnation: 1,
-            parts: keys.iter().map(part).collect(),
+            parts,
         };
         let subject = Subject::Task(self.place, TaskVerb::Split, Some(by));
         self.write(subject, Source::Agent(by), id.0, split);
@@ -105,6 +106,18 @@ impl Scene {
     }
 }
 
+fn part(key: &str) -> Part {
+    Part {
+        key: key.to_owned(),
+        task_type: "t".to_owned(),
+        payload: swarm_events::Json::default(),
+        priority: None,
+        required_capabilities: Vec::new(),
+        required_role: None,
+        max_attempts: None,
+        timeout_ms: None,
+    }
+}
 fn worker(place: u64) -> Seat {
     Seat {
         place,
@@ -395,6 +408,78 @@ fn routes_by_topology_down_the_tree() {
     scene.broken(Invariant::RoutesByTopology, wrong);
 }
 
+/// A coordinator with one worker below it splits a task in two; only somebody with a `b` can do the first part.
+fn parted_tree(words: &[&str]) -> (Scene, [TaskId; 2]) {
+    let of = |n: u128| {
+        let parent = (n > 1).then_some(agent(1));
+        Seat {
+            works: true,
+            ..below(n as u64, u32::from(n > 1), parent)
+        }
+    };
+    let mut scene = shaped(tree(4), 2, of);
+    let mut words = words.to_vec();
+    words.push("a");
+    scene.join_with(agent(2), 2, 1, 2, &words);
+    scene.submit(task(1));
+    let assignment = scene.assign(task(1), agent(1));
+    scene.start(task(1), agent(1), assignment);
+    let part = |key: &str, words: &[&str]| Part {
+        required_capabilities: words.iter().map(|&word| word.to_owned()).collect(),
+        ..part(key)
+    };
+    let parts = [part("x", &["a"]), part("y", &["b"])];
+    let parts = scene.split_in(task(1), agent(1), assignment, parts.into());
+    scene.clean();
+    (scene, parts)
+}
+
+#[test]
+fn routes_by_topology_below_who_split_it_while_somebody_there_can() {
+    let (mut scene, [first, _]) = parted_tree(&[]);
+    let wrong = scene.assign(first, agent(1));
+    scene.broken(Invariant::RoutesByTopology, wrong);
+    // Nobody below it can.
+    let (mut scene, [first, second]) = parted_tree(&[]);
+    scene.assign_with(first, agent(2), |a| {
+        (a.incarnation, a.path) = (2, vec![agent(1)]);
+    });
+    scene.join_with(agent(1), 2, 1, 2, &["a", "b"]);
+    scene.assign_with(second, agent(1), |a| a.incarnation = 2);
+    scene.clean();
+}
+
+#[test]
+fn priority_order_leaves_out_what_may_have_to_stay_below_another() {
+    let (mut scene, _) = parted_tree(&[]);
+    scene.submit(task(2));
+    scene.assign(task(2), agent(1));
+    scene.clean();
+    // The worker below it is on its way out: whether the parts wait for it, nobody can tell surely.
+    let (mut scene, _) = parted_tree(&[]);
+    let subject = Subject::Agent(scene.place, AgentVerb::Suspected, agent(2));
+    let evidence = Evidence {
+        rule: LivenessRule::Silence,
+        last_heartbeat_at: None,
+        age_ms: 4_000,
+        limit_ms: 4_000,
+    };
+    let suspected = Suspected {
+        incarnation: 2,
+        evidence,
+    };
+    scene.decide(HEALTH, subject, agent(2).0, suspected);
+    scene.submit(task(2));
+    scene.assign(task(2), agent(1));
+    scene.clean();
+    // It has failed: they come first.
+    let (mut scene, _) = parted_tree(&[]);
+    scene.fail_agent(agent(2), 2);
+    scene.submit(task(2));
+    let late = scene.assign(task(2), agent(1));
+    scene.broken(Invariant::PriorityOrder, late);
+}
+
 /// One of four in a circle of neighbours is busy, and one task waits at it.
 fn busy(mesh: Mesh) -> (Scene, u64) {
     let mut scene = shaped(Topology::Mesh(mesh), 4, |n| worker(n as u64));
@@ -520,6 +605,32 @@ fn ring_order_passes_nobody_over() {
 }
 
 #[test]
+fn ring_order_goes_on_from_the_place_that_the_token_had() {
+    let after_seats = |to: u128| {
+        let mut scene = ring(2);
+        scene.submit(task(1));
+        scene.submit(task(2));
+        let first = scene.turn(task(1), agent(2), 1);
+        scene.start(task(1), agent(2), first);
+        scene.complete(task(1), agent(2), first);
+        // Both leave their places, and sit down again in this order.
+        for n in 1..=2 {
+            scene.seat(agent(n), 2, None);
+        }
+        scene.seat(agent(2), 2, Some(worker(3)));
+        scene.seat(agent(1), 2, Some(worker(4)));
+        let second = scene.turn(task(2), agent(to), 2);
+        (scene, second)
+    };
+    let (scene, second) = after_seats(1);
+    let order = |found: &(Invariant, u64)| *found == (Invariant::RingOrder, second);
+    assert!(scene.found().iter().any(order));
+    let (scene, second) = after_seats(2);
+    let order = |found: &(Invariant, u64)| *found == (Invariant::RingOrder, second);
+    assert!(!scene.found().iter().any(order));
+}
+
+#[test]
 fn ring_order_numbers_its_turns() {
     let mut scene = ring(2);
     scene.submit(task(1));
@@ -600,6 +711,60 @@ fn parts_end_once() {
     scene.rest();
     scene.clean();
     assert_eq!(scene.checker.counts().ended, 3);
+}
+
+#[test]
+fn circle_kept_leaves_out_who_makes_one_of_its_own_parts() {
+    let after_parts = |reducer: u128| {
+        let mut scene = Scene::new(Checker::default());
+        scene.set(|c| c.distribution_algorithm = Algorithm::RoundRobin);
+        for n in 1..=3 {
+            scene.join_with(agent(n), 1, 4, 4, &["a"]);
+        }
+        scene.submit(task(1));
+        let assignment = scene.assign(task(1), agent(1));
+        scene.start(task(1), agent(1), assignment);
+        let [first, second] = scene.split(task(1), agent(1), assignment, &["a", "b"]);
+        scene.done(first, agent(2));
+        let last = scene.assign(second, agent(3));
+        scene.start(second, agent(3), last);
+        scene.submit(task(2));
+        scene.assign(task(2), agent(1));
+        scene.complete(second, agent(3), last);
+        scene.clean();
+        let at = scene.assign_with(task(1), agent(reducer), reduce);
+        (scene, at)
+    };
+    // It would be the second one's turn.
+    after_parts(2).0.clean();
+    after_parts(1).0.clean();
+    let (scene, at) = after_parts(3);
+    scene.broken(Invariant::CircleKept, at);
+}
+
+#[test]
+fn circle_kept_counts_no_turn_for_what_was_taken_over_whoever_gets_it() {
+    let mut scene = shaped(Topology::Mesh(Mesh::default()), 3, |n| worker(n as u64));
+    scene.set(|c| c.distribution_algorithm = Algorithm::RoundRobin);
+    for n in 1..=4 {
+        scene.submit(task(n));
+    }
+    let first = scene.assign(task(1), agent(1));
+    scene.start(task(1), agent(1), first);
+    scene.assign(task(2), agent(2));
+    scene.assign(task(3), agent(3));
+    let waiting = scene.assign(task(4), agent(1));
+    scene.start(task(2), agent(2), waiting - 2);
+    scene.later(60_000);
+    scene.complete(task(2), agent(2), waiting - 2);
+    scene.steal(task(4), agent(1), waiting, agent(2));
+    // It goes to somebody else, and `stolen_from` is not told: still no turn of that one.
+    scene.assign(task(4), agent(3));
+    scene.submit(task(5));
+    scene.submit(task(6));
+    scene.assign(task(5), agent(2));
+    scene.assign(task(6), agent(3));
+    scene.clean();
 }
 
 #[test]
