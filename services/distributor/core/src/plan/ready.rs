@@ -338,7 +338,7 @@ impl SwarmPlan {
                 agent,
                 candidates,
                 passed_over: self.passed_over(class, agent),
-                affinity: affinity.map(|(key, home)| (key, home.outcome())),
+                affinity: affinity.map(|(key, home)| (key, home.outcome(agent))),
                 taken_over: open || thief == Some(agent),
                 turn: None,
             });
@@ -519,10 +519,12 @@ enum Home {
     None,
 }
 impl Home {
-    const fn outcome(self) -> AffinityOutcome {
+    /// What it is to go to this agent. A task that has to go elsewhere though its key is at home here (who split it makes one
+    /// of it, who took it over has it) leaves the key where it is.
+    const fn outcome(self, agent: u32) -> AffinityOutcome {
         match self {
-            Self::Here(_) => AffinityOutcome::Hit,
-            Self::Busy => AffinityOutcome::Miss,
+            Self::Here(home) if home == agent => AffinityOutcome::Hit,
+            Self::Here(_) | Self::Busy => AffinityOutcome::Miss,
             Self::None => AffinityOutcome::New,
         }
     }

@@ -5,9 +5,11 @@ use swarm_distributor_core::PartsView;
 use swarm_events::{
     Body, Input, Json, SwarmId, TaskId,
     agent::CAPABILITIES_MAX,
+    configuration::Algorithm,
     decider::Verdict,
     subject::CommandVerb::{Cancel, CancelGraph, Discard, Retry},
     task::{
+        AffinityOutcome,
         DependencyType::{Data, Success},
         PARTS_MAX, PAYLOAD_BYTES_MAX, Part, SPLIT_DEPTH_MAX, Step, part_id,
     },
@@ -305,6 +307,39 @@ fn a_reduce_whose_agent_is_lost_goes_to_another_with_all_results() {
     assert_eq!((agent, assigned.step), (s.agent_id("B"), Step::Reduce));
     s.run_held("t");
     assert_eq!(s.status("t"), "completed");
+}
+
+#[test]
+fn a_reduce_leaves_the_key_at_home_where_it_is() {
+    let mut s = Scene::with(|c| {
+        (c.stealing, c.distribution_algorithm) = (false, Algorithm::Affinity);
+    });
+    for agent in ["A", "B"] {
+        s.join_as(agent, 1, 0, &[]);
+    }
+    for task in ["1", "t"] {
+        s.submit_as(task, |t| t.affinity_key = Some("x".into()));
+    }
+    assert_eq!(s.news(), ["assigned 1 to A", "assigned t to B"]);
+    s.run_held("1");
+    s.start("t");
+    s.split("t", &["a"]);
+    s.run("t/a");
+    // A, where its key is at home, is idle; B split it.
+    assert_eq!(s.holder("t"), "B");
+    let (_, _, assigned) = s.assignment("t");
+    assert_eq!(assigned.step, Step::Reduce);
+    assert_eq!(assigned.affinity, Some(AffinityOutcome::Miss));
+    s.run_held("t");
+    s.news();
+    s.submit_as("2", |t| t.affinity_key = Some("x".into()));
+    assert_eq!(s.news(), ["assigned 2 to A"]);
+    let (agent, _, assigned) = s.assignment("2");
+    assert_eq!(
+        (agent, assigned.affinity),
+        (s.agent_id("A"), Some(AffinityOutcome::Hit))
+    );
+    s.folds_agree();
 }
 
 #[test]
