@@ -434,7 +434,7 @@ async fn the_document_describes_the_answer_and_nothing_else_lost_its_name() {
         );
     }
     let kinds = schemas["TaskReason"]["oneOf"].as_array().expect("kinds");
-    assert_eq!(kinds.len(), 8);
+    assert_eq!(kinds.len(), 10);
     // The counts of a swarm's health have a name of their own.
     assert!(schemas["AgentCounts"]["properties"]["needed"].is_object());
     assert!(schemas["WaitingAgentCounts"]["properties"]["missing_capability"].is_object());

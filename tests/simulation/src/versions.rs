@@ -5,10 +5,11 @@ use swarm_events::{
     Body, Input, Partition, Problem, Service, Timestamp,
     control::Observed,
     decider::{Decider, Decision, Head, Verdict},
+    envelope::Source,
 };
 use swarm_log::simulated::SimulatedLog;
 
-use crate::shells::{Ears, Shell};
+use crate::shells::{Ears, Letter, Shell};
 
 /// A version of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,9 @@ impl<D: Decider + Shell> Shell for Later<D> {
     }
     fn observe(state: &Self, ears: &mut Ears, now: u64, time: Timestamp) -> Vec<Observed> {
         D::observe(&state.0, ears, now, time)
+    }
+    fn letters(state: &Self, log: &SimulatedLog, source: &Source, time: Timestamp) -> Vec<Letter> {
+        D::letters(&state.0, log, source, time)
     }
     fn owned(state: &Self, ears: &mut Ears, now: u64) {
         D::owned(&state.0, ears, now);

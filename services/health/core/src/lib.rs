@@ -93,8 +93,8 @@ impl Health {
 
 impl Decider for Health {
     const SERVICE: Service = Service::Health;
-    const VERSION: u32 = 2;
-    const FORMAT: u32 = 2;
+    const VERSION: u32 = 3;
+    const FORMAT: u32 = 3;
     type Plan = Plan;
 
     fn new(partition: Partition) -> Self {

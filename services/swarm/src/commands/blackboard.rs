@@ -187,7 +187,7 @@ fn line(change: &str, entry: &Value, output: Format) -> String {
     };
     format!(
         "{:>8}  {}  {change:<6}  {}  {value}",
-        entry["revision"],
+        entry["revision"].to_string(),
         text("updated_at"),
         text("key"),
     )

@@ -21,7 +21,7 @@ pub fn topology(rng: &mut StdRng) -> (TopologyKind, Value) {
             let options = [
                 json!({}),
                 json!({"failover_coordinator": false}),
-                json!({"max_workers": 3, "coordinator_count": 2}),
+                json!({"coordinator_count": 2}),
                 json!({"coordinator_count": 0}),
             ];
             (TopologyKind::Star, drawn(rng, &options))
@@ -96,6 +96,8 @@ impl Client {
         if rng.random_ratio(1, 15) {
             let roles = [Role::Worker, Role::Supervisor, Role::Coordinator];
             task.required_role = roles.choose(rng).copied();
+            // Nobody who has the role may be able to do it, for ever.
+            task.required_capabilities.clear();
         }
         if rng.random_ratio(1, 15) {
             let known = self.places.choose(rng).map(|place| place.swarm);

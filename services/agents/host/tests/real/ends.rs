@@ -39,8 +39,9 @@ async fn a_command_that_does_not_exist_is_reported_in_words() {
         assert!(error.contains(words), "{error}");
         assert_eq!((exit.code, exit.signal), (None, None));
     }
-    assert_eq!(host.status.running(), 0);
+    let status = host.status.clone();
     host.stop().await;
+    assert_eq!(status.running(), 0);
     ground.assert_clean().await;
 }
 
