@@ -27,7 +27,7 @@ pub async fn all(swarm: &Installation) {
     assert_eq!(open["question"], "Publish it?", "{open}");
     let path = crew.path(&format!(
         "/questions/{}/answer",
-        open["question_id"].as_str().expect("an id")
+        open["id"].as_str().expect("an id")
     ));
     let answer = |answer: Value| {
         let path = path.clone();
@@ -52,7 +52,7 @@ pub async fn all(swarm: &Installation) {
     // By the command line.
     let task = crew.task(json!({})).await;
     let open = question(&crew).await;
-    let id = open["question_id"].as_str().expect("an id");
+    let id = open["id"].as_str().expect("an id");
     let told = swarm.cli(&["ask", "answer", &crew.id, id, "no"]).await;
     assert!(told.status.success(), "{}", said(&told));
     let (_, completed) = crew.record.task("completed", &task).await;

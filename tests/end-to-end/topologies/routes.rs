@@ -278,7 +278,7 @@ pub async fn what_cannot_be(swarm: &Installation) {
         ),
         (
             "hierarchical",
-            json!({"parents": {"a": "b", "b": "a"}}),
+            json!({"levels": levels(&["coordinator", "worker"]), "parents": {"a": "b", "b": "a"}}),
             "parents",
         ),
         ("ring", json!({"token_timeout_ms": 0}), "token_timeout_ms"),
