@@ -254,6 +254,7 @@ impl Checker {
         match owners[service as usize].decision(service, recorded, decided, &mut self.notes) {
             Admitted::Void(why) => {
                 self.notes.void(why);
+                self.void_request(recorded);
                 return false;
             }
             Admitted::Overtaken => {

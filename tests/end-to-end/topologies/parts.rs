@@ -14,7 +14,7 @@ task=$(cat)
 case $task in
   *'"step":"reduce"'*)
     sum=0
-    for n in $(printf %s "$task" | grep -o '"square":[0-9]*' | cut -d: -f2); do sum=$((sum + n)); done
+    for n in $(printf %s "$task" | grep -o '"square": *[0-9]*' | grep -o '[0-9]*$'); do sum=$((sum + n)); done
     echo "{\"sum\": $sum}" ;;
   *)
     echo '{"split": [
@@ -25,7 +25,7 @@ case $task in
 esac
 "#;
 const WORKER: &str = r#"
-n=$(grep -o '"n":[0-9]*' | head -1 | cut -d: -f2)
+n=$(grep -o '"n": *[0-9]*' | head -1 | grep -o '[0-9]*$')
 echo "{\"square\": $((n * n))}"
 "#;
 

@@ -59,6 +59,7 @@ impl Checker {
         recorded: &Recorded,
     ) -> Option<Outcome> {
         let (sequence, at) = (recorded.sequence, recorded.time);
+        let member = self.swarms[number].is_member(id);
         let wish = self.swarms[number].wishes.entry(id).or_default();
         let held = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
         Some(match &recorded.event.body {
@@ -93,6 +94,8 @@ impl Checker {
                     Ok(host) if host == by => None,
                     Ok(host) => Some(format!("the claim of {host} was met first")),
                     Err(true) => None,
+                    // It started in good faith what others know to be void; the process is refused when it joins.
+                    Err(false) if wish.may_be_believed(launched.spawn) => None,
                     Err(false) => Some("it has no claim that held".to_owned()),
                 };
                 if let Some(wrong) = wrong {
@@ -109,6 +112,15 @@ impl Checker {
             Body::AgentExited(exited) => held(wish.exited(exited, sequence, at), "other-spawn"),
             Body::AgentHostFailed(failed) => self.host_failed(number, id, recorded, failed),
             Body::AgentCrashLooping(looping) => self.crash_looping(number, id, recorded, looping),
+            // Nothing of it is there: it is done, and one that is started by hand may come again.
+            Body::AgentStopping(stopping)
+                if (stopping.incarnation, stopping.spawn) == (0, 0)
+                    && stopping.then == StopThen::Remove
+                    && !member =>
+            {
+                wish.nothing_to_stop(sequence, at);
+                Ok(())
+            }
             Body::AgentStopping(stopping) => {
                 wish.stopping(stopping, sequence, at);
                 if let Some(agent) = self.swarms[number].agents.get_mut(&id) {
@@ -118,6 +130,19 @@ impl Checker {
             }
             _ => return None,
         })
+    }
+
+    /// A decision that another one overtook is void to the services. Hosts read requests alone, and cannot know.
+    pub(super) fn void_request(&mut self, recorded: &Recorded) {
+        let (Body::AgentSpawnRequested(request), Some(id), Some(number)) = (
+            &recorded.event.body,
+            recorded.subject.agent(),
+            self.swarm_of(recorded),
+        ) else {
+            return;
+        };
+        let wish = self.swarms[number].wishes.entry(id).or_default();
+        wish.void_request(request.spawn);
     }
 
     /// Judges a request for a process by what the coordinator had met, and takes note of it.

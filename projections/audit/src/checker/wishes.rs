@@ -99,6 +99,8 @@ pub(super) struct Wish {
     forgot: bool,
     /// The host whose claim on a request was met first while it held.
     claims: BTreeMap<u64, InstanceId>,
+    /// Requests that are void because another decision overtook them.
+    void_requests: BTreeMap<u64, ()>,
     /// The request that an incarnation came from.
     births: BTreeMap<u64, u64>,
     /// Where the end of a process was reported, by its request.
@@ -183,6 +185,26 @@ impl Wish {
         bounded(&mut self.claims, spawn, host);
         self.turn(sequence, |turn| turn.phase = Phase::Claimed(host));
         true
+    }
+
+    /// Takes note of a request that is void because another decision overtook it.
+    pub(super) fn void_request(&mut self, spawn: u64) {
+        bounded(&mut self.void_requests, spawn, ());
+    }
+
+    /// Whether a host may hold a request for valid that is not.
+    pub(super) fn may_be_believed(&self, spawn: u64) -> bool {
+        self.void_requests.contains_key(&spawn)
+    }
+
+    /// It was told to go, and nothing of it was there.
+    pub(super) fn nothing_to_stop(&mut self, sequence: u64, at: Timestamp) {
+        self.since = at;
+        self.turn(sequence, |turn| {
+            turn.stop = None;
+            turn.scaled_away = false;
+            turn.wanted = false;
+        });
     }
 
     /// Whose claim on a request held; `None`: nobody's, or it is too long ago to tell.
