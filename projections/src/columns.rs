@@ -11,6 +11,7 @@ macro_rules! columns {
         #[derive(Clone, Default)]
         pub(crate) struct $name { $(pub(crate) $column: Vec<$value>),+ }
         impl $name {
+            #[allow(dead_code, reason = "a statement that deletes rows names their key itself")]
             pub(crate) const COLUMNS: &'static [(&'static str, &'static str)] = &[$(($crate::columns::bare(stringify!($column)), $kind)),+];
             pub(crate) fn len(&self) -> usize {
                 [$(self.$column.len()),+].into_iter().max().unwrap_or(0)

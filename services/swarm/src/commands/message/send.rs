@@ -60,7 +60,7 @@ fn body(args: &Args) -> Outcome<Value> {
         ("to", args.to.as_ref().map(|text| json!(text))),
         ("topic", args.topic.as_ref().map(|text| json!(text))),
         ("body", Some(text_or_json(&args.body)?)),
-        ("request", args.request.then(|| json!(true))),
+        ("request", args.request.then_some(Value::Bool(true))),
         ("receipt", args.receipt.as_ref().map(|text| json!(text))),
         ("expires_ms", millis.map(|millis| json!(millis))),
     ];
