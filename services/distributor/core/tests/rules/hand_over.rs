@@ -258,7 +258,8 @@ fn a_swarm_that_is_gone_going_full_or_refuses_hands_back_with_the_reason() {
         there.leave("Z");
         there.submit("other");
     };
-    let cases: [(&str, &dyn Fn(&mut Scene)); 3] = [
+    type Given<'a> = &'a dyn Fn(&mut Scene);
+    let cases: [(&str, Given<'_>); 3] = [
         ("is being terminated", &stopping),
         ("there is no swarm", &deleted),
         ("queue_limit is 1", &full),
