@@ -69,7 +69,7 @@ pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(60);
 pub const HEARTBEATS_BYTES_MAX: i64 = 64 * 1024 * 1024;
 /// A message that nobody handled for a day is of no use to who would read it then; who was away for longer goes on from here.
 pub const MESSAGE_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
-/// Most bytes of all messages, unless the log is small ([`Provision::side_bytes`]): a million of 1 KB. The oldest make room.
+/// Most bytes of all messages, unless the log is small (then an eighth of it): a million of 1 KB. The oldest make room.
 pub const MESSAGES_BYTES_MAX: i64 = 1024 * 1024 * 1024;
 /// A body of 64 KiB ([`swarm_events::message::MESSAGE_BYTES_MAX`]), and more room for its envelope and headers than they take.
 pub const MESSAGE_STORED_BYTES_MAX: i32 = 80 * 1024;
@@ -80,7 +80,7 @@ pub const MESSAGE_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 pub const BLACKBOARD_BYTES_MAX: usize = 64 * 1024;
 /// Longest key of a blackboard, in bytes: nats-server keeps each distinct subject in memory.
 pub const BLACKBOARD_KEY_BYTES_MAX: usize = 200;
-/// Most bytes of all blackboards, unless the log is small ([`Provision::side_bytes`]). What is more is refused: what
+/// Most bytes of all blackboards, unless the log is small (then an eighth of it). What is more is refused: what
 /// somebody wrote there does not vanish.
 pub const BLACKBOARDS_BYTES_MAX: i64 = 1024 * 1024 * 1024;
 /// How long the mark of a deletion stays, for who watches and was away. Without an end, marks of keys that are never used
