@@ -45,18 +45,21 @@ planted! {
     no_fence: NoFence by EpochsRise;
     no_start_check: NoStartCheck by NoStartAfterWithdrawal;
     repair_skipped: RepairSkipped by CommandsAnswered | EveryTaskEnds;
-    stale_result_accepted: StaleResultAccepted by ResultOfStandingAssignment | OneTerminal | EveryTaskEnds;
+    stale_result_accepted: StaleResultAccepted by
+        ResultOfStandingAssignment | OneTerminal | EveryTaskEnds | NothingWaitsUnderPriorityQueue;
     dependency_resolved_twice: DependencyResolvedTwice by DependenciesRespected;
     decisions_applied_at_their_cause: AppliedAtCause by FoldsAgree;
     resend_without_a_new_claim: ResendWithoutClaim by EveryTaskEnds | CommandsAnswered | GraphsDecided;
     a_repeat_of_a_decision_not_void: RepeatedDecisionCounts by
-        ResultOfStandingAssignment | OneStandingAssignment | OneTerminal | EveryTaskEnds | PriorityOrder;
+        ResultOfStandingAssignment | OneStandingAssignment | OneTerminal | EveryTaskEnds | PriorityOrder
+        | QuarantinesHaveFigures;
     a_repeat_of_a_command_not_void: RepeatedCommandCounts by CommandsAnsweredOnce;
     plan_not_emptied_at_a_claim: PlanKeptAtClaim by
         EveryTaskEnds | CommandsAnswered | GraphsDecided | PriorityOrder;
     deciding_under_anothers_claim: DecidesUnderAnothersClaim by OneOwnerPerEpoch;
     what_has_started_is_withdrawn:
-        WithdrawsTheStarted by OneStandingAssignment | ResultOfStandingAssignment | OneTerminal;
+        WithdrawsTheStarted by
+        OneStandingAssignment | ResultOfStandingAssignment | OneTerminal | EveryTaskEnds;
     nobody_wakes_at_deadlines: NeverWakes by EveryTaskEnds | GraphsDecided | CommandsAnswered;
     a_snapshot_that_says_it_is_ahead: SnapshotAhead by FoldsAgree;
     a_checkpoint_apart_from_its_rows: CheckpointApart by ReadModelEqualsFold;
@@ -78,7 +81,7 @@ planted! {
     work_for_those_that_go: DrainingGetsWork by NothingToTheLeaving;
     what_was_declined_goes_back: DeclineGoesBackToSame by DeclinesKept;
     what_was_declined_costs_an_attempt: DeclineCountsAttempt by DeclinesKept;
-    an_update_that_is_not_heard: UpdateNotHeard by AssignedToTheAble | SlotsKept;
+    an_update_that_is_not_heard: UpdateNotHeard by AssignedToTheAble | SlotsKept | CircleKept;
     the_second_claim_starts: SecondClaimStarts by LaunchedByTheClaimant;
     the_end_of_an_old_process_counts: OldSpawnExitCounts by OneProcessWanted | ExitsJudged | WantedAgentsRun;
     a_claim_that_outlives_its_host: HostFailedKeepsClaim by WantedAgentsRun;

@@ -59,7 +59,7 @@ fn the_same_seed_is_the_same_run() {
 #[test]
 fn a_few_seeds_meet_every_fault() {
     let mut sum = swarm_simulation::Report::default();
-    for seed in 1..=30 {
+    for seed in 1..=100 {
         sum.add(&run(seed, &Options::default()).unwrap_or_else(|failure| panic!("\n{failure}")));
     }
     for fault in swarm_simulation::FAULTS {
