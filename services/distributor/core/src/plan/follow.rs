@@ -272,6 +272,11 @@ impl Plan {
         let ready = task.filter(|_| demand.ready);
         if let Some(swarm) = state.swarm(swarm) {
             plan.look_whose_turn();
+            // A ring's token stays while its task waits for another attempt, if its agent fits the task's class. A plan made
+            // anew in that wait has not met the class in any queue, and would pass the token on.
+            if let Some(task) = task.filter(|_| swarm.token.task == Some(at)) {
+                plan.ensure_class(task.class, swarm.classes.get(task.class));
+            }
             plan.set_ready(at, ready, swarm);
             let free = task.filter(|_| entry.under_way == 0 && demand.due.is_none());
             let place = free.and_then(|task| steal::waiting(swarm, task));
