@@ -93,6 +93,10 @@ impl User {
             Self::Service(Service::Distributor) => publish.extend(
                 ["swarm.evt.*.*.*.task.submitted", "swarm.cmd.*.*.*.cancel"].map(str::to_owned),
             ),
+            // Agents that are started by hand have these rights: they talk, and write on blackboards.
+            Self::Operator => {
+                publish.extend(["swarm.msg.>", "$KV.swarm_blackboard.>"].map(str::to_owned));
+            }
             Self::Agent(place, agent) => {
                 publish.push(format!("swarm.msg.{place}.{agent}.>"));
                 publish.push(blackboard_key(place, ">"));
