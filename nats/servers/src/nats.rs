@@ -32,6 +32,10 @@ const PORT_TRIES: u32 = 5;
 /// Go's garbage collector works harder near this; without it the server grows under load
 /// until the machine has no more. At least this much, for a useful cache of blocks.
 const MEMORY_LIMIT_MIN: u64 = 512 << 20;
+/// What all streams may hold together if nobody says otherwise: all of an installation's default sizes, several times. Only a
+/// bound: nothing is set aside on the disk. nats-server's own default, three quarters of what is free, makes it depend on what
+/// else lies on the disk whether streams of the same size are taken.
+const FILE_STORE_BYTES_DEFAULT: u64 = 64 << 30;
 /// The name under which the servers of a cluster join each other.
 const ROUTE_USER: &str = "swarm";
 
@@ -77,8 +81,8 @@ pub struct NatsSettings {
     pub durability: Durability,
     /// Who may connect. None: everybody, for tests.
     pub auth: Option<Authority>,
-    /// The most bytes in all streams; None: three quarters of the free disk.
-    pub max_file_store: Option<u64>,
+    /// The most bytes in all streams.
+    pub max_file_store: u64,
     /// GOMEMLIMIT in bytes; None: a quarter of the machine's memory, shared with the servers of
     /// its cluster that run on the same host.
     pub memory_limit: Option<u64>,
@@ -99,7 +103,7 @@ impl NatsSettings {
             monitor_port: 7423,
             durability: Durability::Always,
             auth: None,
-            max_file_store: None,
+            max_file_store: FILE_STORE_BYTES_DEFAULT,
             memory_limit: None,
             cluster: None,
         }
@@ -308,7 +312,7 @@ impl NatsSettings {
         let mut values = vec![
             (
                 "$SWARM_NATS_MAX_FILE_STORE",
-                self.max_file_store.map(|bytes| bytes.to_string()),
+                Some(self.max_file_store.to_string()),
             ),
             (
                 "$SWARM_NATS_SYNC_INTERVAL",
@@ -442,7 +446,7 @@ mod tests {
     #[test]
     fn every_name_in_the_configuration_is_filled_in() {
         let mut settings = NatsSettings::new("/data/with space");
-        settings.max_file_store = Some(1 << 30);
+        settings.max_file_store = 1 << 30;
         let keys = tempfile::tempdir().expect("a folder");
         let authority = Authority::load_or_create(keys.path()).expect("makes keys");
         let password = authority.cluster_password();

@@ -69,6 +69,25 @@ async fn a_used_port_is_named_with_its_cure() {
 }
 
 #[tokio::test]
+async fn streams_are_taken_whatever_else_lies_on_the_disk() {
+    let nats = testing::nats().await;
+    let disk = rustix::fs::statvfs(nats.dir()).expect("a disk");
+    let free = disk.f_bavail * disk.f_frsize;
+    // By itself the server would refuse what exceeds three quarters of it.
+    let wanted = (free / 8 * 7).min(32 << 30);
+    let client = async_nats::connect(&nats.url).await.expect("connects");
+    let stream = async_nats::jetstream::stream::Config {
+        name: "large".into(),
+        max_bytes: wanted.try_into().expect("below 32 GiB"),
+        ..Default::default()
+    };
+    let made = async_nats::jetstream::new(client)
+        .create_stream(stream)
+        .await;
+    made.expect("the stream is taken");
+}
+
+#[tokio::test]
 async fn a_stale_pid_file_does_not_matter() {
     let nats = testing::nats().await;
     let settings = nats.server.settings().clone();

@@ -231,9 +231,10 @@ fn nats_settings(plan: &Plan, authority: &Authority) -> Outcome<Vec<NatsSettings
             Durability::Speed => swarm_servers::Durability::Speed,
         };
         settings.auth = Some(authority.clone());
-        // The server's own default shrinks with the free disk, and a server whose limit lies below what its streams have
-        // reserved does not open them.
-        settings.max_file_store = disk_bytes(plan.data.path());
+        // A server whose limit lies below what its streams have reserved does not open them, so it must not shrink.
+        if let Some(bytes) = disk_bytes(plan.data.path()) {
+            settings.max_file_store = bytes;
+        }
         settings
     };
     if !plan.cluster {
