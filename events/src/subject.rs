@@ -775,6 +775,9 @@ pub mod filter {
         let claims = format!("swarm.ctl.*.{p}.claimed");
         let woken = format!("swarm.ctl.{service}.{p}.woken");
         let observed = format!("swarm.ctl.{service}.{p}.observed");
+        // Of no use to the others but for their order: whoever heeds one decision of the coordinator has to meet all of its
+        // partition, or one that was overtaken by an organization's is void here and valid there.
+        let orgs = format!("swarm.evt.{p}.*.org.*");
         match service {
             Service::Coordinator => vec![
                 // Organizations concern every partition of the coordinator.
@@ -787,6 +790,7 @@ pub mod filter {
                 observed,
             ],
             Service::Distributor => vec![
+                orgs,
                 format!("swarm.evt.{p}.*.*.swarm.>"),
                 format!("swarm.evt.{p}.*.*.agent.>"),
                 format!("swarm.evt.{p}.*.*.task.>"),
@@ -800,6 +804,7 @@ pub mod filter {
                 observed,
             ],
             Service::Health | Service::Scaler => vec![
+                orgs,
                 format!("swarm.evt.{p}.*.*.swarm.>"),
                 format!("swarm.evt.{p}.*.*.agent.>"),
                 claims,
@@ -837,6 +842,13 @@ pub mod filter {
             format!("{root}.{place}.swarm.leader_elected"),
             format!("{root}.{place}.agent.seated.*"),
         ]
+    }
+    /// The questions of a swarm's agents and how they ended, for agents that answer. On the live subjects if `live`.
+    pub fn questions(place: Place, live: bool) -> Vec<String> {
+        let root = if live { "swarm.live.evt" } else { "swarm.evt" };
+        ["asked", "answered", "unanswered"]
+            .map(|verb| format!("{root}.{place}.agent.{verb}.*"))
+            .to_vec()
     }
     /// The messages that an agent may be meant by, on the subjects on which the stream republishes them if `live`. Which of
     /// them are for it follows from its role and its subscriptions.

@@ -8,6 +8,7 @@ use swarm_events::{
     envelope::{Decided, Source},
     ids::InstanceId,
     read,
+    read::{Writer, writer},
     subject::{AgentVerb, CommandVerb, ControlVerb, OrgVerb, SwarmVerb, TaskVerb, filter},
     task,
 };
@@ -327,6 +328,45 @@ proptest! {
         for filters in [filter::inputs(service, None), filter::inputs(service, Some(subject.partition()))] {
             let hits = filters.iter().filter(|f| matches(f, &text)).count();
             prop_assert!(hits <= 1, "{text} matches {hits} of {filters:?}");
+        }
+    }
+}
+
+#[test]
+fn who_heeds_the_coordinator_meets_all_that_it_decides_in_the_partition() {
+    // Its decisions are valid in the order of their numbers: who does not meet one judges those behind it differently.
+    let org = OrgId(Uuid::from_u128(1));
+    let swarm = SwarmId(Uuid::from_u128(2));
+    let agent = AgentId(Uuid::from_u128(3));
+    let place = Place::new(org, swarm);
+    let subjects = OrgVerb::ALL
+        .iter()
+        .map(|verb| Subject::Org(place.partition, org, *verb))
+        .chain(
+            SwarmVerb::ALL
+                .iter()
+                .map(|verb| Subject::Swarm(place, *verb)),
+        )
+        .chain(
+            AgentVerb::ALL
+                .iter()
+                .map(|verb| Subject::Agent(place, *verb, agent)),
+        );
+    for subject in subjects {
+        if writer(&subject) != Writer::Service(Service::Coordinator) {
+            continue;
+        }
+        let text = subject.to_string();
+        for &service in Service::ALL {
+            for filters in [
+                filter::inputs(service, None),
+                filter::inputs(service, Some(subject.partition())),
+            ] {
+                assert!(
+                    filters.iter().any(|f| matches(f, &text)),
+                    "{service} does not meet {text}"
+                );
+            }
         }
     }
 }

@@ -22,8 +22,7 @@ impl Route {
             Some("evt") => {
                 let mut rest = tokens.skip(2);
                 match (rest.next(), rest.next(), rest.next()) {
-                    (Some("org"), Some(_), None) => coordinator = true,
-                    (Some(_), Some("swarm" | "agent"), Some(_)) => {
+                    (Some("org"), Some(_), None) | (Some(_), Some("swarm" | "agent"), Some(_)) => {
                         (coordinator, distributor, health) = (true, true, true);
                     }
                     (Some(_), Some("task"), Some(_)) => distributor = true,

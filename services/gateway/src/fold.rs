@@ -88,7 +88,7 @@ fn is_coordinators(subject: &Subject) -> bool {
 /// Whether health's core takes this.
 fn is_healths(subject: &Subject) -> bool {
     match subject {
-        Subject::Swarm(..) | Subject::Agent(..) => true,
+        Subject::Org(..) | Subject::Swarm(..) | Subject::Agent(..) => true,
         Subject::Control(service, _, verb) => {
             *service == Service::Health || *verb == ControlVerb::Claimed
         }
