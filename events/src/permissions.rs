@@ -145,6 +145,11 @@ impl User {
                 subscribe.push(crate::subject::filter::settings(place));
                 subscribe.extend(crate::subject::filter::shape(place, true));
                 subscribe.extend(crate::subject::filter::messages(place, agent, true));
+                // What becomes of its swarm's agents, itself among them, and what they ask: one right for all of it, as the
+                // rights of an agent must be short.
+                let agents = format!("swarm.live.evt.{place}.agent.");
+                subscribe.retain(|subject| !subject.starts_with(&agents));
+                subscribe.push(format!("{agents}*.*"));
             }
             Self::Host => subscribe.extend([LIVE.to_owned(), "swarm.log.*.*.*.tail".to_owned()]),
             Self::Gateway => subscribe.extend([
