@@ -100,11 +100,51 @@ pub enum Bug {
     OldIncarnationFailed,
     /// A quarantine is never over.
     QuarantineNeverEnds,
+    /// Another leader is elected although the one before is there.
+    ElectsAnyway,
+    /// Who has gone keeps its seat.
+    GoneKeepsSeat,
+    /// A topology holds before everybody has a seat in it.
+    ChangedTooSoon,
+    /// Work goes to agents whose seats give them none.
+    SeatsIgnored,
+    /// A task that asks for a role goes to whoever is free.
+    RoleIgnored,
+    /// Parts go to agents that are not below the one that made them.
+    WithinIgnored,
+    /// Agents take over from others that their topology keeps apart.
+    StealsFromStrangers,
+    /// In a ring it is the turn of whoever has the least to do, wherever the token was.
+    TurnToAnybody,
+    /// In a ring the next turn begins while the one before is under way.
+    TurnTooSoon,
+    /// In a ring the task that was submitted last comes next.
+    TurnsOutOfOrder,
+    /// A change of the topology takes away what has started.
+    ChangeTakesTheStarted,
+    /// What a change of the topology takes away is not queued again.
+    ChangeLosesTasks,
+    /// The end of a part counts twice.
+    PartCountsTwice,
+    /// The parts of a task go on although one of them has failed.
+    PartsOutliveFailure,
+    /// What another swarm is to do is done here as well.
+    HandedOverStaysHere,
+    /// What failed in another swarm comes back as done.
+    HandedBackAsDone,
+    /// What comes back from another swarm counts although it is not there any more.
+    HandBackCountsAlways,
+    /// A new owner does not say again what other swarms have not been told.
+    LettersForgotten,
+    /// The second answer to a question counts, too.
+    AnsweredTwice,
+    /// What an agent declined may go back to it before its wait is over.
+    DeclineWaitSkipped,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 67] = [
         Self::NoFence,
         Self::NoStartCheck,
         Self::RepairSkipped,
@@ -152,6 +192,26 @@ impl Bug {
         Self::ExitNotJudged,
         Self::OldIncarnationFailed,
         Self::QuarantineNeverEnds,
+        Self::ElectsAnyway,
+        Self::GoneKeepsSeat,
+        Self::ChangedTooSoon,
+        Self::SeatsIgnored,
+        Self::RoleIgnored,
+        Self::WithinIgnored,
+        Self::StealsFromStrangers,
+        Self::TurnToAnybody,
+        Self::TurnTooSoon,
+        Self::TurnsOutOfOrder,
+        Self::ChangeTakesTheStarted,
+        Self::ChangeLosesTasks,
+        Self::PartCountsTwice,
+        Self::PartsOutliveFailure,
+        Self::HandedOverStaysHere,
+        Self::HandedBackAsDone,
+        Self::HandBackCountsAlways,
+        Self::LettersForgotten,
+        Self::AnsweredTwice,
+        Self::DeclineWaitSkipped,
     ];
 }
 
