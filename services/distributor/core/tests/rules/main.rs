@@ -11,6 +11,7 @@ mod commands;
 mod dead_letters;
 mod declines;
 mod dependencies;
+mod driver;
 mod explain;
 mod failure_path;
 mod fast_failures;

@@ -10,43 +10,29 @@ use swarm_events::{
     agent::Cause,
     configuration::Algorithm,
     decider::{Decider, Verdict},
-    subject::CommandVerb,
     topology::{
         ConnectionStrategy, Hierarchical, Mesh, Ring, RingOrder, Role, Seat, Star, Topology,
     },
 };
 use uuid::Uuid;
 
-use crate::scene::{Scene, shape::seat};
+use crate::{
+    driver::{Act, Driver},
+    scene::{Scene, shape::seat},
+};
 
 const AGENTS: [&str; 5] = ["A", "B", "C", "D", "E"];
 
 #[derive(Clone, Debug)]
 enum Op {
     Submit(u8, bool, Option<usize>),
-    Join(usize),
-    Fail(usize),
-    Leave(usize),
-    Suspect(usize),
-    Drain(usize),
-    Quarantine(usize),
-    Release(usize),
     /// Agent, role, parent, place, whether it works.
     Seat(usize, usize, Option<usize>, u64, bool),
     Unseat(usize),
     Elect(Option<usize>),
     Change(usize, bool, Vec<(usize, usize, Option<usize>, bool)>),
-    Start(Index),
-    Complete(Index),
-    FailAttempt(Index, bool),
-    Decline(Index),
     Split(Index, usize),
-    Cancel(Index),
-    Compare,
-    Later(u64),
-    Decide(usize),
-    Deliver(usize),
-    LoseAndClaim,
+    Also(Act),
 }
 
 fn agent() -> impl Strategy<Value = usize> {
@@ -62,31 +48,36 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => (1..=10u8, any::<bool>(), proptest::option::weighted(0.3, role()))
             .prop_map(|(priority, able, role)| Op::Submit(priority, able, role)),
-        2 => agent().prop_map(Op::Join),
-        1 => agent().prop_map(Op::Fail),
-        1 => agent().prop_map(Op::Leave),
-        1 => agent().prop_map(Op::Suspect),
-        1 => agent().prop_map(Op::Drain),
-        1 => agent().prop_map(Op::Quarantine),
-        1 => agent().prop_map(Op::Release),
+        2 => agent().prop_map(also(Act::Join)),
+        1 => agent().prop_map(also(Act::Fail)),
+        1 => agent().prop_map(also(Act::Leave)),
+        1 => agent().prop_map(also(Act::Suspect)),
+        1 => agent().prop_map(also(Act::Drain)),
+        1 => agent().prop_map(|at| Op::Also(Act::Quarantine(at, Cause::ErrorRate))),
+        1 => agent().prop_map(|at| Op::Also(Act::Release(at, Cause::ErrorRate))),
         4 => (agent(), role(), some_agent(), 0..8u64, prop::bool::weighted(0.8))
             .prop_map(|(agent, role, parent, place, works)| Op::Seat(agent, role, parent, place, works)),
         1 => agent().prop_map(Op::Unseat),
         1 => some_agent().prop_map(Op::Elect),
         2 => (0..SHAPES, prop::bool::weighted(0.8), prop::collection::vec((agent(), role(), some_agent(), any::<bool>()), 2..6))
             .prop_map(|(shape, done, seats)| Op::Change(shape, done, seats)),
-        8 => index().prop_map(Op::Start),
-        6 => index().prop_map(Op::Complete),
-        2 => (index(), any::<bool>()).prop_map(|(i, retryable)| Op::FailAttempt(i, retryable)),
-        2 => index().prop_map(Op::Decline),
+        8 => index().prop_map(also(Act::Start)),
+        6 => index().prop_map(also(Act::Complete)),
+        2 => (index(), any::<bool>()).prop_map(|(i, retryable)| Op::Also(Act::FailAttempt(i, retryable))),
+        2 => index().prop_map(also(Act::Decline)),
         2 => (index(), 1..4usize).prop_map(|(i, parts)| Op::Split(i, parts)),
-        1 => index().prop_map(Op::Cancel),
-        4 => Just(Op::Compare),
-        3 => (1..4_000u64).prop_map(Op::Later),
-        8 => (1..20usize).prop_map(Op::Decide),
-        8 => (1..6usize).prop_map(Op::Deliver),
-        1 => Just(Op::LoseAndClaim),
+        1 => index().prop_map(also(Act::Cancel)),
+        4 => Just(Op::Also(Act::Compare)),
+        3 => (1..4_000u64).prop_map(also(Act::Later)),
+        8 => (1..20usize).prop_map(also(Act::Decide)),
+        8 => (1..6usize).prop_map(also(Act::Deliver)),
+        1 => Just(Op::Also(Act::LoseAndClaim)),
     ]
+}
+
+/// What happens in other random worlds, too.
+fn also<T>(act: fn(T) -> Act) -> impl Fn(T) -> Op {
+    move |of| Op::Also(act(of))
 }
 
 const ROLES: [Role; 3] = [Role::Worker, Role::Supervisor, Role::Coordinator];
@@ -117,33 +108,26 @@ fn topology(n: usize) -> Topology {
 }
 
 struct Worlds {
-    s: Scene,
-    names: Vec<String>,
-    assigned: Vec<String>,
-    seen: usize,
+    driver: Driver,
 }
 
 impl Worlds {
     fn new(shape: usize, algorithm: usize) -> Self {
         let id = swarm_events::SwarmId(Uuid::from_u128(0xB));
-        let mut s = Scene::at(id, topology(shape), |c| {
+        let s = Scene::at(id, topology(shape), |c| {
             c.distribution_algorithm = Algorithm::ALL[algorithm];
         });
+        let mut driver = Driver::new(s, &AGENTS);
         for (place, name) in (0..).zip(AGENTS) {
-            join(&mut s, place as usize);
-            s.seat(name, seat(Role::Worker, place));
+            driver.join(place as usize);
+            driver.s.seat(name, seat(Role::Worker, place));
         }
-        Self {
-            s,
-            names: Vec::new(),
-            assigned: Vec::new(),
-            seen: 0,
-        }
+        Self { driver }
     }
 
     fn seat_of(&mut self, role: usize, parent: Option<usize>, place: u64, works: bool) -> Seat {
         Seat {
-            parent: parent.map(|at| self.s.agent_id(AGENTS[at])),
+            parent: parent.map(|at| self.driver.s.agent_id(AGENTS[at])),
             works,
             ..seat(ROLES[role], place)
         }
@@ -152,9 +136,8 @@ impl Worlds {
     fn apply(&mut self, op: &Op) {
         match op {
             Op::Submit(priority, able, role) => {
-                let name = format!("t{}", self.names.len());
-                self.names.push(name.clone());
-                self.s.submit_as(&name, |t| {
+                let name = self.driver.name();
+                self.driver.s.submit_as(&name, |t| {
                     t.priority = *priority;
                     t.timeout_ms = Some(3_000);
                     t.required_role = role.map(|role| ROLES[role]);
@@ -163,172 +146,64 @@ impl Worlds {
                     }
                 });
             }
-            Op::Join(at) => join(&mut self.s, *at),
-            Op::Fail(at) => {
-                if self.s.joined(AGENTS[*at]) {
-                    self.s.fail(AGENTS[*at]);
-                }
-            }
-            Op::Leave(at) => self.s.leave(AGENTS[*at]),
-            Op::Suspect(at) => self.s.suspect(AGENTS[*at]),
-            Op::Drain(at) => {
-                self.s.drain(AGENTS[*at]);
-            }
-            Op::Quarantine(at) => {
-                self.s.quarantine(AGENTS[*at], Cause::ErrorRate);
-            }
-            Op::Release(at) => {
-                self.s.release(AGENTS[*at], Cause::ErrorRate);
-            }
             Op::Seat(at, role, parent, place, works) => {
                 let seat = self.seat_of(*role, *parent, *place, *works);
-                let generation = self.s.generation();
-                self.s.seat_in(generation, AGENTS[*at], Some(seat));
+                let generation = self.driver.s.generation();
+                self.driver.s.seat_in(generation, AGENTS[*at], Some(seat));
             }
             Op::Unseat(at) => {
-                let generation = self.s.generation();
-                self.s.seat_in(generation, AGENTS[*at], None);
+                let generation = self.driver.s.generation();
+                self.driver.s.seat_in(generation, AGENTS[*at], None);
             }
             Op::Elect(at) => {
-                self.s.elect(at.map(|at| AGENTS[at]));
+                self.driver.s.elect(at.map(|at| AGENTS[at]));
             }
             Op::Change(shape, done, seats) => {
                 let after = topology(*shape);
-                let generation = self.s.plan_topology(&after);
+                let generation = self.driver.s.plan_topology(&after);
                 for (place, (at, role, parent, works)) in (0..).zip(seats) {
                     let seat = self.seat_of(*role, *parent, place, *works);
-                    self.s.seat_in(generation, AGENTS[*at], Some(seat));
+                    self.driver.s.seat_in(generation, AGENTS[*at], Some(seat));
                 }
                 if *done {
-                    self.s.change_topology(generation, &after);
+                    self.driver.s.change_topology(generation, &after);
                 } else {
-                    self.s.keep_topology(generation);
+                    self.driver.s.keep_topology(generation);
                 }
             }
-            Op::Start(index) => self.on_assigned(index, |s, t| s.start(t)),
-            Op::Complete(index) => self.on_assigned(index, |s, t| s.complete(t)),
-            Op::FailAttempt(index, again) => {
-                self.on_assigned(index, |s, t| s.fail_attempt(t, *again));
-            }
-            Op::Decline(index) => self.on_assigned(index, |s, t| s.decline(t)),
             Op::Split(index, parts) => {
                 let keys = ["a", "b", "c"];
-                self.on_assigned(index, |s, t| s.split(t, &keys[..*parts]));
+                self.driver
+                    .on_assigned(index, |s, t| s.split(t, &keys[..*parts]));
             }
-            Op::Cancel(index) => {
-                if !self.names.is_empty() {
-                    let name = index.get(&self.names).clone();
-                    self.s.command(CommandVerb::Cancel, &name);
-                }
-            }
-            Op::Compare => {
-                if let Err(difference) = self.s.world.decide_twice(1_000) {
-                    panic!("{}", self.s.named(&difference));
-                }
-            }
-            Op::Later(millis) => {
-                self.s.world.now = self.s.world.now.plus_millis(*millis);
-                self.s.wake();
-            }
-            Op::Decide(limit) => {
-                self.s.world.decide(*limit);
-            }
-            Op::Deliver(count) => {
-                for _ in 0..*count {
-                    self.s.world.deliver();
-                }
-            }
-            Op::LoseAndClaim => self.s.world.claim(),
+            Op::Also(act) => self.driver.apply(act),
         }
-        self.look();
-    }
-
-    fn on_assigned<T>(&mut self, index: &Index, act: impl FnOnce(&mut Scene, &str) -> T) {
-        if !self.assigned.is_empty() {
-            let name = index.get(&self.assigned).clone();
-            act(&mut self.s, &name);
-        }
-    }
-
-    /// Learns which tasks were assigned, parts included.
-    fn look(&mut self) {
-        for stored in &self.s.world.log[self.seen..] {
-            if let Input::Event(recorded) = stored.input()
-                && matches!(recorded.event.body, Body::TaskAssigned(_))
-            {
-                let name = self.s.named(&recorded.event.about.to_string());
-                if !self.assigned.contains(&name) {
-                    self.assigned.push(name);
-                }
-            }
-        }
-        self.seen = self.s.world.log.len();
+        self.driver.look();
     }
 
     /// The faults are over: everybody is there, and has a seat that contradicts no other.
     fn heal(&mut self) {
-        let generation = self.s.generation();
+        let generation = self.driver.s.generation();
         for (at, name) in AGENTS.iter().enumerate() {
-            join(&mut self.s, at);
-            self.s.seat_in(generation, name, None);
+            self.driver.join(at);
+            self.driver.s.seat_in(generation, name, None);
         }
         for (place, name) in (0..).zip(AGENTS) {
             let role = if place == 0 { 2 } else { 0 };
             let seat = self.seat_of(role, (place > 0).then_some(0), place, true);
-            self.s.seat(name, seat);
+            self.driver.s.seat(name, seat);
         }
-        self.s.elect(Some("A"));
-        for _ in 0..3_000 {
-            self.s.world.settle();
-            self.look();
-            let mut open = false;
-            for name in self.assigned.clone() {
-                match self.s.try_view(&name).map(|view| view.status) {
-                    Some(Status::Assigned) => {
-                        self.s.start(&name);
-                        open = true;
-                    }
-                    Some(Status::Running) => {
-                        self.s.complete(&name);
-                        open = true;
-                    }
-                    _ => {}
-                }
-            }
-            if !open {
-                match self.s.world.next_deadline() {
-                    None => return,
-                    Some(due) => {
-                        let wait = due.millis_since(self.s.world.now).max(1);
-                        self.s.world.later(wait);
-                    }
-                }
-            }
-        }
-        let counters = self.s.world.state.counters(self.s.place);
-        panic!("it never comes to rest: {counters:?}");
-    }
-
-    /// Everything has ended, and a plan made anew finds nothing that the old one missed.
-    fn verify(&self) {
-        let state = &self.s.world.state;
-        let c = state.counters(self.s.place).expect("known");
-        let open = c.staged + c.pending + c.queued + c.assigned + c.running + c.ending;
-        assert_eq!(open, 0, "{c:?}");
-        let mut fresh = state.plan();
-        let mut missed = Vec::new();
-        state.decide(&mut fresh, 1_000, &mut missed);
-        assert!(missed.is_empty(), "{missed:?}");
-        assert_eq!(state.next_deadline(&fresh), self.s.world.next_deadline());
+        self.driver.s.elect(Some("A"));
+        self.driver.rest(3_000, |_| {});
     }
 
     /// Each assignment went to an agent that the topology allows, and in a ring to the first task that the agent could take,
     /// as far as the owner had met when it decided.
     fn topology_was_kept(&self) {
-        let mut state = Distributor::new(self.s.place.partition);
+        let mut state = Distributor::new(self.driver.s.place.partition);
         let mut then: BTreeMap<u64, Distributor> = BTreeMap::new();
         let causes: BTreeSet<u64> = self.assignments().map(|(cause, ..)| cause).collect();
-        for input in self.s.world.inputs() {
+        for input in self.driver.s.world.inputs() {
             state.evolve(&input, None);
             if causes.contains(&state.head().sequence) {
                 then.insert(state.head().sequence, state.clone());
@@ -337,10 +212,12 @@ impl Worlds {
         let all: Vec<_> = self.assignments().collect();
         for (at, &(cause, agent, task, turn)) in all.iter().enumerate() {
             let state = &then[&cause];
-            let named = |id: Uuid| self.s.named(&id.to_string());
+            let named = |id: Uuid| self.driver.s.named(&id.to_string());
             let (task, agent) = (swarm_events::TaskId(task), agent);
-            let view = state.task(self.s.place, task).expect("it was queued");
-            let shape = state.shape(self.s.place).expect("a swarm");
+            let view = state
+                .task(self.driver.s.place, task)
+                .expect("it was queued");
+            let shape = state.shape(self.driver.s.place).expect("a swarm");
             let role = match (shape.role(agent), shape.topology()) {
                 (None, Topology::Star(_)) => Some(Role::Worker),
                 (role, _) => role,
@@ -364,7 +241,7 @@ impl Worlds {
             let kept = view.attempt_count > 0 || view.declines > 0;
             // What is being called off waits for nobody: it is never assigned any more.
             let later: BTreeSet<Uuid> = all[at + 1..].iter().map(|&(_, _, id, _)| id).collect();
-            let earlier = state.tasks(self.s.place).find(|other| {
+            let earlier = state.tasks(self.driver.s.place).find(|other| {
                 later.contains(&other.id.0)
                     && other.status == Status::Queued
                     && other.submitted < view.submitted
@@ -382,7 +259,13 @@ impl Worlds {
     }
 
     fn assignments(&self) -> impl Iterator<Item = (u64, AgentId, Uuid, Option<u64>)> {
-        let log = self.s.world.log.iter().zip(&self.s.world.verdicts);
+        let log = self
+            .driver
+            .s
+            .world
+            .log
+            .iter()
+            .zip(&self.driver.s.world.verdicts);
         log.filter_map(|(stored, verdict)| match (stored.input(), verdict) {
             (Input::Event(recorded), Verdict::Applied) => match &recorded.event.body {
                 Body::TaskAssigned(assigned) => Some((
@@ -404,12 +287,6 @@ impl Worlds {
     }
 }
 
-/// All but C have the capability that some tasks need.
-fn join(s: &mut Scene, at: usize) {
-    let capabilities: &[&str] = if at == 2 { &[] } else { &["x"] };
-    s.join_as(AGENTS[at], 2, 1, capabilities);
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
@@ -423,10 +300,10 @@ proptest! {
         for op in &ops {
             worlds.apply(op);
         }
-        worlds.s.folds_agree();
+        worlds.driver.s.folds_agree();
         worlds.heal();
-        worlds.verify();
-        worlds.s.folds_agree();
+        worlds.driver.nothing_is_left();
+        worlds.driver.s.folds_agree();
         worlds.topology_was_kept();
         worlds.turns_count_up();
     }

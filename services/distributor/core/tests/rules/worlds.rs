@@ -6,9 +6,8 @@ mod verify;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{prelude::*, sample::Index};
-use swarm_distributor_core::Status;
 use swarm_events::{
-    Body, Input, TaskId,
+    Input, TaskId,
     agent::Cause,
     configuration::{Algorithm, Configuration, HealthPolicy},
     decider::Decider,
@@ -16,11 +15,12 @@ use swarm_events::{
     task::DependencyType,
 };
 
-use crate::scene::Scene;
+use crate::{
+    driver::{Act, Driver, SLOTS, WAITING},
+    scene::Scene,
+};
 
 const AGENTS: [&str; 3] = ["A", "B", "C"];
-const SLOTS: u32 = 2;
-const WAITING: u32 = 1;
 
 /// A task's own limits of waiting and of silence.
 #[derive(Clone, Copy, Debug)]
@@ -110,31 +110,15 @@ enum Op {
         complete: bool,
         links: Vec<(Index, Index, u8)>,
     },
-    Join(usize),
-    Fail(usize),
-    Leave(usize),
-    Suspect(usize),
-    Drain(usize),
-    Quarantine(usize, Cause),
-    Release(usize, Cause),
     /// Slots, waiting places, whether it has the capability.
     Update(usize, u32, u32, bool),
-    Decline(Index),
-    Start(Index),
-    Complete(Index),
-    FailAttempt(Index, bool),
-    Cancel(Index),
     Retry(Index),
     Discard(Index),
     CancelGraph(Index),
     Progress(Index),
     Configure(Settings),
-    Compare,
-    Later(u64),
-    Decide(usize),
-    Deliver(usize),
-    LoseAndClaim,
     Repeat(Index),
+    Also(Act),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -144,32 +128,37 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(priority, capable, on, limits)| Op::Submit { priority, capable, on, limits }),
         2 => (1..6u32, prop::bool::weighted(0.9), prop::collection::vec((index(), index(), 0..3u8), 0..6))
             .prop_map(|(size, complete, links)| Op::Graph { size, complete, links }),
-        2 => (0..3usize).prop_map(Op::Join),
-        1 => (0..3usize).prop_map(Op::Fail),
-        1 => (0..3usize).prop_map(Op::Leave),
-        1 => (0..3usize).prop_map(Op::Suspect),
-        1 => (0..3usize).prop_map(Op::Drain),
-        2 => (0..3usize, cause()).prop_map(|(agent, cause)| Op::Quarantine(agent, cause)),
-        2 => (0..3usize, cause()).prop_map(|(agent, cause)| Op::Release(agent, cause)),
+        2 => (0..3usize).prop_map(also(Act::Join)),
+        1 => (0..3usize).prop_map(also(Act::Fail)),
+        1 => (0..3usize).prop_map(also(Act::Leave)),
+        1 => (0..3usize).prop_map(also(Act::Suspect)),
+        1 => (0..3usize).prop_map(also(Act::Drain)),
+        2 => (0..3usize, cause()).prop_map(|(agent, cause)| Op::Also(Act::Quarantine(agent, cause))),
+        2 => (0..3usize, cause()).prop_map(|(agent, cause)| Op::Also(Act::Release(agent, cause))),
         2 => (0..3usize, 1..=SLOTS, 0..=WAITING, any::<bool>())
             .prop_map(|(agent, slots, waiting, able)| Op::Update(agent, slots, waiting, able)),
-        4 => index().prop_map(Op::Decline),
-        8 => index().prop_map(Op::Start),
-        6 => index().prop_map(Op::Complete),
-        3 => (index(), any::<bool>()).prop_map(|(i, retryable)| Op::FailAttempt(i, retryable)),
-        2 => index().prop_map(Op::Cancel),
+        4 => index().prop_map(also(Act::Decline)),
+        8 => index().prop_map(also(Act::Start)),
+        6 => index().prop_map(also(Act::Complete)),
+        3 => (index(), any::<bool>()).prop_map(|(i, retryable)| Op::Also(Act::FailAttempt(i, retryable))),
+        2 => index().prop_map(also(Act::Cancel)),
         1 => index().prop_map(Op::Retry),
         1 => index().prop_map(Op::Discard),
         1 => index().prop_map(Op::CancelGraph),
         2 => index().prop_map(Op::Progress),
         1 => settings().prop_map(Op::Configure),
-        2 => Just(Op::Compare),
-        2 => (1..4_000u64).prop_map(Op::Later),
-        8 => (1..20usize).prop_map(Op::Decide),
-        8 => (1..6usize).prop_map(Op::Deliver),
-        1 => Just(Op::LoseAndClaim),
+        2 => Just(Op::Also(Act::Compare)),
+        2 => (1..4_000u64).prop_map(also(Act::Later)),
+        8 => (1..20usize).prop_map(also(Act::Decide)),
+        8 => (1..6usize).prop_map(also(Act::Deliver)),
+        1 => Just(Op::Also(Act::LoseAndClaim)),
         1 => index().prop_map(Op::Repeat),
     ]
+}
+
+/// What happens in other random worlds, too.
+fn also<T>(act: fn(T) -> Act) -> impl Fn(T) -> Op {
+    move |of| Op::Also(act(of))
 }
 
 /// Two are enough to hold at once; with one of them the bar for fast failures has to do.
@@ -186,21 +175,11 @@ fn kind(n: u8) -> DependencyType {
 }
 
 struct Worlds {
-    s: Scene,
-    names: Vec<String>,
+    driver: Driver,
     graphs: Vec<String>,
-    /// Tasks that were ever assigned.
-    assigned: Vec<String>,
-    seen: usize,
 }
 
 impl Worlds {
-    fn name(&mut self) -> String {
-        let name = format!("t{}", self.names.len());
-        self.names.push(name.clone());
-        name
-    }
-
     fn apply(&mut self, op: &Op) {
         match op {
             Op::Submit {
@@ -210,15 +189,15 @@ impl Worlds {
                 limits,
             } => {
                 let edges = on.map(|(index, n)| {
-                    let other = if self.names.is_empty() {
+                    let other = if self.driver.names.is_empty() {
                         "nobody".to_owned()
                     } else {
-                        index.get(&self.names).clone()
+                        index.get(&self.driver.names).clone()
                     };
-                    self.s.edges(&[(&other, kind(n))])
+                    self.driver.s.edges(&[(&other, kind(n))])
                 });
-                let name = self.name();
-                self.s.submit_as(&name, |t| {
+                let name = self.driver.name();
+                self.driver.s.submit_as(&name, |t| {
                     t.priority = *priority;
                     t.timeout_ms = Some(3_000);
                     t.queue_timeout_ms = limits.queue_ms;
@@ -234,100 +213,48 @@ impl Worlds {
                 complete,
                 links,
             } => self.graph(*size, *complete, links),
-            Op::Join(agent) => {
-                // Only C cannot what some tasks need.
-                let capabilities: &[&str] = if *agent == 2 { &[] } else { &["x"] };
-                self.s.join_as(AGENTS[*agent], SLOTS, WAITING, capabilities);
-            }
-            Op::Fail(agent) => {
-                if self.s.joined(AGENTS[*agent]) {
-                    self.s.fail(AGENTS[*agent]);
-                }
-            }
-            Op::Leave(agent) => self.s.leave(AGENTS[*agent]),
-            Op::Suspect(agent) => self.s.suspect(AGENTS[*agent]),
-            Op::Drain(agent) => {
-                self.s.drain(AGENTS[*agent]);
-            }
-            Op::Quarantine(agent, cause) => {
-                if self.s.joined(AGENTS[*agent]) {
-                    self.s.quarantine(AGENTS[*agent], *cause);
-                }
-            }
-            Op::Release(agent, cause) => {
-                if self.s.joined(AGENTS[*agent]) {
-                    self.s.release(AGENTS[*agent], *cause);
-                }
-            }
             Op::Update(agent, slots, waiting, able) => {
                 let capabilities: &[&str] = if *able { &["x"] } else { &[] };
-                let agent = AGENTS[*agent];
-                if self.s.joined(agent) {
-                    self.s.update(agent, *slots, *waiting, capabilities);
-                }
+                self.driver.on_agent(*agent, |s, name| {
+                    s.update(name, *slots, *waiting, capabilities)
+                });
             }
-            Op::Decline(index) => self.on_assigned(index, |s, t| s.decline(t)),
-            Op::Start(index) => self.on_assigned(index, |s, t| s.start(t)),
-            Op::Complete(index) => self.on_assigned(index, |s, t| s.complete(t)),
-            Op::FailAttempt(index, retryable) => {
-                self.on_assigned(index, |s, t| s.fail_attempt(t, *retryable))
-            }
-            Op::Cancel(index) => self.on_any(index, |s, t| s.command(CommandVerb::Cancel, t)),
-            Op::Retry(index) => self.on_any(index, |s, t| s.command(CommandVerb::Retry, t)),
-            Op::Discard(index) => self.on_any(index, |s, t| s.command(CommandVerb::Discard, t)),
+            Op::Retry(index) => self.driver.command(CommandVerb::Retry, index),
+            Op::Discard(index) => self.driver.command(CommandVerb::Discard, index),
             Op::CancelGraph(index) => {
                 if !self.graphs.is_empty() {
                     let graph = index.get(&self.graphs).clone();
-                    self.s.command(CommandVerb::CancelGraph, &graph);
+                    self.driver.s.command(CommandVerb::CancelGraph, &graph);
                 }
             }
-            Op::Progress(index) => self.on_assigned(index, |s, t| s.progress(t)),
-            Op::Configure(settings) => self.s.configure(configured(*settings)),
-            Op::Compare => {
-                if let Err(difference) = self.s.world.decide_twice(1_000) {
-                    panic!("{}", self.s.named(&difference));
-                }
-            }
-            Op::Later(millis) => {
-                self.s.world.now = self.s.world.now.plus_millis(*millis);
-                self.s.wake();
-            }
-            Op::Decide(limit) => {
-                self.s.world.decide(*limit);
-            }
-            Op::Deliver(count) => {
-                for _ in 0..*count {
-                    self.s.world.deliver();
-                }
-            }
-            Op::LoseAndClaim => self.s.world.claim(),
+            Op::Progress(index) => self.driver.on_assigned(index, |s, t| s.progress(t)),
+            Op::Configure(settings) => self.driver.s.configure(configured(*settings)),
             Op::Repeat(index) => {
                 // A message that was stored twice: whatever it is, it must not count twice.
-                let stored = index.get(&self.s.world.log).clone();
+                let stored = index.get(&self.driver.s.world.log).clone();
                 if !stored.subject.starts_with("swarm.ctl") {
-                    self.s.world.store(&stored.subject, stored.payload);
+                    self.driver.s.world.store(&stored.subject, stored.payload);
                 }
             }
+            Op::Also(act) => self.driver.apply(act),
         }
     }
 
-    fn on_assigned<T>(&mut self, index: &Index, act: impl FnOnce(&mut Scene, &str) -> T) {
-        if !self.assigned.is_empty() {
-            let name = index.get(&self.assigned).clone();
-            act(&mut self.s, &name);
+    /// The faults are over: agents are there and work.
+    fn heal(&mut self) {
+        for agent in AGENTS {
+            self.driver.s.join_as(agent, SLOTS, WAITING, &["x"]);
         }
-    }
-    fn on_any<T>(&mut self, index: &Index, act: impl FnOnce(&mut Scene, &str) -> T) {
-        if !self.names.is_empty() {
-            let name = index.get(&self.names).clone();
-            act(&mut self.s, &name);
-        }
+        self.driver.rest(2_000, |driver| {
+            check(&driver.s);
+            driver.assigned_are_known();
+        });
     }
 
     fn graph(&mut self, size: u32, complete: bool, links: &[(Index, Index, u8)]) {
-        let graph = format!("g{}", self.names.len());
+        let graph = format!("g{}", self.driver.names.len());
         self.graphs.push(graph.clone());
-        let names: Vec<String> = (0..size).map(|_| self.name()).collect();
+        let names: Vec<String> = (0..size).map(|_| self.driver.name()).collect();
         let mut edges: BTreeMap<usize, BTreeMap<usize, u8>> = BTreeMap::new();
         for (from, to, n) in links {
             let (from, to) = (from.index(names.len()), to.index(names.len()));
@@ -345,81 +272,29 @@ impl Worlds {
                 .flatten()
                 .map(|(to, k)| (names[*to].as_str(), kind(*k)))
                 .collect();
-            self.s.part(&graph, n as u32, size, name, &edges);
+            self.driver.s.part(&graph, n as u32, size, name, &edges);
         }
     }
+}
 
-    /// What must hold whatever has happened.
-    fn check(&mut self) {
-        for agent in self.s.world.state.agents(self.s.place) {
-            let held = agent.running.len() + agent.waiting.len();
-            assert!(held <= (SLOTS + WAITING) as usize, "{agent:?}");
-            assert!(agent.slots <= SLOTS && agent.waiting_limit <= WAITING);
-            let barred = agent.barred_until.is_some();
-            assert!(
-                !agent.half_open || (!barred && !agent.draining && agent.quarantine.is_empty())
-            );
-            assert!(agent.stuck as usize <= agent.running.len());
-            assert_eq!(agent.stuck > 0, agent.stuck_since.is_some());
-            assert_eq!(agent.waiting.is_empty(), agent.waiting_since.is_none());
-            let both: BTreeSet<TaskId> = agent
-                .running
-                .iter()
-                .chain(&agent.waiting)
-                .copied()
-                .collect();
-            assert_eq!(both.len(), held, "a task is held once");
-        }
-        for stored in &self.s.world.log[self.seen..] {
-            if let Input::Event(recorded) = stored.input()
-                && matches!(recorded.event.body, Body::TaskAssigned(_))
-            {
-                let name = self.s.named(&recorded.event.about.to_string());
-                if !self.assigned.contains(&name) {
-                    self.assigned.push(name);
-                }
-            }
-        }
-        self.seen = self.s.world.log.len();
-    }
-
-    /// The faults are over: agents are there and work.
-    fn heal(&mut self) {
-        for agent in AGENTS {
-            self.s.join_as(agent, SLOTS, WAITING, &["x"]);
-        }
-        for _ in 0..2_000 {
-            self.s.world.settle();
-            self.check();
-            let mut open = false;
-            let assigned: Vec<String> = self.assigned.clone();
-            for name in assigned {
-                match self.s.view(&name).status {
-                    Status::Assigned => {
-                        self.s.start(&name);
-                        open = true;
-                    }
-                    Status::Running => {
-                        self.s.complete(&name);
-                        open = true;
-                    }
-                    _ => {}
-                }
-            }
-            if !open {
-                match self.s.world.next_deadline() {
-                    None => return,
-                    Some(due) => self
-                        .s
-                        .world
-                        .later(due.millis_since(self.s.world.now).max(1)),
-                }
-            }
-        }
-        panic!(
-            "it never comes to rest: {:?}",
-            self.s.world.state.counters(self.s.place)
-        );
+/// What must hold whatever has happened.
+fn check(s: &Scene) {
+    for agent in s.world.state.agents(s.place) {
+        let held = agent.running.len() + agent.waiting.len();
+        assert!(held <= (SLOTS + WAITING) as usize, "{agent:?}");
+        assert!(agent.slots <= SLOTS && agent.waiting_limit <= WAITING);
+        let barred = agent.barred_until.is_some();
+        assert!(!agent.half_open || (!barred && !agent.draining && agent.quarantine.is_empty()));
+        assert!(agent.stuck as usize <= agent.running.len());
+        assert_eq!(agent.stuck > 0, agent.stuck_since.is_some());
+        assert_eq!(agent.waiting.is_empty(), agent.waiting_since.is_none());
+        let both: BTreeSet<TaskId> = agent
+            .running
+            .iter()
+            .chain(&agent.waiting)
+            .copied()
+            .collect();
+        assert_eq!(both.len(), held, "a task is held once");
     }
 }
 
@@ -428,18 +303,20 @@ proptest! {
 
     #[test]
     fn every_accepted_task_ends_exactly_once(ops in prop::collection::vec(op(), 1..120)) {
-        let mut worlds = Worlds { s: Scene::with(|c| c.queue_limit = 25), names: Vec::new(), graphs: Vec::new(), assigned: Vec::new(), seen: 0 };
+        let driver = Driver::new(Scene::with(|c| c.queue_limit = 25), &AGENTS);
+        let mut worlds = Worlds { driver, graphs: Vec::new() };
         for agent in AGENTS {
-            worlds.s.join_as(agent, SLOTS, WAITING, &["x"]);
+            worlds.driver.s.join_as(agent, SLOTS, WAITING, &["x"]);
         }
         for op in &ops {
             worlds.apply(op);
-            worlds.check();
+            worlds.driver.look();
+            check(&worlds.driver.s);
         }
-        worlds.s.folds_agree();
+        worlds.driver.s.folds_agree();
         worlds.heal();
         worlds.verify();
-        worlds.s.folds_agree();
+        worlds.driver.s.folds_agree();
         worlds.trace();
         worlds.nothing_for_those_that_rest();
     }
