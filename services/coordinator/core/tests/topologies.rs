@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use support::{
     Given, agent,
     hosts::{each_way, slot},
@@ -15,7 +17,7 @@ use swarm_events::{
     configuration::TopologyKind::{Hierarchical, Mesh, Ring, Star},
     decider::{Decider, Verdict},
     subject::{AgentVerb, CommandVerb, Service},
-    topology::{Role, Seated},
+    topology::{Role, Seated, Topology},
 };
 
 #[test]
@@ -317,4 +319,56 @@ fn a_snapshot_in_the_middle_of_a_change_goes_on_as_the_log_does() {
         state.evolve(&stored.input(), None);
     }
     assert_eq!(state, given.0.state);
+}
+
+#[test]
+fn a_thousand_agents_that_come_at_once_are_each_seated_and_led_once() {
+    const AGENTS: u128 = 1_000;
+    for kind in [Star, Mesh, Hierarchical, Ring] {
+        let mut given = Given::a_topology(kind, "{}", 0);
+        for n in 1..=AGENTS {
+            given.send(1, CommandVerb::Join, agent(n).0, join(n, None));
+        }
+        given.0.settle();
+        given.everybody_is_seated();
+        let swarm = given.swarm(1);
+        assert_eq!(swarm.shape.seats().count(), 1_000, "{kind:?}");
+        // What is written again because others came: who was a worker is promoted as a tree grows, and never moved otherwise.
+        let inner = swarm
+            .shape
+            .seats()
+            .filter(|(_, seat)| seat.role != Role::Worker);
+        let inner = inner.count();
+        let seated = given.0.log.iter();
+        let seated = seated.filter(|stored| stored.subject.contains(".seated."));
+        let most = match kind {
+            Hierarchical => 1_000 + inner,
+            _ => 1_000,
+        };
+        assert!((1_000..=most).contains(&seated.count()), "{kind:?}");
+        assert_eq!(given.elections().len(), 1, "{kind:?}");
+        assert_eq!(swarm.leader(), Some(agent(1)), "{kind:?}");
+        match swarm.topology() {
+            Topology::Star(star) => {
+                assert_eq!(inner, star.coordinator_count as usize);
+                let standby = swarm.shape.seats().filter(|(_, seat)| seat.standby);
+                assert_eq!(standby.count(), 1);
+            }
+            Topology::Hierarchical(tree) => {
+                let mut children: BTreeMap<_, u32> = BTreeMap::new();
+                for (_, seat) in swarm.shape.seats() {
+                    *children.entry(seat.parent).or_default() += 1;
+                }
+                let most = children.iter().filter(|(parent, _)| parent.is_some());
+                let most = most.map(|(_, count)| *count).max();
+                assert!(most <= Some(tree.parent_child_ratio), "{most:?}");
+            }
+            // Everybody is a worker, and each has a place of its own in the circle.
+            Topology::Mesh(_) | Topology::Ring(_) => {
+                let places: BTreeSet<u64> =
+                    swarm.shape.seats().map(|(_, seat)| seat.place).collect();
+                assert_eq!((inner, places.len()), (0, 1_000));
+            }
+        }
+    }
 }
