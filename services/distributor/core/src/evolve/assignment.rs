@@ -28,7 +28,9 @@ pub(crate) const fn words(reason: WithdrawReason) -> &'static str {
         WithdrawReason::Cancelled => "it was cancelled",
         WithdrawReason::Steal => "an idle agent took it over",
         WithdrawReason::Drain => "its agent is given no more work",
-        WithdrawReason::Topology => "the topology changed",
+        WithdrawReason::Topology => {
+            "by its agent's place in the topology it is not for that agent any more"
+        }
         WithdrawReason::QueueTimeout => "it waited longer than its queue_timeout_ms",
         WithdrawReason::NoProgress => "it made no progress for its progress_timeout_ms",
         WithdrawReason::BadResult => "its agent's result was larger than an event may carry",

@@ -10,6 +10,7 @@ use super::{
     held::fails_first,
     release::{again, released},
     rivals::Rivals,
+    token::Asked,
     words::{capital, count, duration, list, number},
 };
 use crate::{
@@ -64,20 +65,20 @@ impl Look<'_> {
             let steps = 10u64.saturating_sub(u64::from(task.priority));
             task.queued_at.plus_millis(step_ms.saturating_mul(steps))
         });
+        let asked = self.asked(task);
         let mut conditions = Vec::new();
         if let Some(ahead) = ring.filter(|_| !assignable) {
             conditions.extend(self.turn_condition(ahead));
             if pool.able.is_empty() {
-                conditions.push(more_agents(&required, &pool, &rivals));
+                conditions.push(more_agents(&required, &asked, &pool, &rivals));
             }
         } else if !assignable {
             conditions.extend(self.places(task, &pool, &rivals, ahead, room));
             if !pool.able.is_empty() && ahead.count > 0 {
                 conditions.extend(rivals.least_priority(compete).map(priority));
             }
-            conditions.push(more_agents(&required, &pool, &rivals));
+            conditions.push(more_agents(&required, &asked, &pool, &rivals));
         }
-        let asked = self.asked(task);
         let queued = Queued {
             queued_at: task.queued_at,
             waited_ms: self.now().millis_since(task.queued_at),
@@ -477,7 +478,12 @@ fn priority(least: u8) -> Condition {
 }
 
 /// More agents with what it needs: those tasks before it that they could take, too, come first.
-fn more_agents(required: &[String], pool: &Pool<'_>, rivals: &Rivals<'_>) -> Condition {
+fn more_agents(
+    required: &[String],
+    asked: &Asked,
+    pool: &Pool<'_>,
+    rivals: &Rivals<'_>,
+) -> Condition {
     let words: Vec<Box<str>> = required.iter().map(|word| word.as_str().into()).collect();
     let ahead = rivals.ahead(|queue| of_class(queue.words).all(|word| has(&words, word)));
     let slots = Count {
@@ -488,11 +494,13 @@ fn more_agents(required: &[String], pool: &Pool<'_>, rivals: &Rivals<'_>) -> Con
         [] => String::new(),
         words => format!(" with {}", list(words, "and")),
     };
+    let who = asked.who();
     let mut sentence = if slots.count == 1 && !slots.at_least {
-        format!("one more agent{with} had a free slot")
+        format!("one more agent{with}{who} had a free slot")
     } else {
         let slots = count(slots, "free slot", "free slots");
-        format!("more agents{with} brought {slots}: the tasks before it get theirs first")
+        let who = who.replacen(" that is a", " with the role of a", 1);
+        format!("more agents{with}{who} brought {slots}: the tasks before it get theirs first")
     };
     if pool.able.is_empty() && !pool.nearest_missing.is_empty() {
         sentence.push_str(&format!(

@@ -31,6 +31,16 @@ pub struct TokenLine {
     pub next: Option<AgentId>,
 }
 
+impl Asked {
+    /// The agent that would be right for it, in words.
+    pub(super) fn who(&self) -> String {
+        let role = self.role.filter(|_| self.stands_in.is_none());
+        let role = role.map(|role| format!(" that is a {}", role.as_str()));
+        let within = self.within.map(|top| format!(" below agent {top}"));
+        [role, within].into_iter().flatten().collect()
+    }
+}
+
 impl Look<'_> {
     pub(super) fn index(&self) -> Option<&SwarmPlan> {
         self.plan.swarms.get(self.swarm.number as usize)
@@ -126,6 +136,14 @@ impl Look<'_> {
                 ),
                 None => format!("It asks for a {role}: agents with another role do not get it."),
             });
+        }
+        if queued.required_role.is_none() && queued.within.is_none() && queued.agents.misplaced > 0
+        {
+            sentences.push(
+                "It asks for no role: agents whose place in the topology is not one for work (coordinators or supervisors that \
+                 were made for that, workers beyond the limit, or who has no place yet) do not get it."
+                    .to_owned(),
+            );
         }
         sentences.extend(queued.within.map(|top| {
             format!("It is a part of what agent {top} split: it goes to an agent below that one.")

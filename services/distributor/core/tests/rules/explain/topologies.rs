@@ -27,6 +27,11 @@ fn who_has_the_role_and_who_stands_in_for_it() {
         "t",
         "It asks for a supervisor: agents with another role do not get it.",
     );
+    says(
+        &mut s,
+        "t",
+        "It would be assigned if one more agent that is a supervisor had a free slot.",
+    );
     let told = told(&mut s, "t");
     assert!(
         told[0].ends_with("of the 2 that could take it, 2 have another place in the topology."),
@@ -43,6 +48,38 @@ fn who_has_the_role_and_who_stands_in_for_it() {
         "It asks for a supervisor: no live agent is one, so the leader, agent B, takes it.",
     );
     assert_eq!(s.news(), ["assigned t to B"]);
+}
+
+#[test]
+fn why_an_agent_that_only_leads_others_does_not_get_what_asks_for_no_role() {
+    let mut s = Scene::shaped(Topology::Star(Star::default()));
+    s.join("A");
+    s.seat(
+        "A",
+        Seat {
+            works: false,
+            ..seat(Role::Coordinator, 0)
+        },
+    );
+    s.submit("t");
+    s.world.settle();
+    let sentence = "It asks for no role: agents whose place in the topology is not one for work (coordinators or supervisors that \
+                    were made for that, workers beyond the limit, or who has no place yet) do not get it.";
+    says(&mut s, "t", sentence);
+    s.join("B");
+    s.submit("u");
+    s.world.settle();
+    // It has it now; and where nobody is passed over for it, nothing is said.
+    s.run_held("t");
+    s.leave("A");
+    s.unseat("A");
+    s.submit("v");
+    s.world.settle();
+    let told = told(&mut s, "v");
+    assert!(
+        !told.iter().any(|t| t.starts_with("It asks for no role")),
+        "{told:#?}"
+    );
 }
 
 #[test]
@@ -70,6 +107,11 @@ fn below_whom_a_part_is_done() {
         &mut s,
         "t/2",
         "It is a part of what agent left split: it goes to an agent below that one.",
+    );
+    says(
+        &mut s,
+        "t/2",
+        "It would be assigned if one more agent below agent left had a free slot.",
     );
     says(
         &mut s,
@@ -165,7 +207,7 @@ fn what_is_taken_away_for_its_agents_place_says_so() {
     let told = &explanation.sentences;
     assert!(
         told.iter()
-            .any(|t| t == "It is being taken away: the topology changed."),
+            .any(|t| t == "It is being taken away: by its agent's place in the topology it is not for that agent any more."),
         "{told:#?}"
     );
 }
