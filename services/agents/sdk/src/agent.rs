@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    answer::ReceivedQuestion,
     callback::Callbacks,
     environment::{self, EnvironmentError},
     handler::{Handler, Handlers, TaskContext, TaskError, Typed},
@@ -280,6 +281,34 @@ impl AgentBuilder {
     {
         let handler: OnMessage = Arc::new(move |message| function(message).boxed());
         self.handlers.messages.topics.insert(topic.into(), handler);
+        self
+    }
+
+    /// Answers questions of other agents ([`TaskContext::ask`]): each open one that is for anybody, for the leader while this
+    /// agent leads, or for a role while it has that. What is open when it joins, becomes the leader or gets the role is told to
+    /// it then, the oldest first. `None` leaves a question to others; people may always answer, and the first answer counts. An
+    /// error or a panic leaves it open, too, and it is not told again before the agent joins anew or gets that part once more.
+    ///
+    /// At most [`crate::ANSWERS_MAX`] run at a time, beside the tasks. See [`ReceivedQuestion::over`].
+    pub fn on_question<Out, F, Fut>(mut self, function: F) -> Self
+    where
+        F: Fn(ReceivedQuestion) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Option<Out>, TaskError>> + Send + 'static,
+        Out: Serialize,
+    {
+        self.handlers.questions = Some(Arc::new(move |question| {
+            let answer = function(question);
+            async move {
+                let Some(answer) = answer.await? else {
+                    return Ok(None);
+                };
+                let answer = Json::from_value(&answer).map_err(|error| {
+                    TaskError::permanent(format!("the answer is no JSON: {error}"))
+                })?;
+                Ok(Some(answer))
+            }
+            .boxed()
+        }));
         self
     }
 

@@ -39,6 +39,12 @@ pub enum AskError {
     NoSwarm,
 }
 
+/// Whether it can be the answer to a question that offers these; one that offers none takes any.
+pub(crate) fn is_choice(choices: &[String], answer: &Json) -> bool {
+    let text: Result<String, _> = answer.to();
+    choices.is_empty() || text.is_ok_and(|text| choices.contains(&text))
+}
+
 /// What takes questions: a swarm's log, or a test.
 #[async_trait]
 pub(crate) trait Asker: Send + Sync + 'static {
@@ -121,11 +127,8 @@ impl Question {
             Some(Ok(answer)) => Some(answer.clone()),
             Some(Err(error)) => return Err(wrong("default", error.clone())),
         };
-        let chosen = |answer: &Json| {
-            let text: Result<String, _> = answer.to();
-            text.is_ok_and(|text| self.choices.contains(&text))
-        };
-        if count > 0 && default.as_ref().is_some_and(|answer| !chosen(answer)) {
+        let chosen = |answer: &Json| is_choice(&self.choices, answer);
+        if default.as_ref().is_some_and(|answer| !chosen(answer)) {
             let detail = "it is none of the choices".to_owned();
             return Err(wrong("default", detail));
         }

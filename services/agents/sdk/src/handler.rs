@@ -21,6 +21,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    answer::OnQuestion,
     ask::{Asker, Question},
     blackboard::{Blackboard, Board},
     messages::{Carrier, Messages, Trace, desk::OnMessages},
@@ -328,6 +329,13 @@ pub trait Handler: Send + Sync + 'static {
     async fn handle(&self, task: TaskContext) -> Result<Json, TaskError>;
 }
 
+#[async_trait]
+impl<H: Handler> Handler for Arc<H> {
+    async fn handle(&self, task: TaskContext) -> Result<Json, TaskError> {
+        (**self).handle(task).await
+    }
+}
+
 /// A function from payload to result.
 pub(crate) struct Typed<F, In> {
     pub(crate) function: F,
@@ -372,6 +380,8 @@ pub(crate) struct Handlers {
     pub(crate) types: BTreeMap<String, Types>,
     /// What is done with messages.
     pub(crate) messages: OnMessages,
+    /// What answers questions.
+    pub(crate) questions: Option<OnQuestion>,
 }
 
 impl Handlers {

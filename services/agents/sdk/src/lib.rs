@@ -17,6 +17,7 @@
 //! effect that must not happen twice is guarded by [`TaskContext::fencing_token`], which rises from assignment to assignment.
 
 mod agent;
+mod answer;
 mod ask;
 mod blackboard;
 mod callback;
@@ -39,6 +40,7 @@ mod wire;
 mod work;
 
 pub use agent::{Agent, AgentBuilder, AgentError, Stopped};
+pub use answer::{ANSWERS_MAX, AnswerError, QUESTION_TYPE, ReceivedQuestion};
 pub use ask::{AskError, QUESTION_WAIT_DEFAULT, Question};
 pub use blackboard::{Blackboard, BoardChange, BoardError, Entry};
 pub use callback::{Awaited, CallbackAnswer, CallbackRequest, Callbacks, Called};

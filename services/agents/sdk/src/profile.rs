@@ -1,8 +1,12 @@
 //! What the agent is in its swarm, and how that changes while it runs.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use futures::StreamExt;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use swarm_events::{
     Body, Input, Json, Problem, agent,
@@ -18,11 +22,13 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
+    answer::AnswerError,
     blackboard::Blackboard,
+    ground::OnLog,
     join::{self, RETRY_PAUSE},
     link::Link,
     live,
-    messages::Messages,
+    messages::{Messages, Trace},
     schemas::TASK_TYPES,
     wire::Identity,
 };
@@ -143,10 +149,16 @@ pub(crate) struct Wish {
 }
 
 /// What a running agent speaks with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Ends {
     pub(crate) messages: Messages,
     pub(crate) board: Blackboard,
+    pub(crate) ground: Arc<OnLog>,
+}
+impl fmt::Debug for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ends").finish_non_exhaustive()
+    }
 }
 
 /// Changes an agent of this process while it runs, and speaks for it. Clones speak to the same agent.
@@ -186,6 +198,24 @@ impl AgentHandle {
     /// [`UpdateError::NotRunning`]: it has ended.
     pub async fn blackboard(&self) -> Result<Blackboard, UpdateError> {
         self.ends().await.map(|ends| ends.board)
+    }
+
+    /// Answers a question of another agent, one that a handler left open ([`crate::AgentBuilder::on_question`]) above all. `false`:
+    /// there was an answer before, and the first one counts. Waits until the agent has joined, and until the swarm has decided.
+    ///
+    /// # Errors
+    /// The answer cannot be one, the question is not this agent's to answer, or nobody knows of it; or the agent has ended.
+    pub async fn answer(
+        &self,
+        question: CommandId,
+        answer: impl Serialize,
+    ) -> Result<bool, AnswerError> {
+        let answer = Json::from_value(&answer)
+            .map_err(|error| Problem::new("no-json", error.to_string()).field("answer"))
+            .map_err(AnswerError::Refused)?;
+        let ends = self.ends().await.map_err(|_| AnswerError::NotRunning)?;
+        let trace = Trace::default();
+        ends.ground.answer(question, answer, &trace).await
     }
 
     /// Asks the swarm for a change and waits until it holds: for as long as that takes, since the coordinator may be down.

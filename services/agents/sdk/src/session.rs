@@ -24,6 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use crate::{
+    answer,
     blackboard::{Blackboard, OnBus},
     callback::Callbacks,
     ground::OnLog,
@@ -207,7 +208,14 @@ pub(crate) async fn run(
             trace: Trace::default(),
         };
         let board = Blackboard(Some(session.ground.board.clone()));
-        ends.send_replace(Some(Ends { messages, board }));
+        ends.send_replace(Some(Ends {
+            messages,
+            board,
+            ground: session.ground.clone(),
+        }));
+    }
+    if let Some(handler) = settings.handlers.questions.clone() {
+        tokio::spawn(answer::run(session.ground.clone(), handler));
     }
     let ended = session.work(live, doubts, stop, wishes).await;
     if let Some(ends) = &settings.ends {

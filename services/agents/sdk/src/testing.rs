@@ -35,6 +35,7 @@
 //! # });
 //! ```
 
+mod questions;
 mod talk;
 mod world;
 
@@ -51,7 +52,7 @@ use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
 use crate::{Agent, AgentBuilder, Blackboard, LinkSettings, Messages};
-pub use talk::TestQuestion;
+pub use questions::TestQuestion;
 use world::World;
 
 /// How long an end is awaited, by tokio's clock: longer than any run limit.
@@ -243,7 +244,9 @@ impl TestSwarm {
     }
 
     /// The next question that an agent asks, and has not been given out here before; `None` if none comes within
-    /// [`PATIENCE`]. Without an answer it ends at its timeout, as in a swarm.
+    /// [`PATIENCE`]. Without an answer it ends at its timeout, as in a swarm. Agents under test that answer
+    /// ([`AgentBuilder::on_question`]) are told it as well, by the seats of the topology and the leader that follows from it: the
+    /// first answer counts.
     pub async fn question(&self) -> Option<TestQuestion> {
         timeout(PATIENCE, self.0.questions.next()).await.ok()
     }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use swarm_agent_sdk::{
-    AgentBuilder, AnsweredBy, AskError, BoardChange, BoardError, Part, ReceivedMessage,
-    RequestError, SendError, Stage, Step, TaskContext, TaskError, To,
+    AgentBuilder, AnsweredBy, Answerer, AskError, BoardChange, BoardError, Part, ReceivedMessage,
+    ReceivedQuestion, RequestError, Role, SendError, Stage, Step, TaskContext, TaskError, To,
     testing::{self, TestEnd, TestEvent, TestSwarm, TestTask},
 };
 use swarm_events::{configuration::TopologyKind, topology::Topology};
@@ -251,4 +251,119 @@ async fn without_a_swarm_everything_says_so() {
     let error = task.ask("?").await.expect_err("nobody");
     assert!(matches!(error, AskError::NoSwarm), "{error}");
     task.split(vec![part("a", "b")]).expect("it could be");
+}
+
+/// Asks whom the payload names, and gives back the answer and whether an agent gave it.
+fn asking(name: &str) -> AgentBuilder {
+    named(name)
+        .capabilities(["ask"])
+        .handler("ask", async |task: TaskContext, whom: Answerer| {
+            let answered = task
+                .ask("Go on?")
+                .choices(["yes", "no"])
+                .of(whom)
+                .timeout(HOUR)
+                .await?;
+            let by = matches!(answered.by, AnsweredBy::Agent(_));
+            Ok::<_, TaskError>(json!([answered.answer, by]))
+        })
+}
+/// Tells that it was asked, and answers that.
+fn answering(
+    name: &'static str,
+    answer: Option<&'static str>,
+    say: &mpsc::UnboundedSender<&'static str>,
+) -> AgentBuilder {
+    let say = say.clone();
+    named(name).on_question(move |question: ReceivedQuestion| {
+        let say = say.clone();
+        async move {
+            assert_eq!(question.question, "Go on?");
+            say.send(name)?;
+            Ok(answer)
+        }
+    })
+}
+fn ask(whom: impl serde::Serialize) -> TestTask {
+    let whom = serde_json::to_value(whom).expect("JSON");
+    TestTask::new("ask", whom)
+        .requires(["ask"])
+        .max_attempts(1)
+        .timeout(3 * HOUR)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_to_answer_a_question_is_told_it() {
+    // Given a star whose hub leads it
+    let (say, mut told) = mpsc::unbounded_channel();
+    let hub = answering("hub", Some("yes"), &say);
+    let worker = answering("worker", Some("no"), &say);
+    let agents = [hub, worker, asking("asking")];
+    let swarm = TestSwarm::with_topology(agents, Topology::of(TopologyKind::Star));
+    let task = swarm.submit(ask(Answerer::Leader));
+    assert_eq!(task.end().await, TestEnd::Completed(json!(["yes", true])));
+    let task = swarm.submit(ask(Answerer::Role(Role::Worker)));
+    assert_eq!(task.end().await, TestEnd::Completed(json!(["no", true])));
+    assert_eq!(
+        (told.recv().await, told.recv().await),
+        (Some("hub"), Some("worker"))
+    );
+    assert!(told.try_recv().is_err());
+    // Whoever asks is not asked itself, and a person may answer what nobody else does.
+    let task = swarm.submit(ask(Answerer::Role(Role::Supervisor)));
+    let question = loop {
+        let question = swarm.question().await.expect("asked");
+        if question.ask.answerer == Answerer::Role(Role::Supervisor) {
+            break question;
+        }
+    };
+    assert!(question.answer("no"));
+    assert_eq!(task.end().await, TestEnd::Completed(json!(["no", false])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_answers_the_first_counts() {
+    let (say, mut told) = mpsc::unbounded_channel();
+    let silent = answering("silent", None, &say);
+    let broken =
+        named("broken").on_question(async |_| Err::<Option<Value>, _>(TaskError::permanent("no")));
+    let slow = named("slow").on_question(async |question: ReceivedQuestion| {
+        tokio::time::sleep(HOUR / 4).await;
+        assert!(!question.over.is_cancelled());
+        Ok(Some("yes"))
+    });
+    let (late, mut over) = mpsc::unbounded_channel();
+    let slower = named("slower").on_question(move |question: ReceivedQuestion| {
+        let late = late.clone();
+        async move {
+            question.over.cancelled().await;
+            late.send(())?;
+            Ok(Some("no"))
+        }
+    });
+    let swarm = TestSwarm::new([silent, broken, slow, slower, asking("asking")]);
+    let task = swarm.submit(ask(Answerer::Anybody));
+    assert_eq!(task.end().await, TestEnd::Completed(json!(["yes", true])));
+    assert_eq!(told.recv().await, Some("silent"));
+    assert_eq!(over.recv().await, Some(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_was_lost_is_told_anew_what_is_open() {
+    let (say, mut told) = mpsc::unbounded_channel();
+    let first = named("first").on_question(move |_| {
+        let say = say.clone();
+        async move {
+            say.send(())?;
+            std::future::pending::<()>().await;
+            Ok(None::<Value>)
+        }
+    });
+    let swarm = TestSwarm::new([first, asking("asking")]);
+    let task = swarm.submit(ask(Answerer::Leader));
+    assert_eq!(told.recv().await, Some(()));
+    swarm.lose("first");
+    assert_eq!(told.recv().await, Some(()));
+    assert!(swarm.question().await.expect("asked").answer("yes"));
+    assert_eq!(task.end().await, TestEnd::Completed(json!(["yes", false])));
 }

@@ -50,7 +50,7 @@ pub(crate) struct Bus {
     pub(super) me: Identity,
     incarnation: u64,
     pub(super) desk: Arc<Desk>,
-    pub(super) shape: Arc<Follow>,
+    pub(crate) shape: Arc<Follow>,
     /// Last sequence of the stream before the agent joined, where it listens from the beginning.
     pub(super) since: Option<u64>,
     rate: Mutex<Rate>,

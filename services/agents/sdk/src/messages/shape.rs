@@ -10,12 +10,12 @@ use futures::{StreamExt, stream::SelectAll};
 use swarm_events::{
     Body, Input, Recorded,
     ids::AgentId,
-    subject::{AgentVerb, Place, Subject, filter},
+    subject::{AgentVerb, Place, Subject, SwarmVerb, filter},
 };
 use swarm_log::{LogError, Tailed};
 use swarm_topology::{MissingEdge, Shape};
 use tokio::{
-    sync::{Mutex as AsyncMutex, OnceCell},
+    sync::{Mutex as AsyncMutex, OnceCell, watch},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -32,13 +32,34 @@ const NAMES_MAX: usize = 10_000;
 
 struct Known {
     shape: Shape,
-    /// Sequence of the last event that it holds.
-    at: u64,
+    /// Sequence of the last event of each kind that it holds, of seats for each agent. Kinds come by subscriptions of their own,
+    /// so that a later one may overtake an earlier one of another kind; of one kind they come in order.
+    at: BTreeMap<Kind, u64>,
     /// What came while it is being read anew.
     meanwhile: Option<Vec<Recorded>>,
 }
 
-pub(super) struct Follow {
+/// What an event that the shape follows from is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Created,
+    Changed,
+    Elected,
+    Seated(AgentId),
+}
+impl Kind {
+    fn of(recorded: &Recorded) -> Option<Self> {
+        Some(match (recorded.subject, &recorded.event.body) {
+            (_, Body::SwarmCreated(_)) => Self::Created,
+            (_, Body::SwarmTopologyChanged(_)) => Self::Changed,
+            (_, Body::SwarmLeaderElected(_)) => Self::Elected,
+            (Subject::Agent(_, _, agent), Body::AgentSeated(_)) => Self::Seated(agent),
+            _ => return None,
+        })
+    }
+}
+
+pub(crate) struct Follow {
     link: Link,
     place: Place,
     known: Mutex<Known>,
@@ -46,6 +67,8 @@ pub(super) struct Follow {
     /// When the log was read last.
     refreshed: AsyncMutex<Option<Instant>>,
     names: Mutex<BTreeMap<String, (AgentId, Instant)>>,
+    /// Rises with every change of the shape.
+    changes: watch::Sender<u64>,
     closed: CancellationToken,
 }
 
@@ -54,11 +77,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Known {
+    fn none() -> Self {
+        Self {
+            shape: Shape::follower(),
+            at: BTreeMap::new(),
+            meanwhile: None,
+        }
+    }
+
     fn apply(&mut self, recorded: &Recorded) {
-        if recorded.sequence <= self.at {
+        let Some(kind) = Kind::of(recorded) else {
+            return;
+        };
+        let at = self.at.entry(kind).or_default();
+        if recorded.sequence <= *at {
             return;
         }
-        self.at = recorded.sequence;
+        *at = recorded.sequence;
         let about = match recorded.subject {
             Subject::Agent(_, _, agent) => Some(agent),
             _ => None,
@@ -71,29 +106,30 @@ impl Known {
 
 impl Follow {
     pub(super) fn new(link: Link, place: Place, closed: CancellationToken) -> Arc<Self> {
-        let known = Known {
-            shape: Shape::follower(),
-            at: 0,
-            meanwhile: None,
-        };
         Arc::new(Self {
             link,
             place,
-            known: Mutex::new(known),
+            known: Mutex::new(Known::none()),
             followed: OnceCell::new(),
             refreshed: AsyncMutex::new(None),
             names: Mutex::default(),
+            changes: watch::channel(0).0,
             closed,
         })
     }
 
+    /// Changes whenever the shape may be another one.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
     /// What follows from the shape as it is known.
-    pub(super) fn with<T>(&self, look: impl FnOnce(&Shape) -> T) -> T {
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&Shape) -> T) -> T {
         look(&lock(&self.known).shape)
     }
 
     /// Reads the shape, unless that was done, and follows it from then on.
-    pub(super) async fn ready(self: &Arc<Self>) -> Result<(), LogError> {
+    pub(crate) async fn ready(self: &Arc<Self>) -> Result<(), LogError> {
         self.followed
             .get_or_try_init(|| async {
                 let mut doubts = self.link.doubts();
@@ -129,12 +165,44 @@ impl Follow {
             return;
         };
         if let Input::Event(recorded) = live::read(&stored) {
-            let mut known = lock(&self.known);
-            known.apply(&recorded);
-            if let Some(meanwhile) = &mut known.meanwhile {
-                meanwhile.push(recorded);
+            self.meet(recorded);
+        }
+    }
+
+    fn meet(&self, recorded: Recorded) {
+        let mut known = lock(&self.known);
+        known.apply(&recorded);
+        if let Some(meanwhile) = &mut known.meanwhile {
+            meanwhile.push(recorded);
+        }
+        drop(known);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Looks whether a hint was lost of what decides the part that this agent has: the topology, the leader, its own seat.
+    pub(crate) async fn look(&self, agent: AgentId) -> Result<(), LogError> {
+        let asked = Instant::now();
+        let mut last = Vec::new();
+        for subject in [
+            Subject::Swarm(self.place, SwarmVerb::TopologyChanged),
+            Subject::Swarm(self.place, SwarmVerb::LeaderElected),
+            Subject::Agent(self.place, AgentVerb::Seated, agent),
+        ] {
+            let found = self.link.last_of(&subject.to_string()).await?;
+            if let Some(Input::Event(recorded)) = found.as_ref().map(live::read) {
+                last.push(recorded);
             }
         }
+        let is_other = |recorded: &Recorded| {
+            let at = |kind| lock(&self.known).at.get(&kind).copied();
+            Kind::of(recorded) == Some(Kind::Changed)
+                && at(Kind::Changed).is_none_or(|at| at < recorded.sequence)
+        };
+        if last.iter().any(is_other) {
+            return self.refresh(asked).await; // every seat may be another one
+        }
+        last.into_iter().for_each(|recorded| self.meet(recorded));
+        Ok(())
     }
 
     /// Reads the last events that the shape follows from, unless somebody has begun to since `asked`.
@@ -154,15 +222,13 @@ impl Follow {
         let mut read = read?;
         *refreshed = Some(began);
         read.sort_by_key(|recorded| recorded.sequence);
-        let mut anew = Known {
-            shape: Shape::follower(),
-            at: 0,
-            meanwhile: None,
-        };
+        let mut anew = Known::none();
         for recorded in read.iter().chain(&meanwhile) {
             anew.apply(recorded);
         }
         *known = anew;
+        drop(known);
+        self.changes.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -248,5 +314,77 @@ impl Follow {
             names.insert(name.to_owned(), (agent, now + NAME_HELD));
         }
         Ok(agent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use swarm_events::{
+        Event, Timestamp,
+        envelope::Source,
+        ids::{EventId, InstanceId, OrgId, SwarmId},
+        subject::Service,
+        topology::{LeaderElected, Role, Seated},
+    };
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn decided(
+        sequence: u64,
+        subject: impl Fn(Place) -> Subject,
+        body: impl Into<Body>,
+    ) -> Recorded {
+        let subject = subject(Place::new(OrgId(Uuid::nil()), SwarmId(Uuid::nil())));
+        let source = Source::Service(Service::Coordinator, InstanceId(Uuid::nil()));
+        let (id, time) = (EventId(Uuid::nil()), Timestamp::from_micros(0));
+        Recorded {
+            sequence,
+            time,
+            subject,
+            content: 0,
+            event: Event::new(id, source, time, &subject, Uuid::nil(), body),
+        }
+    }
+    fn seated(sequence: u64, agent: AgentId, role: Role, place: u64) -> Recorded {
+        let seat = json!({
+            "generation": 1, "reason": "by hand",
+            "seat": {"role": role, "level": 1, "place": place, "standby": false, "works": true},
+        });
+        let seat: Seated = serde_json::from_value(seat).expect("a seat");
+        decided(
+            sequence,
+            |at| Subject::Agent(at, AgentVerb::Seated, agent),
+            seat,
+        )
+    }
+
+    #[test]
+    fn an_election_that_overtakes_seats_does_not_hide_them() {
+        let (one, two) = (AgentId(Uuid::from_u128(1)), AgentId(Uuid::from_u128(2)));
+        let elected = LeaderElected {
+            leader: Some(one),
+            incarnation: 1,
+            before: None,
+            reason: "by hand".to_owned(),
+            eligible: 2,
+        };
+        let elected = decided(
+            7,
+            |at| Subject::Swarm(at, SwarmVerb::LeaderElected),
+            elected,
+        );
+        // Given two seats and then an election, when the election is met before the second seat
+        let mut known = Known::none();
+        known.apply(&seated(5, one, Role::Coordinator, 1));
+        known.apply(&elected);
+        known.apply(&seated(6, two, Role::Worker, 2));
+        // Then all of it holds
+        assert_eq!(known.shape.leader(), Some(one));
+        assert_eq!(known.shape.role(two), Some(Role::Worker));
+        // And what is older of the same agent changes nothing any more
+        known.apply(&seated(4, two, Role::Coordinator, 3));
+        assert_eq!(known.shape.role(two), Some(Role::Worker));
     }
 }

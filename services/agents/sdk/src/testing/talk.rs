@@ -1,7 +1,7 @@
-//! Messages, blackboard and questions as tests play them: the same checks, limits and order, in one process.
+//! Messages and the blackboard as tests play them: the same checks, limits and order, in one process.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -11,28 +11,27 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
-use serde::Serialize;
 use swarm_events::{
     Body, Json, Problem, Timestamp,
-    ids::{AgentId, CommandId},
-    message::{Answered, AnsweredBy, Ask, Sent},
+    ids::AgentId,
+    message::Sent,
     subject::{Recipient, Sender, topic_key},
     topology::{Routing, Topology},
 };
 use swarm_topology::{Member, Members, MissingEdge, Shape};
 use tokio::{
-    sync::{Mutex as AsyncMutex, Notify, broadcast, mpsc, oneshot},
-    time::{Instant, sleep, timeout},
+    sync::{Mutex as AsyncMutex, broadcast, mpsc},
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::world::wall;
+use super::{questions::Hearer, world::wall};
 use crate::{
-    ask::{AskError, Asker},
+    answer::{OnQuestion, Standing},
     blackboard::{Board, BoardChange, BoardError, Entry},
     messages::{
-        Carrier, Outgoing, SendError, To, Trace,
+        Carrier, Outgoing, SendError, To,
         desk::{Desk, Dispatch, Incoming, OnMessages},
         rate::Rate,
     },
@@ -51,6 +50,12 @@ pub(super) struct Voiced {
     pub(super) agent_type: String,
     pub(super) capabilities: Vec<String>,
     pub(super) handlers: OnMessages,
+    pub(super) questions: Option<OnQuestion>,
+}
+
+/// The id of an agent under test, by its number.
+pub(super) fn id(number: usize) -> AgentId {
+    AgentId(Uuid::from_u128(number as u128 + 1))
 }
 
 /// All agents of a test's swarm.
@@ -70,14 +75,13 @@ struct Speaker {
     ear: mpsc::UnboundedSender<Incoming>,
 }
 
-/// One for each agent, in their order.
+/// What each agent speaks with, and how it hears questions, in their order.
 pub(super) fn speakers(
     agents: Vec<Voiced>,
     topology: Topology,
     began: Instant,
     over: &CancellationToken,
-) -> Vec<Arc<dyn Carrier>> {
-    let id = |number: usize| AgentId(Uuid::from_u128(number as u128 + 1));
+) -> (Vec<Arc<dyn Carrier>>, Vec<Hearer>) {
     let members: Members = agents
         .iter()
         .enumerate()
@@ -129,7 +133,7 @@ pub(super) fn speakers(
         });
         lock(&room.speakers).insert(id(number), Arc::downgrade(&speaker));
         let weak = Arc::downgrade(&speaker);
-        let over = over.clone();
+        let silence = over.clone();
         tokio::spawn(async move {
             let mut dispatch: Option<Dispatch> = None;
             loop {
@@ -146,7 +150,7 @@ pub(super) fn speakers(
                     },
                     _ = ended => None,
                     // What is being handled is dropped with it.
-                    () = over.cancelled() => return,
+                    () = silence.cancelled() => return,
                 };
                 let Some(speaker) = weak.upgrade() else {
                     return;
@@ -169,9 +173,14 @@ pub(super) fn speakers(
             }
         });
         let carrier: Arc<dyn Carrier> = speaker;
-        carrier
+        let standing = Standing {
+            leads: room.shape.leader() == Some(id(number)),
+            role: room.shape.role(id(number)),
+        };
+        let hearer = Hearer::new(standing, agent.questions, carrier.clone(), over);
+        (carrier, hearer)
     });
-    made.collect()
+    made.unzip()
 }
 
 fn unknown(to: &To, why: &'static str) -> SendError {
@@ -386,79 +395,5 @@ impl Board for TestBoard {
             std::future::ready(key.starts_with(&prefix))
         });
         Ok(futures::stream::iter(now).chain(later).boxed())
-    }
-}
-
-/// The questions of a test's agents.
-#[derive(Default)]
-pub(super) struct Questions {
-    asked: Mutex<VecDeque<TestQuestion>>,
-    came: Notify,
-}
-
-/// A question that an agent under test asks.
-#[derive(Debug)]
-pub struct TestQuestion {
-    /// What it asks.
-    pub ask: Ask,
-    answer: oneshot::Sender<Json>,
-}
-
-impl TestQuestion {
-    /// Answers it as a person would. `false`: it was over, or the answer is none of its choices.
-    pub fn answer(self, answer: impl Serialize) -> bool {
-        let Ok(answer) = Json::from_value(&answer) else {
-            return false;
-        };
-        let text: Result<String, _> = answer.to();
-        let chosen = text.is_ok_and(|text| self.ask.choices.contains(&text));
-        (self.ask.choices.is_empty() || chosen) && self.answer.send(answer).is_ok()
-    }
-}
-
-impl Questions {
-    pub(super) async fn next(&self) -> TestQuestion {
-        loop {
-            let came = self.came.notified();
-            if let Some(question) = lock(&self.asked).pop_front() {
-                return question;
-            }
-            came.await;
-        }
-    }
-}
-
-#[async_trait]
-impl Asker for Questions {
-    async fn ask(&self, ask: Ask, _: Trace) -> Result<Answered, AskError> {
-        let (answer, answered) = oneshot::channel();
-        let wait = Duration::from_millis(ask.timeout_ms);
-        let default = ask.default.clone();
-        lock(&self.asked).push_back(TestQuestion { ask, answer });
-        self.came.notify_one();
-        let said = timeout(wait, async {
-            match answered.await {
-                Ok(answer) => answer,
-                // Whoever was given it let it go: it waits on for its end.
-                Err(_) => std::future::pending().await,
-            }
-        });
-        let (answer, by) = match (said.await, default) {
-            (Ok(answer), _) => (answer, AnsweredBy::Person(None)),
-            (Err(_), Some(default)) => (default, AnsweredBy::Default),
-            (Err(_), None) => {
-                let reason = format!("nobody answered within {} ms", wait.as_millis());
-                return Err(AskError::Unanswered(reason));
-            }
-        };
-        Ok(Answered {
-            question_id: CommandId(Uuid::nil()),
-            answer,
-            by,
-        })
-    }
-
-    fn incarnation(&self) -> u64 {
-        1
     }
 }

@@ -27,7 +27,8 @@ use uuid::Uuid;
 
 use super::{
     DECLINES_MAX, TestEnd, TestEntry, TestEvent, TestTask,
-    talk::{self, Questions, TestBoard, Voiced},
+    questions::Questions,
+    talk::{self, TestBoard, Voiced},
 };
 use crate::{
     AgentBuilder,
@@ -167,8 +168,10 @@ impl World {
             agent_type: join.agent_type.clone(),
             capabilities: join.capabilities.clone(),
             handlers: handlers.messages.clone(),
+            questions: handlers.questions.clone(),
         });
-        let mut speakers = talk::speakers(named.collect(), topology, began, &silence).into_iter();
+        let (speakers, hearers) = talk::speakers(named.collect(), topology, began, &silence);
+        let mut speakers = speakers.into_iter();
         let agents = agents.into_iter().filter_map(|(number, join, handlers)| {
             let slots = join.slots.unwrap_or(Configuration::default().agent_slots);
             Some(Member {
@@ -185,7 +188,7 @@ impl World {
             retry,
             silence,
             board: Arc::default(),
-            questions: Arc::default(),
+            questions: Questions::new(hearers),
             state: Mutex::new(State {
                 agents: agents.collect(),
                 ..State::default()
@@ -309,7 +312,7 @@ impl World {
         Voice {
             carrier: Some(member.speaker.clone()),
             board: Some(self.board.clone()),
-            asker: Some(self.questions.clone()),
+            asker: Some(self.questions.asker(agent)),
             trace: Trace::default(),
             assignment: Some(assignment.sequence),
             step: assignment.data.step,
@@ -545,6 +548,7 @@ impl World {
             return;
         };
         state.agents[lost].incarnation += 1;
+        self.questions.lose(lost);
         let taken: Vec<Attempt> = state
             .attempts
             .extract_if(.., |_, attempt| attempt.agent == lost)
