@@ -147,9 +147,7 @@ pub async fn show(
     uri: Uri,
 ) -> Answer<Reply> {
     caller.may(Action::Read)?;
-    let mut params = Params::of(&uri)?;
-    let min_seq = params.min_seq()?;
-    params.done()?;
+    let min_seq = Params::only_min_seq(&uri)?;
     let (place, agent) = one(&app, &caller, &swarm, &agent)?;
     let row = async {
         reading::until(&app, min_seq).await?;
@@ -419,15 +417,9 @@ async fn ordered(
     (verb, body): (CommandVerb, Body),
     key: Option<Key>,
 ) -> Answer<Reply> {
-    let sending = Sending {
-        subject: Subject::Command(place, verb),
-        id: key.as_ref().map_or_else(Uuid::now_v7, Key::own_id),
-        about: agent.0,
-        body,
-        keyed: key.is_some(),
-        request: key.as_ref().map(Key::request_id),
-        also: None,
-    };
+    let sending = Sending::new(Subject::Command(place, verb), agent.0, body)
+        .keyed(key.as_ref())
+        .of_request(key.as_ref());
     let outcome = command::send(app, sending).await?;
     let of_agent = matches!(outcome.subject, Subject::Agent(_, _, about) if about == agent);
     if !of_agent {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     app::{App, OUTCOME_TIMEOUT},
     fold::{Waiting, outcomes::Outcome},
-    idempotency,
+    idempotency::{self, Key},
     problem::{Answer, ApiProblem},
     tail::input,
 };
@@ -42,6 +42,36 @@ pub struct Sending {
     pub request: Option<Uuid>,
     /// Another id under which it may be answered.
     pub also: Option<Uuid>,
+}
+
+impl Sending {
+    /// One that no idempotency key names.
+    pub fn new(subject: Subject, about: Uuid, body: impl Into<Body>) -> Self {
+        Self {
+            subject,
+            id: Uuid::now_v7(),
+            about,
+            body: body.into(),
+            keyed: false,
+            request: None,
+            also: None,
+        }
+    }
+    /// The same under the id that derives from `key`, if there is one.
+    #[must_use]
+    pub fn keyed(mut self, key: Option<&Key>) -> Self {
+        if let Some(key) = key {
+            self.id = key.own_id();
+            self.keyed = true;
+        }
+        self
+    }
+    /// The same as a part of the request that `key` names, if there is one.
+    #[must_use]
+    pub fn of_request(mut self, key: Option<&Key>) -> Self {
+        self.request = key.map(Key::request_id);
+        self
+    }
 }
 
 /// `event` as a message with its id for retries.

@@ -438,15 +438,10 @@ async fn whole_graph(
         graph_id: graph,
         reason,
     };
-    let sending = Sending {
-        subject: Subject::Command(place, CommandVerb::CancelGraph),
-        id: key.as_ref().map_or_else(Uuid::now_v7, Key::own_id),
-        about: graph.0,
-        body: order.into(),
-        keyed: key.is_some(),
-        request: key.as_ref().map(Key::request_id),
-        also: None,
-    };
+    let subject = Subject::Command(place, CommandVerb::CancelGraph);
+    let sending = Sending::new(subject, graph.0, order)
+        .keyed(key.as_ref())
+        .of_request(key.as_ref());
     let outcome = command::send(app, sending).await?;
     let tasks = match &outcome.event.body {
         Body::TaskGraphCancelled(cancelled) => cancelled.tasks,

@@ -81,15 +81,8 @@ pub async fn update(State(app): State<Shared>, caller: Caller, body: HttpBody) -
     let bytes = json::whole(body, json::BODY_BYTES_MAX).await?;
     let patch = checked(&bytes)?;
     let org = caller.org;
-    let sending = Sending {
-        subject: Subject::OrgCommand(Partition::of(org.0), org, CommandVerb::UpdateOrg),
-        id: Uuid::now_v7(),
-        about: org.0,
-        body: UpdateOrg { patch }.into(),
-        keyed: false,
-        request: None,
-        also: None,
-    };
+    let subject = Subject::OrgCommand(Partition::of(org.0), org, CommandVerb::UpdateOrg);
+    let sending = Sending::new(subject, org.0, UpdateOrg { patch });
     let outcome = command::send(&app, sending).await?;
     let Body::OrgUpdated(updated) = &outcome.event.body else {
         return Err(refusal(&outcome).unwrap_or_else(|| unexpected(&outcome)));

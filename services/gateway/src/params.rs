@@ -106,6 +106,16 @@ impl Params {
             "give a stream sequence, as in the header swarm-seq of a write",
         )
     }
+    /// `?min_seq=` of a request that takes no other parameter.
+    ///
+    /// # Errors
+    /// 400 if it is no number, or if there is another one.
+    pub fn only_min_seq(uri: &Uri) -> Answer<Option<u64>> {
+        let mut params = Self::of(uri)?;
+        let min_seq = params.min_seq()?;
+        params.done()?;
+        Ok(min_seq)
+    }
     /// `?limit=`
     ///
     /// # Errors

@@ -16,7 +16,6 @@ use swarm_events::{
 };
 use swarm_projections::queries::{self, Page, QuestionFilter, QuestionRow};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use crate::{
     answer::Reply,
@@ -177,9 +176,7 @@ pub async fn show(
 ) -> Answer<Reply> {
     caller.may(Action::Read)?;
     let place = known(&app, &caller, &swarm)?;
-    let mut params = Params::of(&uri)?;
-    let min_seq = params.min_seq()?;
-    params.done()?;
+    let min_seq = Params::only_min_seq(&uri)?;
     let question: CommandId = id("question", &question)?;
     let row = found(&app, place, question, min_seq).await?;
     Ok(Reply::json(StatusCode::OK, &row))
@@ -229,15 +226,8 @@ pub async fn answer(
         user_id: Some(UserId(caller.user.0)),
         agent: None,
     };
-    let sending = Sending {
-        subject: Subject::Command(place, CommandVerb::Answer),
-        id: key.as_ref().map_or_else(Uuid::now_v7, Key::own_id),
-        about: place.swarm.0,
-        body: order.into(),
-        keyed: key.is_some(),
-        request: None,
-        also: None,
-    };
+    let subject = Subject::Command(place, CommandVerb::Answer);
+    let sending = Sending::new(subject, place.swarm.0, order).keyed(key.as_ref());
     let outcome = command::send(&app, sending).await?;
     let Body::AgentAnswered(answered) = &outcome.event.body else {
         return Err(refusal(&outcome).unwrap_or_else(|| unexpected(&outcome)));

@@ -62,15 +62,10 @@ pub async fn scale(
     let (place, _) = open(&app, &caller, &swarm)?;
     let route = format!("POST /v1/swarms/{}/scale", place.swarm);
     let key = Key::of(&headers, caller.org, &route, &bytes)?;
-    let sending = Sending {
-        subject: Subject::Command(place, CommandVerb::Scale),
-        id: key.as_ref().map_or_else(Uuid::now_v7, Key::own_id),
-        about: place.swarm.0,
-        body: order.into(),
-        keyed: key.is_some(),
-        request: key.as_ref().map(Key::request_id),
-        also: None,
-    };
+    let subject = Subject::Command(place, CommandVerb::Scale);
+    let sending = Sending::new(subject, place.swarm.0, order)
+        .keyed(key.as_ref())
+        .of_request(key.as_ref());
     let outcome = command::send(&app, sending).await?;
     let Body::SwarmScaled(scaled) = &outcome.event.body else {
         return Err(refusal(&outcome).unwrap_or_else(|| unexpected(&outcome)));

@@ -206,15 +206,7 @@ pub async fn create(
 }
 
 fn sending(place: Place, verb: CommandVerb, body: Body, key: Option<&Key>) -> Sending {
-    Sending {
-        subject: Subject::Command(place, verb),
-        id: key.map_or_else(Uuid::now_v7, Key::own_id),
-        about: place.swarm.0,
-        body,
-        keyed: key.is_some(),
-        request: None,
-        also: None,
-    }
+    Sending::new(Subject::Command(place, verb), place.swarm.0, body).keyed(key)
 }
 
 /// Lists the organization's swarms in the order of their creation.
@@ -262,9 +254,7 @@ pub async fn show(
     uri: Uri,
 ) -> Answer<Reply> {
     caller.may(Action::Read)?;
-    let mut params = Params::of(&uri)?;
-    let min_seq = params.min_seq()?;
-    params.done()?;
+    let min_seq = Params::only_min_seq(&uri)?;
     let place = known(&app, &caller, &swarm)?;
     reading::until(&app, min_seq).await?;
     let row = reading::find(&app, || queries::swarm(&app.pool, place.org, place.swarm)).await?;

@@ -90,7 +90,7 @@ pub async fn show(
     uri: Uri,
 ) -> Answer<Reply> {
     caller.may(Action::Read)?;
-    let min_seq = only_min_seq(&uri)?;
+    let min_seq = Params::only_min_seq(&uri)?;
     let place = known(&app, &caller, &swarm)?;
     let task: TaskId = id("task", &task)?;
     reading::until(&app, min_seq).await?;
@@ -111,7 +111,7 @@ pub async fn show_anywhere(
     uri: Uri,
 ) -> Answer<Reply> {
     caller.may(Action::Read)?;
-    let min_seq = only_min_seq(&uri)?;
+    let min_seq = Params::only_min_seq(&uri)?;
     let task: TaskId = id("task", &task)?;
     reading::until(&app, min_seq).await?;
     let rows = reading::find(&app, || async {
@@ -142,13 +142,6 @@ pub async fn show_anywhere(
             Err(ApiProblem::new(StatusCode::CONFLICT, problem).with("swarm_ids", swarms))
         }
     }
-}
-
-fn only_min_seq(uri: &Uri) -> Answer<Option<u64>> {
-    let mut params = Params::of(uri)?;
-    let min_seq = params.min_seq()?;
-    params.done()?;
-    Ok(min_seq)
 }
 
 async fn details(app: &Shared, place: Place, task: TaskId) -> Answer<Reply> {

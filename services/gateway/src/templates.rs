@@ -412,15 +412,8 @@ pub async fn delete(
 }
 
 fn sending(caller: &Caller, verb: CommandVerb, body: Body, key: Option<&Key>) -> Sending {
-    Sending {
-        subject: Subject::OrgCommand(Partition::of(caller.org.0), caller.org, verb),
-        id: key.map_or_else(Uuid::now_v7, Key::own_id),
-        about: caller.org.0,
-        body,
-        keyed: key.is_some(),
-        request: key.map(Key::request_id),
-        also: None,
-    }
+    let subject = Subject::OrgCommand(Partition::of(caller.org.0), caller.org, verb);
+    Sending::new(subject, caller.org.0, body).keyed(key)
 }
 
 #[cfg(test)]
