@@ -252,6 +252,14 @@ impl Swarm {
             || self.by_capability.has_moved()
     }
 
+    /// The next `measured` is due at once, whatever the figures. It is decided after everything else that is due, so whoever
+    /// waits to see what an event leads to learns by it that all of that was decided.
+    pub(crate) fn measure_now(&mut self) {
+        // So many never wait: the figures count as moved until they are written again.
+        self.reported.pending = u64::MAX;
+        self.reported_at = Timestamp::ZERO;
+    }
+
     /// Counts an attempt that has ended, by the type of its task and by what that needs; one that failed, at its agent, too.
     pub(crate) fn note_attempt(&mut self, at: u32, agent: u32, completed: bool) {
         if let Some(agent) = self.agents.get_mut(agent as usize) {

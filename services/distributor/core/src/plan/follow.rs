@@ -223,7 +223,8 @@ impl Plan {
         for &id in swarm.graphs.keys() {
             self.refresh_mark(state, Mark::Graph(number, id));
         }
-        self.refresh_measure(state, number);
+        // Not by a timer that runs already: a change of the topology wants them at once.
+        self.refresh_mark(state, Mark::Measure(number));
         self.refresh_assignable(number);
     }
 

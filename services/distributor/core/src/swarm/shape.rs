@@ -84,6 +84,7 @@ impl Swarm {
             for at in 0..self.agents.len() as u32 {
                 self.take_seat(at);
             }
+            self.measure_now();
             trace.swarm(self.number);
         }
         if self.shape.leader() != leader {

@@ -1,4 +1,5 @@
-//! `measured`: at most once a second, only while figures move, only agents that moved.
+//! `measured`: at most once a second, only while figures move, only agents that moved; and once after each change of the
+//! topology.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +7,10 @@ use swarm_distributor_core::MEASURE_MS;
 use swarm_events::{
     Body, Input,
     swarm::{AgentLoad, MEASURED_NAMES_MAX, Measured, OTHER_NAMES, Outcomes, SAMPLE_AGENTS_MAX},
+    topology::{Mesh, Ring, Role, Star, Topology},
 };
 
-use crate::scene::Scene;
+use crate::scene::{Scene, shape::seat};
 
 fn figures(s: &mut Scene) -> Vec<Measured> {
     s.world.settle();
@@ -88,6 +90,53 @@ fn figures_that_moved_back_are_not_written_and_the_next_are() {
     assert_eq!(figures(&mut s).len(), 1, "queued as before");
     s.submit("u");
     assert_eq!(figures(&mut s).len(), 2);
+}
+
+#[test]
+fn given_a_change_of_the_topology_then_figures_follow_all_that_it_takes_back() {
+    let mut s = Scene::shaped(Topology::Star(Star::default()));
+    for (place, name) in (0..).zip(["A", "B"]) {
+        s.join_as(name, 1, 1, &[]);
+        s.seat(name, seat(Role::Worker, place));
+    }
+    let ring = Topology::Ring(Ring::default());
+    let mesh = Topology::Mesh(Mesh::default());
+    // Nothing is there that could move, and the last figures are younger than a second.
+    for after in [&ring, &mesh] {
+        let before = figures(&mut s).len();
+        let generation = s.plan_topology(after);
+        for (place, name) in (0..).zip(["A", "B"]) {
+            s.seat_in(generation, name, Some(seat(Role::Worker, place)));
+        }
+        assert_eq!(figures(&mut s).len(), before, "it does not hold yet");
+        s.change_topology(generation, after);
+        assert_eq!(figures(&mut s).len(), before + 1, "{after:?}");
+    }
+    for name in ["1", "2", "3", "4"] {
+        s.submit(name);
+    }
+    s.world.settle();
+    let generation = s.plan_topology(&ring);
+    for (place, name) in (0..).zip(["A", "B"]) {
+        s.seat_in(generation, name, Some(seat(Role::Worker, place)));
+    }
+    let from = s.world.inputs().count();
+    s.change_topology(generation, &ring);
+    s.world.settle();
+    let kinds = s.world.inputs().skip(from).filter_map(|input| match input {
+        Input::Event(recorded) => match recorded.event.body {
+            Body::TaskWithdrawn(_) => Some("withdrawn"),
+            Body::SwarmMeasured(_) => Some("measured"),
+            _ => None,
+        },
+        Input::Unreadable(_) => None,
+    });
+    let kinds: Vec<_> = kinds.collect();
+    let withdrawn = kinds.iter().take_while(|kind| **kind == "withdrawn");
+    assert_eq!(withdrawn.count(), 4, "{kinds:?}");
+    assert_eq!(kinds.get(4), Some(&"measured"), "{kinds:?}");
+    s.plans_agree();
+    s.folds_agree();
 }
 
 #[test]
