@@ -4,6 +4,7 @@ pub mod answer;
 pub mod traffic;
 mod view;
 pub(crate) mod wanted;
+mod withdrawn;
 
 use axum::{
     body::Body as HttpBody,
@@ -15,11 +16,11 @@ use swarm_events::{
     Body, Json, Place, Subject, command::ChangeTopology, subject::CommandVerb, topology::Topology,
 };
 use swarm_topology::Planned;
-use uuid::Uuid;
 
 pub use view::{EDGES_MAX, MOVES_MAX};
 pub use wanted::TopologyInput;
 pub(crate) use wanted::word;
+pub use withdrawn::WITHDRAWN_WAIT;
 
 use answer::{CHANGED, ChangeAnswer, PLANNED, Shown, TopologyAnswer};
 use view::Said;
@@ -73,7 +74,7 @@ fn find(fold: &Fold, place: Place) -> Answer<&Swarm> {
 }
 
 /// Changes a swarm's topology or its options, while it works: every agent gets its new place before the new topology holds,
-/// and no task is lost. The answer comes when it holds. With `?dry_run=true` nothing is changed, and the answer says what
+/// and no task is lost. The answer comes when it holds and what it took back is counted. With `?dry_run=true` nothing is changed, and the answer says what
 /// would be.
 #[utoipa::path(put, path = "/v1/swarms/{id}/topology", tag = "topologies", request_body = TopologyInput,
     params(("id" = Uuid, Path), ("dry_run" = Option<bool>, Query)),
@@ -130,6 +131,7 @@ pub async fn update(
             before: was,
             agents: planned.agents,
             moves: planned.moves,
+            withdrawn: None,
             withdrawn_at_most: assigned,
             reason,
             took_ms: None,
@@ -143,15 +145,8 @@ pub async fn update(
         configuration: options,
         reason: Some(reason),
     };
-    let sending = Sending {
-        subject: Subject::Command(place, CommandVerb::ChangeTopology),
-        id: Uuid::now_v7(),
-        about: place.swarm.0,
-        body: order.into(),
-        keyed: false,
-        request: None,
-        also: None,
-    };
+    let subject = Subject::Command(place, CommandVerb::ChangeTopology);
+    let sending = Sending::new(subject, place.swarm.0, order);
     let outcome = command::send(&app, sending).await?;
     let changed = match &outcome.event.body {
         Body::SwarmTopologyChanged(changed) => changed,
@@ -166,6 +161,7 @@ pub async fn update(
         }
         _ => return Err(refusal(&outcome).unwrap_or_else(|| unexpected(&outcome))),
     };
+    let withdrawn = withdrawn::count(&app.log, place, outcome.sequence).await;
     let fold = app.fold.read();
     let changes = fold.changes(place);
     let ended = changes
@@ -180,6 +176,7 @@ pub async fn update(
         before: Shown::from(&changed.before),
         agents: changed.agents,
         moves: changed.moves,
+        withdrawn,
         withdrawn_at_most: assigned,
         reason: changed.reason.clone(),
         took_ms: ended.map(|ended| ended.took_ms),

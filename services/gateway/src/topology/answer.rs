@@ -318,7 +318,10 @@ pub struct ChangeAnswer {
     pub agents: u32,
     /// Of these, how many got another role or parent.
     pub moves: u32,
-    /// At most so many tasks go back into the queue: those at agents and not started, as last measured. Null before the first
+    /// So many tasks that had not started were taken back because of it, and wait in the queue again or have gone on from
+    /// there. Null after a dry run, and if the distributor has not been through with it within 3 seconds.
+    pub withdrawn: Option<u64>,
+    /// What could be told of that beforehand: the tasks at agents and not started, as last measured. Null before the first
     /// measurement.
     pub withdrawn_at_most: Option<u64>,
     /// Why.

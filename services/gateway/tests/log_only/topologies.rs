@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use crate::support::{PATIENCE, Stage};
+use futures::StreamExt;
 use serde_json::{Value, json};
 use swarm_events::{
     AgentId, Event, EventId, InstanceId, Json, Place, Subject,
     envelope::Source,
     message::{Purpose, Sent},
     org::Role,
-    subject::{Recipient, Sender},
+    subject::{Recipient, Sender, TaskVerb},
+    task::Started,
 };
 use swarm_gateway::app::App;
+use swarm_log::{Log, Tailed, jetstream::JetStreamLog};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -348,6 +351,73 @@ async fn what_cannot_be_is_refused_by_its_field_and_nothing_is_stored() {
             .post("/v1/swarms", &body)
             .await
             .refused(422, code, Some(field));
+    }
+}
+
+#[tokio::test]
+async fn a_change_says_how_many_tasks_it_took_back() {
+    let stage = Stage::without_database().await;
+    let place = stage
+        .swarm(json!({"name": "a", "configuration": {"agent_waiting": 2}}))
+        .await;
+    let all = agents(&stage, place, &["a", "b"]).await;
+    let nothing = stage
+        .admin
+        .put(&path(place), &json!({"topology": "mesh"}))
+        .await;
+    assert_eq!(nothing.body["withdrawn"], 0, "{}", nothing.body);
+    let tasks: Vec<Value> = (0..5)
+        .map(|n| json!({"task_type": "t", "payload": {"n": n}}))
+        .collect();
+    let came = stage
+        .admin
+        .post(
+            &format!("/v1/swarms/{}/tasks", place.swarm),
+            &json!({"tasks": tasks}),
+        )
+        .await;
+    assert_eq!(came.status, 202, "{}", came.body);
+    let held = |app: &App| {
+        let fold = app.fold.read();
+        let measure = fold.measure(place);
+        measure.is_some_and(|measure| measure.last.assigned == 5)
+    };
+    stage.eventually(held).await;
+    // One of them begins.
+    let filter = format!("swarm.evt.{place}.task.assigned.{}", all[0]);
+    let first = &stage.stored(&filter).await[0];
+    let task: Uuid = first["subject"]
+        .as_str()
+        .and_then(|id| id.parse().ok())
+        .expect("an id");
+    let assignment = first_of(&stage.log, &filter).await;
+    let started = Started {
+        assignment,
+        incarnation: first["data"]["incarnation"].as_u64().expect("a number"),
+    };
+    stage
+        .publish_as_agent(place, all[0], TaskVerb::Started, task, started.into())
+        .await;
+    let dry = format!("{}?dry_run=true", path(place));
+    let ring = json!({"topology": "ring"});
+    let planned = stage.admin.put(&dry, &ring).await;
+    assert_eq!(planned.body["withdrawn"], Value::Null, "{}", planned.body);
+    let changed = stage.admin.put(&path(place), &ring).await;
+    assert_eq!(changed.status, 200, "{}", changed.body);
+    assert_eq!(changed.body["withdrawn"], 4, "{}", changed.body);
+    assert!(changed.body["withdrawn_at_most"].is_u64());
+    let filter = format!("swarm.evt.{place}.task.withdrawn.>");
+    assert_eq!(stage.stored(&filter).await.len(), 4);
+}
+
+/// Sequence of the first message that a filter takes.
+async fn first_of(log: &JetStreamLog, filter: &str) -> u64 {
+    let mut tail = log.tail(vec![filter.to_owned()], 1);
+    loop {
+        let next = timeout(PATIENCE, tail.next()).await.expect("in time");
+        if let Tailed::Message(message) = next.expect("open").expect("readable") {
+            return message.sequence;
+        }
     }
 }
 
