@@ -156,6 +156,10 @@ fn named(
         }
         Reason::Queued(queued) => {
             agents.extend(queued.items.iter().map(|line| line.agent_id));
+            agents.extend(queued.stands_in);
+            agents.extend(queued.within);
+            let token = queued.token.iter();
+            agents.extend(token.flat_map(|token| token.agent_id.into_iter().chain(token.next)));
             let nearest = queued.lacking.iter().flat_map(|lacking| &lacking.nearest);
             agents.extend(nearest.map(|agent| agent.agent_id));
             for condition in &queued.would_be_assigned_if {
@@ -190,6 +194,10 @@ fn named(
         agents.extend(assignment.stolen_from);
         agents.extend(assignment.candidates.iter().map(|c| c.agent_id));
     }
+    // By whom it was handed down, and whoever else is spoken of.
+    let assigned = assignment.iter().flat_map(|told| &told.sentences);
+    let sentences = explanation.sentences.iter().chain(assigned);
+    agents.extend(sentences.flat_map(|sentence| spoken_of(sentence)));
     let fold = app.fold.read();
     let swarm = fold.swarm(place.org, place.swarm);
     let agent_names = agents
@@ -205,6 +213,16 @@ fn named(
         assignment,
         agent_names,
     }
+}
+
+/// The agents that a sentence names: "agent", then an id.
+fn spoken_of(sentence: &str) -> impl Iterator<Item = AgentId> {
+    let words = || sentence.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    let pairs = words().zip(words().skip(1));
+    pairs.filter_map(|(before, id)| {
+        let is_agent = before.eq_ignore_ascii_case("agent");
+        is_agent.then(|| id.parse::<AgentId>().ok()).flatten()
+    })
 }
 
 /// The task is not in the fold: the read models may remember it.
@@ -314,4 +332,41 @@ fn from_row(app: &App, place: Place, row: &TaskRow) -> Option<Explanation> {
         })),
         sentences,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_that_a_sentence_names_are_found() {
+        let (a, b) = (
+            "0198c6a0-0000-7000-8000-0000000000b1",
+            "0198c6a0-0000-7000-8000-0000000000b2",
+        );
+        let task = "0198c6a0-0000-7000-8000-0000000000c1";
+        let found = |sentence: String| -> Vec<String> {
+            let found = spoken_of(&sentence);
+            found.map(|id| id.to_string()).collect()
+        };
+        for (sentence, ids) in [
+            (
+                format!("It was handed down by agent {a} and agent {b}."),
+                &[a, b][..],
+            ),
+            (
+                format!(
+                    "Agent {a} had it last; no live agent is one, so the leader, agent {b}, takes it."
+                ),
+                &[a, b],
+            ),
+            (
+                format!("In the ring, agent {a} has had the token for task {task}."),
+                &[a],
+            ),
+            (format!("The agent has task {task}."), &[]),
+        ] {
+            assert_eq!(found(sentence.clone()), ids, "{sentence}");
+        }
+    }
 }
