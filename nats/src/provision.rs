@@ -47,6 +47,36 @@ pub async fn provision(context: &Context, provision: &Provision) -> Result<(), L
     Ok(())
 }
 
+/// Creates the streams that are missing and leaves alone those that there are: an installation that an earlier version made
+/// lacks what came later. Answers with the names of those that it made.
+///
+/// # Errors
+/// [`LogError::Refused`] and [`LogError::Unreachable`] name the stream that could not be made: without the right to do so
+/// nats-server does not answer.
+pub async fn provision_missing(
+    context: &Context,
+    provision: &Provision,
+) -> Result<Vec<String>, LogError> {
+    let mut made = Vec::new();
+    for wanted in definitions::streams(provision) {
+        match context.get_stream(&wanted.name).await {
+            Ok(_) => {}
+            Err(error) if is_not_found(&error) => {
+                let name = wanted.name.clone();
+                create(context, wanted).await?;
+                made.push(name);
+            }
+            Err(error) => {
+                return Err(LogError::Unreachable(format!(
+                    "stream {} cannot be read: {error}",
+                    wanted.name
+                )));
+            }
+        }
+    }
+    Ok(made)
+}
+
 /// Makes anew what is kept in memory only: a single server forgets the definitions of such streams when it is restarted.
 ///
 /// # Errors

@@ -37,6 +37,9 @@ pub enum BusError {
     /// No answer in time.
     #[error("no answer on {0} in time")]
     Late(String),
+    /// nats-server has no such stream.
+    #[error("nats-server lacks a stream: {0}")]
+    Missing(String),
     /// The client, or the server, said something else.
     #[error("nats-server: {0}")]
     Refused(String),

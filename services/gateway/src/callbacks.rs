@@ -77,7 +77,7 @@ pub async fn call(
     let answer = answer.await.map_err(|error| match error {
         BusError::Nobody(_) => unheard("the agent's process does not run"),
         BusError::Late(_) => unheard("the agent's process does not answer"),
-        BusError::Refused(why) => unheard(&why),
+        BusError::Refused(why) | BusError::Missing(why) => unheard(&why),
     })?;
     let answered: Answered = serde_json::from_slice(&answer)
         .map_err(|error| unheard(&format!("the agent's answer cannot be read: {error}")))?;

@@ -89,8 +89,20 @@ pub(crate) fn bus(app: &App) -> Answer<Bus> {
     app.bus.clone().ok_or_else(|| unreachable(&none()))
 }
 
+/// An installation of an earlier version lacks what came later.
+fn not_provisioned(text: String) -> ApiProblem {
+    ApiProblem::unavailable(
+        "not-provisioned",
+        text,
+        "run `swarm up` once: it makes the streams that are missing",
+    )
+}
+
 /// nats-server gave no answer.
 pub(crate) fn unreachable(error: &BusError) -> ApiProblem {
+    if let BusError::Missing(_) = error {
+        return not_provisioned(error.to_string());
+    }
     ApiProblem::unavailable(
         "bus-unreachable",
         error.to_string(),
@@ -117,6 +129,7 @@ pub(crate) fn not_kept(error: &KeepError, field: &str) -> ApiProblem {
             StatusCode::GATEWAY_TIMEOUT,
             Problem::new("bus-silent", text).cure("it may be stored all the same: read it, or send it again with the same Idempotency-Key"),
         ),
+        KeepError::Missing(_) => not_provisioned(text),
         KeepError::Changed(_) | KeepError::Refused(_) => {
             ApiProblem::unavailable("bus-refused", text, "see the logs of nats-server and the gateway")
         }

@@ -11,7 +11,7 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use serde::Deserialize;
 use swarm_events::Timestamp;
 use swarm_log::definitions::tail_consumer;
@@ -91,6 +91,9 @@ pub enum KeepError {
     /// It is larger than the stream takes.
     #[error("it is larger than the stream takes: {0}")]
     TooLarge(String),
+    /// No stream takes it.
+    #[error("no stream of nats-server takes it: {0}")]
+    Missing(String),
     /// Something else.
     #[error("nats-server: {0}")]
     Refused(String),
@@ -116,8 +119,16 @@ struct AckError {
     description: String,
 }
 
+/// What nats-server says of a stream that there is not, whatever was asked of it.
+const NO_STREAM: &str = "stream not found";
+
 fn refused(error: impl std::fmt::Display) -> BusError {
-    BusError::Refused(error.to_string())
+    let text = error.to_string();
+    if text.contains(NO_STREAM) {
+        BusError::Missing(text)
+    } else {
+        BusError::Refused(text)
+    }
 }
 
 fn micros(nanos: i128) -> Timestamp {
@@ -158,11 +169,38 @@ impl Bus {
         from: u64,
         most: usize,
     ) -> Result<Found, BusError> {
+        self.look(stream, tail_consumer(filters, from), most).await
+    }
+
+    /// The same without what the messages say.
+    ///
+    /// # Errors
+    /// See [`BusError`].
+    pub async fn headers(
+        &self,
+        stream: &str,
+        filters: &[String],
+        from: u64,
+        most: usize,
+    ) -> Result<Found, BusError> {
+        let config = pull::Config {
+            headers_only: true,
+            ..tail_consumer(filters, from)
+        };
+        self.look(stream, config, most).await
+    }
+
+    async fn look(
+        &self,
+        stream: &str,
+        config: pull::Config,
+        most: usize,
+    ) -> Result<Found, BusError> {
         let look = async {
             let config = pull::Config {
                 description: Some("Swarm: page".to_owned()),
                 inactive_threshold: PAGE_CONSUMER_INACTIVE,
-                ..tail_consumer(filters, from)
+                ..config
             };
             let made = self.1.create_consumer_on_stream(config, stream).await;
             let consumer: Consumer<pull::Config> = made.map_err(refused)?;
@@ -175,6 +213,21 @@ impl Bus {
             let name = &consumer.cached_info().name;
             let _ = self.1.delete_consumer_from_stream(name, stream).await;
             found
+        };
+        let late = |_| BusError::Late(stream.to_owned());
+        timeout(READ_WAIT, look).await.map_err(late)?
+    }
+
+    /// The subjects of `stream` that match `filter` and have a message.
+    ///
+    /// # Errors
+    /// See [`BusError`].
+    pub async fn subjects(&self, stream: &str, filter: &str) -> Result<Vec<String>, BusError> {
+        let look = async {
+            let found = self.1.get_stream_no_info(stream).await.map_err(refused)?;
+            let subjects = found.info_with_subjects(filter).await.map_err(refused)?;
+            let names = subjects.map_ok(|(subject, _)| subject);
+            names.try_collect().await.map_err(refused)
         };
         let late = |_| BusError::Late(stream.to_owned());
         timeout(READ_WAIT, look).await.map_err(late)?
@@ -285,11 +338,15 @@ impl Bus {
                 Err(Attempt::NotStored(error)) => (error, true),
             };
             match (error, silence.take()) {
-                (KeepError::Unknown(why), before) => {
+                (error @ (KeepError::Unknown(_) | KeepError::Missing(_)), before) => {
                     if Instant::now() + RESEND_PAUSE >= deadline {
-                        return Err(KeepError::Unknown(why));
+                        // An attempt of which nothing is known weighs more than one that nobody heard.
+                        return Err(before.map_or(error, KeepError::Unknown));
                     }
-                    silence = before.or_else(|| (!nothing).then_some(why));
+                    silence = before.or_else(|| match error {
+                        KeepError::Unknown(why) if !nothing => Some(why),
+                        _ => None,
+                    });
                     sleep(RESEND_PAUSE).await;
                 }
                 // It may be the first attempt that is in the way.
@@ -316,7 +373,7 @@ impl Bus {
             }
             // No stream listens, for a moment at least: a cluster elects, or nothing was provisioned.
             RequestErrorKind::NoResponders => {
-                Attempt::NotStored(KeepError::Unknown(error.to_string()))
+                Attempt::NotStored(KeepError::Missing(error.to_string()))
             }
             _ => Attempt::Failed(KeepError::Unknown(error.to_string())),
         })?;

@@ -6,6 +6,10 @@ use swarm_events::{
     org::Role,
     subject::{Recipient, topic_key},
 };
+use swarm_log::{
+    definitions::{MESSAGES_STREAM, Provision},
+    provision::provision_missing,
+};
 use uuid::Uuid;
 
 use crate::support::{Client, Stage, events, talk::told};
@@ -380,4 +384,41 @@ async fn what_is_said_is_followed_without_a_gap_or_a_repeat() {
     assert_eq!(ids, said[3..]);
     let bad = stage.admin.get(&stream("after=x")).await;
     bad.refused(400, "bad-parameter", Some("?after"));
+}
+
+#[tokio::test]
+async fn given_an_installation_of_an_earlier_version_then_the_answers_name_the_cure() {
+    let stage = Stage::without_database().await;
+    let place = stage.swarm(json!({"name": "a"})).await;
+    let context = async_nats::jetstream::new(stage.log.client().clone());
+    for stream in [MESSAGES_STREAM, "KV_swarm_blackboard"] {
+        context.delete_stream(stream).await.expect("deleted");
+    }
+    let root = format!("/v1/swarms/{}", place.swarm);
+    let value = json!({"to": "all", "body": 1});
+    let admin = &stage.admin;
+    let (messages, board, key) = (
+        format!("{root}/messages"),
+        format!("{root}/blackboard"),
+        format!("{root}/blackboard/x"),
+    );
+    let answers = [
+        admin.get(&messages).await,
+        admin.post(&messages, &value).await,
+        admin.get(&board).await,
+        admin.get(&key).await,
+        admin.put(&key, &value).await,
+    ];
+    for came in answers {
+        came.refused(503, "not-provisioned", None);
+        assert!(came.text("cure").contains("swarm up"), "{}", came.body);
+    }
+    // What made the rest makes these, and the messages go on.
+    let made = provision_missing(&context, &Provision::default()).await;
+    assert_eq!(
+        made.expect("made"),
+        [MESSAGES_STREAM, "KV_swarm_blackboard"]
+    );
+    assert_eq!(admin.post(&messages, &value).await.status, 202);
+    assert_eq!(admin.put(&key, &value).await.status, 200);
 }
