@@ -2,6 +2,7 @@
 //! prefixed by organization and swarm; it never touches PostgreSQL.
 
 mod entry;
+pub mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -225,6 +226,12 @@ pub async fn delete(
     if found.is_none_or(|stored| is_deleted(&stored)) {
         return Err(absent(&key));
     }
+    write(&bus, place, &key, only, &deletion(), &Bytes::new()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The headers of the mark of a deletion.
+fn deletion() -> NatsHeaders {
     let mut marks = NatsHeaders::new();
     marks.insert(OPERATION, "DEL");
     // The mark goes by itself, once everybody has seen it.
@@ -232,8 +239,7 @@ pub async fn delete(
         TIME_TO_LIVE,
         NatsValue::from(BLACKBOARD_DELETED_FOR.as_secs()),
     );
-    write(&bus, place, &key, only, &marks, &Bytes::new()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    marks
 }
 
 /// Stores a message under a key, if the precondition holds; its revision.

@@ -326,6 +326,11 @@ impl Fold {
             .iter()
             .flat_map(move |coordinator| coordinator.swarms_of(org))
     }
+    /// Swarms that are deleted, and since when.
+    pub fn deleted(&self) -> impl Iterator<Item = (Place, Timestamp)> {
+        let swarms = self.coordinators.iter().flat_map(Coordinator::swarms);
+        swarms.filter_map(|swarm| Some((swarm.place, swarm.deleted_at?)))
+    }
     /// What was last measured of a swarm; `None` before the first measurement.
     pub fn measure(&self, place: Place) -> Option<&Measure> {
         self.measures.get(&place)

@@ -142,9 +142,12 @@ pub async fn serve_app(app: Arc<App>, listener: TcpListener) -> Result<(), Gatew
         .with_graceful_shutdown(stop.clone().cancelled_owned());
     let mut serving = tokio::spawn(async move { server.await });
     let carrying = tokio::spawn(courier::run(app.clone()));
+    let sweeping = tokio::spawn(blackboard::sweep::run(app.clone()));
     // A tail that ends takes the requests with it: they would be answered from a state that stands still.
     let tailed = tail::follow(app).await;
     stop.cancel();
+    // What it leaves is found by the next process, or another one.
+    sweeping.abort();
     // With nats-server away it may hold a message for some seconds; it is carried again then.
     let left = carrying.abort_handle();
     if timeout(COURIER_GRACE, carrying).await.is_err() {

@@ -5,10 +5,16 @@ use std::time::Duration;
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
-use swarm_events::{org::Role, permissions::blackboard_key};
+use swarm_events::{Place, org::Role, permissions::blackboard_key};
+use swarm_gateway::{
+    app::App,
+    blackboard::sweep::{LATE_MS, Sweep},
+};
 use swarm_log::definitions::{BLACKBOARD_BYTES_MAX, BLACKBOARD_KEY_BYTES_MAX};
 
-use crate::support::{Came, Client, Stage, events};
+use tokio::time::timeout;
+
+use crate::support::{Came, Client, PATIENCE, Stage, events};
 
 async fn put(client: &Client, path: &str, value: &Value, headers: &[(&str, &str)]) -> Came {
     let mut request = client.request(Method::PUT, path).json(value);
@@ -296,4 +302,92 @@ async fn keys_are_listed_and_watched_by_what_they_begin_with() {
         (rest[0].1.as_str(), &rest[0].2["key"]),
         ("delete", &json!("plan.d"))
     );
+}
+
+/// The subjects of a swarm's keys that hold a value.
+async fn kept(stage: &Stage, place: Place) -> Vec<String> {
+    let bus = stage.app.bus.as_ref().expect("a bus");
+    let filters = [blackboard_key(place, ">")];
+    let found = bus.page("KV_swarm_blackboard", &filters, 1, 1_000).await;
+    let items = found.expect("read").items;
+    let values = items
+        .into_iter()
+        .filter(|stored| !stored.payload.is_empty());
+    values.map(|stored| stored.subject).collect()
+}
+
+async fn until_cleared(stage: &Stage, place: Place) {
+    let mut look = tokio::time::interval(Duration::from_millis(50));
+    let cleared = async {
+        while !kept(stage, place).await.is_empty() {
+            look.tick().await;
+        }
+    };
+    timeout(PATIENCE, cleared).await.expect("cleared in time");
+}
+
+/// A key of the system's, as an agent writes it.
+async fn written(stage: &Stage, place: Place, key: &str) {
+    let context = async_nats::jetstream::new(stage.log.client().clone());
+    let stored = context.publish(blackboard_key(place, key), "1".into());
+    stored.await.expect("sent").await.expect("stored");
+}
+
+#[tokio::test]
+async fn what_a_deleted_swarm_leaves_is_deleted_with_the_gateways_own_rights() {
+    let stage = Stage::guarded().await;
+    let gone = stage.swarm(json!({"name": "a"})).await;
+    let stays = stage.swarm(json!({"name": "b"})).await;
+    for place in [gone, stays] {
+        for key in ["x", "y.z"] {
+            let path = format!("/v1/swarms/{}/blackboard/{key}", place.swarm);
+            assert_eq!(put(&stage.admin, &path, &json!(1), &[]).await.status, 200);
+        }
+        written(&stage, place, "_cursor.a").await;
+    }
+    let deleted = stage
+        .admin
+        .delete(&format!("/v1/swarms/{}", gone.swarm))
+        .await;
+    assert!(deleted.status < 300, "{}", deleted.body);
+    until_cleared(&stage, gone).await;
+    assert_eq!(kept(&stage, stays).await.len(), 3);
+}
+
+#[tokio::test]
+async fn given_a_gateway_that_begins_after_a_deletion_then_it_clears_what_is_left_and_again_what_comes_late()
+ {
+    let stage = Stage::without_database().await;
+    let (app, bus) = (&stage.app, stage.app.bus.as_ref().expect("a bus"));
+    // More than are looked at one by one.
+    let mut places = Vec::new();
+    for n in 0..34 {
+        places.push(stage.swarm(json!({"name": format!("s{n}")})).await);
+    }
+    for place in &places {
+        written(&stage, *place, "early").await;
+        let path = format!("/v1/swarms/{}", place.swarm);
+        assert!(stage.admin.delete(&path).await.status < 300);
+    }
+    // The stage's own gateway has looked at all of them then, and does so again only when they have been deleted for long.
+    for place in &places {
+        until_cleared(&stage, *place).await;
+    }
+    let (first, last) = (places[0], places[33]);
+    written(&stage, first, "late").await;
+    written(&stage, last, "late").await;
+    // A process that begins now.
+    let (mut sweep, now) = (Sweep::default(), App::now());
+    let looked = sweep.look(app, bus, now).await;
+    assert_eq!(looked.expect("looked"), 2);
+    assert!(kept(&stage, first).await.is_empty() && kept(&stage, last).await.is_empty());
+    written(&stage, first, "later").await;
+    let looked = sweep.look(app, bus, now.plus_millis(LATE_MS / 2)).await;
+    assert_eq!(looked.expect("looked"), 0, "it has looked at it");
+    let long_after = now.plus_millis(LATE_MS);
+    let looked = sweep.look(app, bus, long_after).await;
+    assert_eq!(looked.expect("looked"), 1);
+    written(&stage, first, "too-late").await;
+    let looked = sweep.look(app, bus, long_after).await;
+    assert_eq!(looked.expect("looked"), 0, "that was the last look");
 }
