@@ -19,7 +19,7 @@ use swarm_log::{
     AppendError, Log, LogError, StoredMessage, Tailed,
     definitions::{self, EVENTS_STREAM, Provision},
     jetstream::{Durability, JetStreamLog, LogSettings},
-    provision::provision,
+    provision::{provision, provision_missing},
 };
 
 /// Bodies that were acknowledged, by sequence, and bodies of unknown outcome.
@@ -313,6 +313,34 @@ async fn provisioning_is_idempotent() {
         .expect("the operator's higher limit stays");
     let stream = context.get_stream(EVENTS_STREAM).await.expect("there");
     assert_eq!(stream.cached_info().config.max_bytes, raised.max_bytes);
+}
+
+#[tokio::test]
+async fn given_an_installation_of_an_earlier_version_then_only_what_it_lacks_is_made() {
+    let server = server(Durability::Speed).await;
+    let connection = connection(&server.url).await;
+    let context = async_nats::jetstream::new(connection.client().clone());
+    let settings = Provision {
+        max_bytes: 64 << 20,
+        ..Provision::default()
+    };
+    provision(&context, &settings).await.expect("created");
+    let blackboard = format!("KV_{}", definitions::BLACKBOARD_BUCKET);
+    let later = [definitions::MESSAGES_STREAM, &blackboard];
+    for stream in later {
+        context.delete_stream(stream).await.expect("deleted");
+    }
+    // What there is keeps its limits, whatever is wanted now.
+    let wanted = Provision {
+        max_bytes: settings.max_bytes * 2,
+        ..settings.clone()
+    };
+    let made = provision_missing(&context, &wanted).await;
+    assert_eq!(made.expect("made"), later);
+    let stream = context.get_stream(EVENTS_STREAM).await.expect("there");
+    assert_eq!(stream.cached_info().config.max_bytes, settings.max_bytes);
+    let made = provision_missing(&context, &wanted).await;
+    assert_eq!(made.expect("nothing to do"), [""; 0]);
 }
 
 #[tokio::test]
