@@ -1,5 +1,6 @@
 //! A command for each task.
 
+mod answers;
 mod speech;
 mod start;
 
@@ -61,9 +62,10 @@ impl std::error::Error for NoCommand {}
 /// - `{"progress": 50, "message": "half"}` tells how far it is.
 /// - `{"message": {"to": "leader", "topic": "news", "body": …}}` says something to an agent (its id or name), a role, the
 ///   `leader`, `all` or `people`, or without `to` to whoever has subscribed to the topic.
-/// - `{"ask": {"question": "Go on?", "choices": ["yes", "no"], "default": "no", "timeout_ms": 60000}}` asks a person. The answer
-///   comes as a line on stdin, `{"answer": "yes", "by": …}`, or `{"error": "…"}`. For that stdin has to stay open, which a
-///   command that reads to its end would wait for in vain: see [`ExecAdapter::keep_stdin_open`].
+/// - `{"ask": {"question": "Go on?", "choices": ["yes", "no"], "default": "no", "timeout_ms": 60000}}` asks a person,
+///   and with `"answerer": "leader"` or `{"role": "supervisor"}` also that agent. The answer comes as a line on stdin,
+///   `{"answer": "yes", "by": …}`, or `{"error": "…"}`. For that stdin has to stay open, which a command that reads to its end
+///   would wait for in vain: see [`ExecAdapter::keep_stdin_open`].
 /// - `{"split": [{"key": "a", "task_type": "count", "payload": …}, …]}` as the result hands the task on in parts. Their results
 ///   come back as `inputs` of a further run, whose `step` is `reduce`.
 ///
@@ -85,6 +87,7 @@ pub struct ExecAdapter {
     directory: Option<PathBuf>,
     kill_grace: Duration,
     stdin_open: bool,
+    answers: bool,
     watchdog: Option<Arc<Watchdog>>,
 }
 
@@ -103,10 +106,12 @@ struct Input<'a> {
     step: Option<Step>,
 }
 
-/// Whether an agent's metadata says `{"exec": {"stdin": "open"}}`: how a command that a host runs comes by it.
-fn wants_open_stdin(metadata: Option<&str>) -> bool {
+/// What an agent's metadata says of its command, as `{"exec": {"stdin": "open", "answers": true}}`: how one that a host runs comes by
+/// it. Whether its stdin stays open, and whether it answers questions.
+fn wanted(metadata: Option<&str>) -> (bool, bool) {
     let read = metadata.and_then(|text| serde_json::from_str::<Value>(text).ok());
-    read.is_some_and(|metadata| metadata["exec"]["stdin"] == "open")
+    let exec = read.map_or(Value::Null, |mut metadata| metadata["exec"].take());
+    (exec["stdin"] == "open", exec["answers"] == true)
 }
 
 impl ExecAdapter {
@@ -127,6 +132,7 @@ impl ExecAdapter {
             .inspect_err(|error| tracing::warn!(%error, "no watchdog: commands would outlive a killed agent"))
             .ok()
             .map(Arc::new);
+        let (stdin_open, answers) = wanted(std::env::var("SWARM_AGENT_METADATA").ok().as_deref());
         Ok(Self {
             program,
             arguments: command.collect(),
@@ -135,7 +141,8 @@ impl ExecAdapter {
             memory_limit_kib: None,
             directory: None,
             kill_grace: KILL_GRACE,
-            stdin_open: wants_open_stdin(std::env::var("SWARM_AGENT_METADATA").ok().as_deref()),
+            stdin_open,
+            answers,
             watchdog,
         })
     }

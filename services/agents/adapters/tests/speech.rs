@@ -8,6 +8,7 @@ use swarm_agent_sdk::{
     AgentBuilder, ReceivedMessage,
     testing::{self, TestEnd, TestEvent, TestSwarm, TestTask},
 };
+use swarm_events::{configuration::TopologyKind, topology::Topology};
 use tokio::sync::mpsc;
 
 fn sh(script: &str) -> ExecAdapter {
@@ -160,4 +161,48 @@ async fn parts_that_are_none_fail_for_good_by_field() {
         };
         assert!(error.contains(words), "{split}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_command_answers_what_another_one_asks_the_leader() {
+    // Given a command that leads a star and answers questions, and another that asks the leader
+    let answering = r#"
+read -r task
+case "$task" in
+*'"task_type":"question"'*Publish*) echo yes ;;
+*'"task_type":"question"'*) echo '{"declined": "not for me"}'; exit 1 ;;
+*) echo '{"done": true}' ;;
+esac
+"#;
+    let leader = sh(answering).answer_questions();
+    let leader = leader.serve(testing::agent().name("leader").capabilities(["lead"]));
+    let asking = r#"
+read -r task
+case "$task" in
+*twice*) question=Delete; default='"default": "no",' ;;
+*) question=Publish; default= ;;
+esac
+echo '{"ask": {"question": "'$question' it?", "choices": ["yes", "no"], "answerer": "leader", '$default' "timeout_ms": 2000}}'
+read -r answer
+echo "{\"answered\": $answer}"
+"#;
+    let asking = sh(asking).keep_stdin_open();
+    let asking = asking.serve(testing::agent().name("asking").capabilities(["ask"]));
+    let swarm = TestSwarm::with_topology([leader, asking], Topology::of(TopologyKind::Star));
+    // Then its answer is the asker's
+    let task = swarm.submit(once().requires(["ask"]));
+    let TestEnd::Completed(result) = task.end().await else {
+        panic!("{:?}", task.history())
+    };
+    assert_eq!(result["answered"]["answer"], "yes", "{result}");
+    assert!(result["answered"]["by"]["agent"].is_string(), "{result}");
+    // What it does not want to answer is left to others: here to the default
+    let task = swarm.submit(TestTask::new("twice", json!({})).requires(["ask"]));
+    let TestEnd::Completed(result) = task.end().await else {
+        panic!("{:?}", task.history())
+    };
+    assert_eq!(result["answered"], json!({"answer": "no", "by": "default"}));
+    // Its tasks are what they were
+    let task = swarm.submit(once().requires(["lead"]));
+    assert_eq!(task.end().await, TestEnd::Completed(json!({"done": true})));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use swarm_agent_sdk::{Part, TaskContext, TaskError, To};
+use swarm_agent_sdk::{Answerer, Part, TaskContext, TaskError, To};
 use swarm_events::Json;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -42,11 +42,13 @@ struct Message {
     body: Value,
 }
 
-/// `{"question", "choices"?, "default"?, "timeout_ms"?}`
+/// `{"question", "answerer"?, "choices"?, "default"?, "timeout_ms"?}`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
     question: String,
+    #[serde(default)]
+    answerer: Answerer,
     #[serde(default)]
     choices: Vec<String>,
     default: Option<Value>,
@@ -146,11 +148,12 @@ async fn send(task: &TaskContext, message: Value) -> Result<(), String> {
 async fn ask(task: &TaskContext, ask: Value) -> Result<Value, String> {
     let Asked {
         question,
+        answerer,
         choices,
         default,
         timeout_ms,
     } = serde_json::from_value(ask).map_err(|error| format!("ask: {error}"))?;
-    let mut asked = task.ask(question).choices(choices);
+    let mut asked = task.ask(question).of(answerer).choices(choices);
     if let Some(default) = default {
         asked = asked.default(default);
     }
