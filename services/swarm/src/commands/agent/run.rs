@@ -84,7 +84,7 @@ pub async fn run(args: Args, server: &ServerArgs) -> Outcome {
     };
     let id = agent.agent_id();
     let agent = match (exec, &args.webhook) {
-        (Some(work), _) => agent.any_raw_handler(work),
+        (Some(work), _) => work.serve(agent),
         (None, url) => with_webhook(agent, url.as_deref().unwrap_or_default())?,
     };
     tracing::info!(agent.id = %id, "joining");
