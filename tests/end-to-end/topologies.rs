@@ -3,6 +3,7 @@
 //! installation, each with a swarm of its own.
 
 mod abroad;
+mod answered;
 mod asked;
 mod changes;
 mod declared;
@@ -139,6 +140,13 @@ async fn another_swarm_does_a_task_and_its_result_comes_back() {
 async fn a_file_says_what_a_swarm_is() {
     let swarm = Installation::start().await;
     declared::all(&swarm).await;
+    over(&swarm).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_question_outlives_the_leader_that_was_asked() {
+    let swarm = Installation::start().await;
+    answered::all(&swarm).await;
     over(&swarm).await;
 }
 
