@@ -12,6 +12,7 @@ mod outcomes;
 mod parts;
 mod processes;
 mod quarantine;
+mod questions;
 mod report;
 mod ring;
 mod routes;
@@ -78,7 +79,8 @@ type Key = (OrgId, Option<SwarmId>);
 /// Whether the distributor meets what stands there.
 fn is_read(subject: &Subject) -> bool {
     match subject {
-        Subject::Swarm(..) | Subject::Agent(..) | Subject::Task(..) => true,
+        // Organizations' are of no use to it, but for their order, and for what time it is.
+        Subject::Org(..) | Subject::Swarm(..) | Subject::Agent(..) | Subject::Task(..) => true,
         Subject::Command(_, verb) => verb.service() == Service::Distributor,
         Subject::Control(service, _, verb) => {
             *service == Service::Distributor || *verb == ControlVerb::Claimed

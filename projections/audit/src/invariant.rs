@@ -62,6 +62,8 @@ invariants! {
         "Nothing is assigned to an agent that, at the decision's causeseq, was in quarantine.";
     DeclinesKept = "declines-kept", Log, "tasks: declined",
         "What an agent declined costs no attempt, and does not go back to it while another could take it.";
+    DeclinesWait = "declines-wait", Log, "tasks: declined",
+        "What was declined goes back to who declined it only after a wait, even if there is no other.";
     PriorityOrder = "priority-order", Log, "tasks: priority",
         "No queued task that the agent could take, and that nothing was under way on, comes before the one that it is given.";
     AlgorithmInForce = "algorithm-in-force", Log, "tasks: algorithms",
@@ -142,6 +144,8 @@ invariants! {
         "A task that was split goes on when all its parts have completed, and none of them once it has ended or another one failed.";
     HandedBackOnce = "handed-back-once", Log, "topologies: other swarms",
         "What another swarm is to do is assigned by nobody here, handed over once in a generation, and ends by what it came to there.";
+    QuestionsEndOnce = "questions-end-once", Log, "agents that talk: questions",
+        "A question that an agent asked ends once: with the first answer, or by itself when its time is over or who asked is gone.";
     CutOffsWellFormed = "cut-offs-well-formed", Log, "deciding: partitions and replicas",
         "An observation that a replica was cut off begins before it ends, is not from the future, and does not go back.";
     FoldsAgree = "folds-agree", Folds, "deciding: order",

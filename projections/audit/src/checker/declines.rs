@@ -2,6 +2,7 @@
 
 use swarm_events::{
     AgentId, Recorded, TaskId, Timestamp,
+    configuration::RetryPolicy,
     task::{Assigned, Declined},
 };
 
@@ -11,7 +12,17 @@ use crate::Invariant;
 type Outcome = Result<(), &'static str>;
 
 /// So often a task may be declined in a generation; then it fails.
-const DECLINES_MAX: usize = 8;
+const DECLINES_MAX: u32 = 8;
+
+/// How long a task that was declined so often waits at least before it goes back to who declined it: as before the next one
+/// of as many failed attempts, without what is added so that tasks do not come back together.
+fn least_wait_ms(policy: &RetryPolicy, times: u32) -> u64 {
+    let grown = (1..times).fold(policy.base_ms, |wait, _| {
+        let next = wait.saturating_mul(policy.factor_percent.into()) / 100;
+        if wait < policy.cap_ms { next } else { wait }
+    });
+    grown.min(policy.cap_ms)
+}
 
 impl Checker {
     /// An agent gives a task back, before or after its start: it keeps its place in the queue.
@@ -34,12 +45,16 @@ impl Checker {
         self.release(number, state);
         let home = self.swarms[number].home;
         let now = self.homes[home].now;
-        let Some(task) = self.swarms[number].tasks.get_mut(&id) else {
+        let swarm = &mut self.swarms[number];
+        let retry = swarm.settings.at(u64::MAX).map(|settings| settings.retry);
+        let Some(task) = swarm.tasks.get_mut(&id) else {
             return Err("unknown-task");
         };
         task.declines.insert(agent);
         task.declined_attempt = task.attempt;
         task.declined_times += 1;
+        let wait = retry.map_or(0, |retry| least_wait_ms(&retry, task.declined_times));
+        task.declined_until = now.plus_millis(wait);
         if matches!(state, State::Running(..)) {
             task.requeued_at = now;
         }
@@ -139,7 +154,28 @@ impl Checker {
                     format!("{id} goes to agent {agent}: {wrong}")
                 });
         }
+        self.waited(number, agent, id, recorded);
         self.note_attempt(number, id, now);
+    }
+
+    /// Judges whether who declined a task gets it no sooner than its wait is over.
+    fn waited(&mut self, number: usize, agent: AgentId, id: TaskId, recorded: &Recorded) {
+        let swarm = &self.swarms[number];
+        let home = &self.homes[swarm.home];
+        let task = swarm.tasks.get(&id);
+        let Some(task) = task.filter(|task| home.judging && task.declines.contains(&agent)) else {
+            return;
+        };
+        self.notes.checked(Invariant::DeclinesWait);
+        let (until, now) = (task.declined_until, home.cause.now);
+        if now < until {
+            self.notes
+                .broken(Invariant::DeclinesWait, recorded.sequence, || {
+                    format!(
+                        "{id} goes back to agent {agent} at {now}, and is to wait until {until}"
+                    )
+                });
+        }
     }
 
     /// An attempt of an agent ended, well or not.

@@ -136,6 +136,7 @@ impl Checker {
         let number = self.number(place)?;
         let outcome = self
             .shape_event(number, Some(id), recorded)
+            .or_else(|| self.question_event(number, id, recorded))
             .or_else(|| self.process_event(number, id, recorded))
             .or_else(|| self.quarantine_event(number, id, recorded))
             .unwrap_or_else(|| self.member_event(number, id, recorded));

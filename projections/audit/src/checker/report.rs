@@ -168,6 +168,7 @@ impl Checker {
         self.all_called_off(last);
         self.seats_are_settled(last);
         self.quarantines_are_over(last);
+        self.questions_are_over(last);
         self.wishes_are_fulfilled(last);
         if self.counts.accepted > 0 {
             self.notes.checked(Invariant::EveryTaskEnds);

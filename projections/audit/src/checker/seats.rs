@@ -137,7 +137,7 @@ impl Swarm {
             })
     }
     /// Whether an agent was a member for someone who had met everything up to `cause`, and still is.
-    fn stays(&self, id: AgentId, cause: u64) -> bool {
+    pub(super) fn stays(&self, id: AgentId, cause: u64) -> bool {
         let Some(agent) = self.agents.get(&id) else {
             return false;
         };

@@ -77,6 +77,7 @@ pub(super) fn new_task(recorded: &Recorded, facts: Facts, state: State) -> Task 
         declines: BTreeSet::new(),
         declined_attempt: 0,
         declined_times: 0,
+        declined_until: Timestamp::ZERO,
         attempt: 0,
         stolen: false,
         ending: false,

@@ -7,7 +7,7 @@ use std::{
 
 use swarm_events::{
     AgentId, SwarmId, TaskId, Timestamp,
-    configuration::{Configuration, HealthPolicy, queue_limit_for},
+    configuration::{Configuration, HealthPolicy, RetryPolicy, queue_limit_for},
     decider::Remembered,
     ids::EventId,
     task::{DependencyType, PRIORITY_RANGE},
@@ -20,6 +20,7 @@ use super::{
     agent::Told,
     cause::{Facts, Standing},
     parts::{PartOf, Parts},
+    questions::Questions,
     wishes::Wish,
 };
 
@@ -129,7 +130,9 @@ pub(super) struct Task {
     /// not what happened to it last.
     pub(super) declines: BTreeSet<AgentId>,
     pub(super) declined_attempt: u32,
-    pub(super) declined_times: usize,
+    pub(super) declined_times: u32,
+    /// Until when none of them gets it, at the least.
+    pub(super) declined_until: Timestamp,
     /// The number of its last attempt, by its last assignment.
     pub(super) attempt: u32,
     /// It was taken away to end.
@@ -244,6 +247,8 @@ pub(super) struct Swarm {
     pub(super) agents: BTreeMap<AgentId, Agent>,
     /// Agents as they are wanted, those that were started by hand among them.
     pub(super) wishes: BTreeMap<AgentId, Wish>,
+    /// What its agents ask.
+    pub(super) questions: Questions,
     /// Who waits for a task, for as long as that has not ended.
     pub(super) dependents: BTreeMap<TaskId, BTreeSet<TaskId>>,
     completed: u64,
@@ -256,6 +261,7 @@ pub(super) struct Settings {
     pub(super) min_agents: u32,
     pub(super) max_agents: u32,
     pub(super) health: HealthPolicy,
+    pub(super) retry: RetryPolicy,
     /// Tasks of this priority and above may wait to this number: of the lowest priority.
     pub(super) admits: u64,
 }
@@ -265,6 +271,7 @@ impl From<&Configuration> for Settings {
             min_agents: c.min_agents,
             max_agents: c.max_agents,
             health: c.health,
+            retry: c.retry,
             admits: queue_limit_for(c.queue_limit, c.shed_from_percent, *PRIORITY_RANGE.start()),
         }
     }

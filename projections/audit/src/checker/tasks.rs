@@ -259,6 +259,9 @@ impl Checker {
             });
             return Err("ended");
         }
+        if state == State::Parted {
+            self.whole(number, id, recorded, assigned.step);
+        }
         if state != State::Waiting {
             return Err("not-queued");
         }

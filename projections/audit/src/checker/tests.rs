@@ -1,7 +1,9 @@
 //! For each promise a log that keeps it, and one that breaks it and is found, by name and sequence.
 
+mod declines;
 mod distribution;
 mod processes;
+mod questions;
 mod scene;
 mod topologies;
 

@@ -1,9 +1,14 @@
 //! Promises of the choice of tasks and agents, and of ends.
 
 use swarm_events::{
+    OrgId, Partition, Subject,
     configuration::Algorithm,
+    ids::KeyId,
+    org::KeyRevoked,
+    subject::OrgVerb,
     task::{AffinityOutcome, FAILURE_PATH_MAX, Then, WithdrawReason},
 };
+use uuid::Uuid;
 
 use super::{given, scene::*};
 use crate::{Checker, Invariant};
@@ -389,6 +394,26 @@ fn timeouts_due_in_the_queue() {
     too_long(100).1.clean();
     let (at, scene) = too_long(99);
     scene.broken(Invariant::TimeoutsDue, at);
+}
+
+#[test]
+fn timeouts_due_by_the_time_of_what_is_met_of_organizations() {
+    let mut scene = given();
+    let home = scene.place.partition;
+    let mut orgs = (1..).map(|n| OrgId(Uuid::from_u128(n)));
+    let org = orgs.find(|org| Partition::of(org.0) == home);
+    let org = org.expect("one of this partition");
+    scene.submit_with(task(1), |t| t.queue_timeout_ms = Some(100));
+    scene.later(100);
+    let revoked = KeyRevoked {
+        key_id: KeyId(Uuid::nil()),
+    };
+    let subject = Subject::Org(home, org, OrgVerb::KeyRevoked);
+    scene.decide(COORDINATOR, subject, org.0, revoked);
+    scene.fail_with(task(1), |f| {
+        f.error = "it waited longer than its queue_timeout_ms".to_owned();
+    });
+    scene.clean();
 }
 
 #[test]

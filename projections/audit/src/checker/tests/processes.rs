@@ -8,9 +8,8 @@ use swarm_events::{
         SpawnClaimed, SpawnReason, SpawnRequested, StopThen, Stopping, Suspected,
     },
     envelope::Source,
-    subject::{AgentVerb, SwarmVerb, TaskVerb},
+    subject::{AgentVerb, SwarmVerb},
     swarm::{AgentLoad, Measured, Scaled},
-    task::Declined,
 };
 
 use super::{given, scene::*};
@@ -392,36 +391,6 @@ fn nothing_to_the_leaving() {
     scene.clean();
     let knowing = scene.assign(task(2), agent(1));
     scene.broken(Invariant::NothingToTheLeaving, knowing);
-}
-
-#[test]
-fn declines_kept() {
-    let declined = |others: bool| {
-        let mut scene = given();
-        if others {
-            scene.join(agent(2), 1, 1);
-        }
-        scene.submit(task(1));
-        let assignment = scene.assign(task(1), agent(1));
-        let subject = Subject::Task(scene.place, TaskVerb::Declined, Some(agent(1)));
-        let body = Declined {
-            assignment,
-            incarnation: 1,
-            reason: "no".to_owned(),
-        };
-        scene.write(subject, Source::Agent(agent(1)), task(1).0, body);
-        scene
-    };
-    // Nobody else is there.
-    let mut scene = declined(false);
-    scene.assign(task(1), agent(1));
-    scene.clean();
-    let mut scene = declined(true);
-    let back = scene.assign(task(1), agent(1));
-    scene.broken(Invariant::DeclinesKept, back);
-    let mut scene = declined(true);
-    let counted = scene.assign_with(task(1), agent(2), |a| a.attempt = 2);
-    scene.broken(Invariant::DeclinesKept, counted);
 }
 
 #[test]
