@@ -1,6 +1,10 @@
 //! Who leads.
 
-use swarm_events::{AgentId, topology::Role};
+use swarm_events::{
+    AgentId,
+    planted::{self, Bug},
+    topology::Role,
+};
 
 use crate::{Members, Shape};
 
@@ -23,7 +27,8 @@ impl Shape {
     /// one that has been there the longest. It stays until it goes or fails.
     pub fn elect(&self, members: &Members) -> Option<Election> {
         let before = self.leader;
-        if before.is_some_and(|leader| members.contains(leader)) {
+        if before.is_some_and(|leader| members.contains(leader)) && !planted::is(Bug::ElectsAnyway)
+        {
             return None;
         }
         let fate = match before {
@@ -33,7 +38,7 @@ impl Shape {
         let healthy = |id: &AgentId| members.get(*id).is_some_and(|member| member.healthy);
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let elected = |leader, rule: &str, eligible: usize| {
-            Some(Election {
+            (before != Some(leader)).then(|| Election {
                 leader: Some(leader),
                 reason: format!("{rule}; {fate}"),
                 eligible: count(eligible),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_events::{
     AgentId, Problem,
+    planted::{self, Bug},
     topology::{Role, Seat, Topology},
 };
 
@@ -150,6 +151,7 @@ impl<'a> Settle<'a> {
         let mut came = Vec::new();
         for id in &settle.dirty {
             match members.get(*id) {
+                None if planted::is(Bug::GoneKeepsSeat) => {}
                 None => {
                     if let Some(sitting) = settle.seats.take(*id) {
                         settle.gone.push((*id, sitting.seat));

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use swarm_events::{
     AgentId, Body, CommandId, Json, Recorded, Timestamp,
     message::{Answered, AnsweredBy, Answerer, Asked, Unanswered},
+    planted::{self, Bug},
 };
 use uuid::Uuid;
 
@@ -79,8 +80,10 @@ impl Questions {
             None if self.ended_by_id.contains_key(&id) => return Err("already-answered"),
             None => return Err("unknown-question"),
         }
-        self.open.remove(&id);
-        self.by_agent.remove(&(agent, id));
+        if !planted::is(Bug::AnsweredTwice) {
+            self.open.remove(&id);
+            self.by_agent.remove(&(agent, id));
+        }
         self.ended.insert(sequence, (id, by));
         self.ended_by_id.insert(id, sequence);
         while self.ended.len() > ENDED_QUESTIONS_MAX {

@@ -154,8 +154,10 @@ pub(crate) fn task_demand(swarm: &Swarm, task: &Task, now: Timestamp) -> Demand 
             };
             let bad = task.more.as_ref().is_some_and(|more| more.bad_result);
             // What it has not started it gives back.
+            let misplaced = || swarm.misplaced(agent, task, held);
             let back = matches!(task.phase, Phase::Assigned(_))
-                && (agent.rests().is_some() || swarm.misplaced(agent, task, held));
+                && (agent.rests().is_some() || misplaced())
+                || planted::is(Bug::ChangeTakesTheStarted) && misplaced();
             if stopping || bad || back || agent.lost(held.incarnation).is_some() {
                 return due;
             }

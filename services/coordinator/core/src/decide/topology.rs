@@ -8,6 +8,7 @@ use swarm_events::{
     Json, Place, Problem, Timestamp,
     command::ChangeTopology,
     decider::Decision,
+    planted::{self, Bug},
     subject::{AgentVerb, SwarmVerb},
     topology::{LeaderElected, Topology, TopologyChanged, TopologyKept, TopologyPlanned},
 };
@@ -156,7 +157,7 @@ fn go_on(
         return vec![kept(swarm, change, problem)];
     }
     let staged = settling.staged_changes(&swarm.shape);
-    if staged.is_empty() {
+    if staged.is_empty() || planted::is(Bug::ChangedTooSoon) {
         settling.is_staged();
         return vec![changed(swarm, change)];
     }

@@ -91,6 +91,9 @@ pub(crate) fn take_away(
     if task.more.as_ref().is_some_and(|more| more.bad_result) {
         return (WithdrawReason::BadResult, true, again_or_end(swarm, task));
     }
+    if planted::is(Bug::ChangeTakesTheStarted) && swarm.misplaced(agent, task, held) {
+        return (WithdrawReason::Topology, false, Then::Queue);
+    }
     if started {
         let (run, progress) = (
             task.run_timeout_at(),
@@ -109,7 +112,9 @@ pub(crate) fn take_away(
         return (WithdrawReason::Drain, false, Then::Queue);
     }
     if swarm.misplaced(agent, task, held) {
-        return (WithdrawReason::Topology, false, Then::Queue);
+        let lost = planted::is(Bug::ChangeLosesTasks);
+        let then = if lost { Then::End } else { Then::Queue };
+        return (WithdrawReason::Topology, false, then);
     }
     (WithdrawReason::StartLimit, false, Then::Queue)
 }

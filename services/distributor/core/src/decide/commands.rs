@@ -3,6 +3,7 @@
 use swarm_events::{
     CommandId, GraphId, Problem, Subject, TaskId,
     decider::{Decision, Hydrate},
+    planted::{self, Bug},
     subject::TaskVerb,
     task::{
         Carried, DependencyType, Discarded, Failed, GraphCancelled, GraphRejected, HandedBack,
@@ -309,6 +310,7 @@ fn hand_back(swarm: &Swarm, id: TaskId, sequence: u64, back: &Back) -> Result<De
         });
     };
     let away = task.phase == Phase::Away && task.generation == back.generation;
+    let away = away || planted::is(Bug::HandBackCountsAlways);
     if !away || task.hand().map(|hand| hand.to) != Some(back.by) {
         return Err(refuse(
             "not-handed-over",
@@ -320,6 +322,14 @@ fn hand_back(swarm: &Swarm, id: TaskId, sequence: u64, back: &Back) -> Result<De
         ));
     }
     Ok(match &back.how {
+        Returned::Failed(_) if planted::is(Bug::HandedBackAsDone) => {
+            let body = HandedBack {
+                by: back.by,
+                generation: task.generation,
+                result: Carried::AtSequence(sequence),
+            };
+            about(swarm, task, TaskVerb::HandedBack, body)
+        }
         Returned::Completed => {
             let body = HandedBack {
                 by: back.by,

@@ -64,7 +64,7 @@ impl Distributor {
         if declines.count < DECLINES_MAX {
             let wait_ms = retry_delay_ms(&state.settings.retry, declines.count.into(), id);
             let mut how = Without::Others;
-            if wait_ms > 0 {
+            if wait_ms > 0 && !planted::is(Bug::DeclineWaitSkipped) {
                 declines.until = moment.now.plus_millis(wait_ms);
                 self.declined.insert((declines.until, swarm, at));
                 how = Without::Strictly;

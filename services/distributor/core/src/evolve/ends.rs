@@ -54,7 +54,9 @@ impl Distributor {
             }
             Body::TaskHandedBack(e) => {
                 let with = task.hand().filter(|hand| hand.away && hand.to == e.by);
-                if task.phase != Phase::Away || with.is_none() {
+                if (task.phase != Phase::Away || with.is_none())
+                    && !planted::is(Bug::HandBackCountsAlways)
+                {
                     return Verdict::Void("not-handed-over");
                 }
                 if e.generation != generation {

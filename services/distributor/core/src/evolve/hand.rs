@@ -6,6 +6,7 @@ use swarm_events::{
     control::Observed,
     decider::Verdict,
     envelope::Source,
+    planted::{self, Bug},
     task::{
         DependencyType, ERROR_BYTES_MAX, HAND_OVERS_MAX, HandedOver, Origin, REASON_BYTES_MAX,
         Submitted, handed_id,
@@ -214,7 +215,9 @@ impl Distributor {
         {
             hand.away = true;
         }
-        state.set_phase(at, Phase::Away, moment, trace);
+        let here = planted::is(Bug::HandedOverStaysHere);
+        let phase = if here { Phase::Queued } else { Phase::Away };
+        state.set_phase(at, phase, moment, trace);
         if let Some(letter) = letter {
             self.letters.insert(moment.sequence, letter);
         }

@@ -151,7 +151,7 @@ impl SwarmPlan {
     pub(crate) fn next_steal(&self, swarm: &Swarm, now: Timestamp) -> Find {
         let mut best: Option<((i64, u64), u32, u32)> = None;
         let mut later: Option<Timestamp> = None;
-        let open = matches!(self.route, Route::Open);
+        let open = matches!(self.route, Route::Open) || planted::is(Bug::StealsFromStrangers);
         let look = if open { LOOK_MAX } else { LOOK_NEAR_MAX };
         for &class in &self.waiting_classes {
             let anybody = match open {

@@ -4,7 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use swarm_events::topology::Role;
+use swarm_events::{
+    planted::{self, Bug},
+    topology::Role,
+};
 
 use super::{
     kinds::AgentKey,
@@ -287,7 +290,7 @@ impl SwarmPlan {
         } else {
             self.is_confined(tree, waiting, top)
         };
-        confined.then_some(top)
+        (confined && !planted::is(Bug::WithinIgnored)).then_some(top)
     }
 
     /// The best agents of the part of the tree to which a task of a class goes down.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_events::{
     AgentId, Timestamp,
+    planted::{self, Bug},
     topology::{Ring, RingOrder},
 };
 
@@ -166,6 +167,7 @@ impl SwarmPlan {
         let mut free_at = token.free_at;
         if let Some((task, agent)) = token.task.zip(token.agent) {
             if now < over
+                && !planted::is(Bug::TurnTooSoon)
                 && let Some(turn) = self.kept(swarm, ring, task, agent, over)
             {
                 return turn;
@@ -177,7 +179,11 @@ impl SwarmPlan {
             .iter()
             .filter(|(class, _)| self.is_takeable(**class, ring));
         let head = heads
-            .filter_map(|(&class, line)| Some((*line.first()?, class)))
+            .filter_map(|(&class, line)| {
+                let last = planted::is(Bug::TurnsOutOfOrder);
+                let next = if last { line.last() } else { line.first() };
+                Some((*next?, class))
+            })
             .min();
         let Some(((_, task), class)) = head else {
             return Turn::Nobody;
@@ -294,10 +300,12 @@ impl SwarmPlan {
             }
             None
         };
+        let anybody = planted::is(Bug::TurnToAnybody);
+        let place = swarm.token.place.filter(|_| !anybody);
         let mut found = Holder::Nobody;
         match ring.order {
-            RingOrder::Sequential => {
-                swarm.shape.next_after_place(swarm.token.place, |id| {
+            RingOrder::Sequential if !anybody => {
+                swarm.shape.next_after_place(place, |id| {
                     let Some((at, _, pass)) = judge(id) else {
                         return false;
                     };
@@ -309,9 +317,9 @@ impl SwarmPlan {
                     true
                 });
             }
-            RingOrder::Load => {
+            RingOrder::Sequential | RingOrder::Load => {
                 let mut all = Vec::new();
-                swarm.shape.next_after_place(swarm.token.place, |id| {
+                swarm.shape.next_after_place(place, |id| {
                     let Some((at, share, pass)) = judge(id) else {
                         return false;
                     };

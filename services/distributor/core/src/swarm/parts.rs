@@ -1,6 +1,9 @@
 //! Tasks that were split: what becomes of them when their parts end, and of the parts when they do.
 
-use swarm_events::TaskId;
+use swarm_events::{
+    TaskId,
+    planted::{self, Bug},
+};
 
 use super::{Moment, Swarm};
 use crate::{
@@ -66,8 +69,10 @@ impl Swarm {
             if let Some(piece) = parts.pieces.get_mut(part.index as usize) {
                 piece.result = moment.sequence;
             }
-            if open > 1 {
-                self.set_phase(at, Phase::Parted { open: open - 1 }, moment, trace);
+            let counts = 1 + u32::from(planted::is(Bug::PartCountsTwice));
+            if open > counts {
+                let open = open - counts;
+                self.set_phase(at, Phase::Parted { open }, moment, trace);
                 return;
             }
             // It keeps its place in the queue; how long it may wait counts from now.
@@ -112,6 +117,9 @@ impl Swarm {
 
     /// These parts, whose parent ends, are to be cancelled, wherever they stand.
     pub(crate) fn call_off(&mut self, parts: &Parts, moment: Moment, trace: &mut Trace) {
+        if planted::is(Bug::PartsOutliveFailure) {
+            return;
+        }
         for piece in &parts.pieces {
             let Some(&at) = self.live.get(&piece.id) else {
                 continue;
