@@ -545,6 +545,12 @@ impl<D: Decider + Shell> Process<D> {
                     epoch,
                     ..Mail::default()
                 };
+                if planted::is(Bug::LettersForgotten) {
+                    mail.stored = letters
+                        .iter()
+                        .map(|letter| (letter.sequence, now))
+                        .collect();
+                }
             }
             let open: BTreeSet<u64> = letters.iter().map(|letter| letter.sequence).collect();
             mail.stored.retain(|sequence, _| open.contains(sequence));

@@ -49,7 +49,8 @@ planted! {
         ResultOfStandingAssignment | OneTerminal | EveryTaskEnds | NothingWaitsUnderPriorityQueue;
     dependency_resolved_twice: DependencyResolvedTwice by DependenciesRespected;
     decisions_applied_at_their_cause: AppliedAtCause by FoldsAgree;
-    resend_without_a_new_claim: ResendWithoutClaim by EveryTaskEnds | CommandsAnswered | GraphsDecided;
+    resend_without_a_new_claim: ResendWithoutClaim by
+        EveryTaskEnds | CommandsAnswered | GraphsDecided | GraphsCalledOff | LaunchedByTheClaimant;
     a_repeat_of_a_decision_not_void: RepeatedDecisionCounts by
         ResultOfStandingAssignment | OneStandingAssignment | OneTerminal | EveryTaskEnds | PriorityOrder
         | QuarantinesHaveFigures;
@@ -60,7 +61,8 @@ planted! {
     what_has_started_is_withdrawn:
         WithdrawsTheStarted by
         OneStandingAssignment | ResultOfStandingAssignment | OneTerminal | EveryTaskEnds;
-    nobody_wakes_at_deadlines: NeverWakes by EveryTaskEnds | GraphsDecided | CommandsAnswered;
+    nobody_wakes_at_deadlines: NeverWakes by
+        EveryTaskEnds | GraphsDecided | CommandsAnswered | QuestionsEndOnce;
     a_snapshot_that_says_it_is_ahead: SnapshotAhead by FoldsAgree;
     a_checkpoint_apart_from_its_rows: CheckpointApart by ReadModelEqualsFold;
     an_assignment_started_twice: StartsTwice by OneStart;
@@ -79,7 +81,7 @@ planted! {
     homes_that_are_forgotten: HomesForgotten by AffinityTold;
     work_for_the_quarantined: QuarantinedGetsWork by NothingToTheQuarantined;
     work_for_those_that_go: DrainingGetsWork by NothingToTheLeaving;
-    what_was_declined_goes_back: DeclineGoesBackToSame by DeclinesKept;
+    what_was_declined_goes_back: DeclineGoesBackToSame by DeclinesKept | DeclinesWait;
     what_was_declined_costs_an_attempt: DeclineCountsAttempt by DeclinesKept;
     an_update_that_is_not_heard: UpdateNotHeard by AssignedToTheAble | SlotsKept | CircleKept;
     the_second_claim_starts: SecondClaimStarts by LaunchedByTheClaimant;
@@ -94,6 +96,25 @@ planted! {
     more_agents_than_were_told: ScaleAddsTwice by OnlyTheWantedStart;
     an_end_that_is_not_judged: ExitNotJudged by ExitsJudged;
     a_quarantine_without_an_end: QuarantineNeverEnds by QuarantinesEnd | EveryTaskEnds;
+    an_election_without_need: ElectsAnyway by OneLeader;
+    a_seat_that_outlives_its_agent: GoneKeepsSeat by SeatsFollowTheRule;
+    a_change_before_all_have_seats: ChangedTooSoon by SeatsFollowTheRule;
+    work_for_those_whose_seats_give_none: SeatsIgnored by RoutesByTopology;
+    a_role_that_is_not_heeded: RoleIgnored by RoutesByTopology;
+    parts_outside_their_part_of_the_tree: WithinIgnored by RoutesByTopology;
+    a_steal_from_strangers: StealsFromStrangers by RoutesByTopology;
+    a_turn_for_anybody: TurnToAnybody by RingOrder;
+    a_turn_before_the_last_is_over: TurnTooSoon by RingOrder;
+    turns_in_another_order: TurnsOutOfOrder by RingOrder;
+    a_change_that_takes_what_has_started: ChangeTakesTheStarted by NoTaskLostByAChange;
+    a_change_that_loses_tasks: ChangeLosesTasks by NoTaskLostByAChange;
+    the_end_of_a_part_counts_twice: PartCountsTwice by PartsEndOnce;
+    parts_that_outlive_a_failure: PartsOutliveFailure by PartsEndOnce;
+    what_was_handed_over_is_done_here: HandedOverStaysHere by HandedBackOnce;
+    a_failure_comes_back_as_a_result: HandedBackAsDone by HandedBackOnce;
+    letters_that_are_said_once: LettersForgotten by EveryTaskEnds;
+    a_second_answer_counts: AnsweredTwice by QuestionsEndOnce;
+    no_wait_after_a_decline: DeclineWaitSkipped by DeclinesWait;
 }
 
 /// The defects are in no build of the product.
