@@ -164,6 +164,10 @@ impl Listener {
                 }
             }
         }
+        // What has come to its end by now is handled, and need not come again.
+        while let Some(sequence) = self.dispatch.ended().now_or_never() {
+            self.done(sequence);
+        }
         self.keep().await;
         self.bus.kept.send_replace(true);
     }
