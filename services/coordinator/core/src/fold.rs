@@ -25,11 +25,12 @@ pub(crate) type Void = &'static str;
 impl Coordinator {
     pub(crate) fn fold(
         &mut self,
+        admission: Admission,
         input: &Input,
         touched: &mut Touched,
         opened: &mut Vec<u64>,
     ) -> Verdict {
-        match self.head.admit(Service::Coordinator, input) {
+        match admission {
             Admission::Void(why) => return Verdict::Void(why),
             Admission::Claimed => {
                 if let Input::Event(recorded) = input
@@ -444,7 +445,8 @@ pub(crate) type Key = (OrgId, SwarmId);
 impl Coordinator {
     /// As [`swarm_events::decider::Decider::evolve`] for a reader, noting what changed in `touched`.
     pub fn evolve_traced(&mut self, input: &Input, touched: &mut Touched) -> Verdict {
-        self.fold(input, touched, &mut Vec::new())
+        let admission = self.head.admit(Service::Coordinator, input);
+        self.fold(admission, input, touched, &mut Vec::new())
     }
 
     fn unreadable(&mut self, message: &Unreadable, opened: &mut Vec<u64>) -> Verdict {

@@ -38,7 +38,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use swarm_events::{
     Body, Input, OrgId, Partition, Problem, Recorded, Subject, SwarmId, Timestamp,
-    decider::{Decider, Decision, Head, Remembered, Verdict},
+    decider::{Admission, Decider, Decision, Head, Remembered, Verdict},
     message::{Answered, Unanswered},
     subject::{AgentVerb, Service},
 };
@@ -158,10 +158,14 @@ impl Decider for Coordinator {
     fn evolve(&mut self, input: &Input, plan: Option<&mut Plan>) -> Verdict {
         let mut opened = Vec::new();
         let mut touched = Touched::default();
-        let verdict = self.fold(input, &mut touched, &mut opened);
+        let admission = self.head.admit(Service::Coordinator, input);
+        let verdict = self.fold(admission, input, &mut touched, &mut opened);
         if let Some(plan) = plan {
             plan.due.extend(opened);
-            if let Input::Event(recorded) = input {
+            // A decision that is met again, or one of an older claim, says nothing of what is under way.
+            if let Input::Event(recorded) = input
+                && !matches!(admission, Admission::Void(_))
+            {
                 if let Some(mark) = own_cause(recorded).and_then(|cause| plan.met(cause))
                     && self.marks.contains_key(&mark)
                 {

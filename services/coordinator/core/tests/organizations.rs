@@ -4,8 +4,9 @@ mod support;
 
 use support::{Given, create_org, org, pair, sha, user};
 use swarm_events::{
-    Json, KeyId, OrgId, UserId,
+    Json, KeyId, OrgId, Subject, UserId,
     command::{CreateKey, RevokeKey, UpdateOrg},
+    decider::Verdict,
     org::{QUEUE_LIMIT_MAX, Role},
     subject::CommandVerb,
 };
@@ -252,4 +253,28 @@ fn organizations_of_other_partitions_are_known_and_their_refusals_touch_nothing(
         (found.name.as_str(), found.queue_limit),
         ("Farther", Some(7))
     );
+}
+
+#[test]
+fn an_answer_in_parts_is_not_given_again_when_one_part_is_met_twice() {
+    let mut given = Given::nothing();
+    given.0.client(
+        Subject::OrgCommand(support::P, org(), CommandVerb::CreateOrg),
+        org().0,
+        create_org(),
+    );
+    let parts = given.0.decide(64);
+    assert!(parts >= 2, "{parts}");
+    given.0.deliver();
+    // The log took a decision twice.
+    let first = given.0.log.last().expect("stored");
+    let (subject, payload) = (first.subject.clone(), first.payload.clone());
+    let again = given.0.store(&subject, payload);
+    assert_eq!(again, Verdict::Void("repeated-decision"));
+    for _ in 2..parts {
+        assert_eq!(given.0.deliver(), Some(Verdict::Applied));
+    }
+    assert_eq!(given.0.decide(64), 0, "the last part is under way");
+    assert_eq!(given.0.deliver(), Some(Verdict::Applied));
+    assert_eq!(given.0.decide(64), 0);
 }

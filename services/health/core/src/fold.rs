@@ -30,8 +30,13 @@ pub(crate) struct Touched {
 }
 
 impl Health {
-    pub(crate) fn fold(&mut self, input: &Input, touched: &mut Touched) -> Verdict {
-        match self.head.admit(Service::Health, input) {
+    pub(crate) fn fold(
+        &mut self,
+        admission: Admission,
+        input: &Input,
+        touched: &mut Touched,
+    ) -> Verdict {
+        match admission {
             Admission::Void(why) => return Verdict::Void(why),
             Admission::Claimed => {
                 if let Input::Event(recorded) = input

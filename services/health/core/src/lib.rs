@@ -30,7 +30,7 @@ use swarm_events::{
     AgentId, Input, InstanceId, OrgId, Partition, Problem, SwarmId, Timestamp,
     agent::Evidence,
     control::Sighting,
-    decider::{Decider, Decision, Head, Verdict},
+    decider::{Admission, Decider, Decision, Head, Verdict},
     envelope::Source,
     subject::Service,
     swarm::AgentSample,
@@ -113,7 +113,8 @@ impl Decider for Health {
 
     fn evolve(&mut self, input: &Input, plan: Option<&mut Plan>) -> Verdict {
         let mut touched = Touched::default();
-        let verdict = self.fold(input, &mut touched);
+        let admission = self.head.admit(Service::Health, input);
+        let verdict = self.fold(admission, input, &mut touched);
         let Some(plan) = plan else {
             return verdict;
         };
@@ -131,8 +132,10 @@ impl Decider for Health {
             let spared = spared.take_while(|key| (key.0, key.1) == (org, swarm));
             plan.agents.extend(spared);
         }
+        // A decision that is met again, or one of an older claim, says nothing of what is under way.
         if let Input::Event(recorded) = input
             && matches!(recorded.event.source, Source::Service(Service::Health, _))
+            && !matches!(admission, Admission::Void(_))
         {
             if let Some(cause) = recorded.event.causation
                 && let Some(mark) = plan.under_way.remove(&cause)

@@ -178,6 +178,7 @@ impl<D: Decider> Machine<D> {
 
     /// Folds an input.
     pub fn fold(&mut self, input: &Input, now: Duration) -> (Verdict, Met) {
+        let before = self.state.head().epoch(D::SERVICE).ordinal;
         let verdict = self.state.evolve(input, self.plan.as_mut());
         self.met_at = now;
         self.last_input = match input {
@@ -208,7 +209,10 @@ impl<D: Decider> Machine<D> {
                     .decided
                     .is_some_and(|decided| decided.epoch == self.deciding)
                 {
-                    self.in_flight = self.in_flight.saturating_sub(1);
+                    // One that is met again was counted the first time.
+                    if self.state.head().epoch(D::SERVICE).ordinal > before {
+                        self.in_flight = self.in_flight.saturating_sub(1);
+                    }
                     if recorded.event.source != Source::Service(D::SERVICE, self.instance) {
                         // Somebody writes under this epoch. Its ordinals may lie ahead and make the own decisions void.
                         self.doubt(self.deciding, now);
