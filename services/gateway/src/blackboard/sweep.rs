@@ -64,7 +64,7 @@ impl Sweep {
         let due = self.due(&app.fold.read(), now);
         let held = match due.len() {
             0 => return Ok(0),
-            ..=ONE_BY_ONE_MAX => None,
+            1..=ONE_BY_ONE_MAX => None,
             _ => Some(with_keys(bus).await?),
         };
         let mut cleared = 0;

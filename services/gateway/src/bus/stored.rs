@@ -343,7 +343,7 @@ impl Bus {
                         // An attempt of which nothing is known weighs more than one that nobody heard.
                         return Err(before.map_or(error, KeepError::Unknown));
                     }
-                    silence = before.or_else(|| match error {
+                    silence = before.or(match error {
                         KeepError::Unknown(why) if !nothing => Some(why),
                         _ => None,
                     });
