@@ -21,6 +21,18 @@ agents:
     command: [cat]
 ";
 
+/// The hub and one of the two who work are not there yet.
+const NAMED: &str = "\
+name: declared
+topology: star
+topology_configuration:
+  coordinator: {agent_name: head}
+  workers: [reader-1, reader-4]
+agents:
+  - {agent_type: reader, agent_name: reader, count: 4, adapter: exec, command: [cat]}
+  - {agent_type: hub, agent_name: head, adapter: exec, command: [cat]}
+";
+
 pub async fn all(swarm: &Installation) {
     let file = swarm.dir().join("swarm.yaml");
     std::fs::write(&file, FILE).expect("written");
@@ -54,4 +66,20 @@ pub async fn all(swarm: &Installation) {
     assert!(applied.status.success(), "{}", said(&applied));
     let shape = seated(swarm, &id, 3).await;
     assert_eq!(shape["topology"], "mesh", "{shape}");
+    // A topology that names agents which come by the same file waits for them.
+    std::fs::write(&file, NAMED).expect("written");
+    let applied = swarm.cli(&["apply", "-f", path]).await;
+    assert!(applied.status.success(), "{}", said(&applied));
+    let shape = seated(swarm, &id, 5).await;
+    assert_eq!(shape["topology"], "star", "{shape}");
+    let nodes = shape["nodes"].as_array().expect("nodes");
+    let named = |wanted: &dyn Fn(&serde_json::Value) -> bool| {
+        let found = nodes.iter().filter(|node| wanted(node));
+        let names = found.map(|node| node["agent_name"].as_str().expect("a name"));
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let hubs = named(&|node| node["role"] == "coordinator");
+    assert_eq!(hubs, ["head"].into(), "{shape}");
+    let workers = named(&|node| node["works"] == true);
+    assert_eq!(workers, ["reader-1", "reader-4"].into(), "{shape}");
 }

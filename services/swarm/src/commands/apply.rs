@@ -36,10 +36,14 @@ pub struct Args {
     /// Change nothing, and show what would change
     #[arg(long)]
     pub dry_run: bool,
-    /// Longest wait for an agent to go that is started anew with another command
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "60s")]
+    /// Longest wait for an agent to go that is started anew with another command, and for those to come that a topology names
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = WAIT)]
     pub timeout: Duration,
 }
+
+/// An agent that goes finishes what it has, and one that comes starts its process: longer than either takes as a rule, and
+/// short enough to be told by a person who waits.
+const WAIT: &str = "60s";
 
 /// Makes a swarm what a file says.
 pub async fn run(args: Args, server: &ServerArgs, output: Format) -> Outcome {

@@ -65,6 +65,8 @@ pub(super) enum Change {
         after: Value,
         /// What is to be asked for.
         body: Value,
+        /// Agents that it names and that come by the same file: they must be there first, or it is refused.
+        awaited: Vec<String>,
     },
     /// Agents that are missing.
     Add {
@@ -120,8 +122,13 @@ impl Change {
                 before,
                 after,
             } => json!({"action": "set", "what": field, "before": before, "after": after}),
-            Self::Topology { before, after, .. } => {
-                json!({"action": "set", "what": "topology", "before": before, "after": after})
+            Self::Topology {
+                before,
+                after,
+                awaited,
+                ..
+            } => {
+                json!({"action": "set", "what": "topology", "before": before, "after": after, "awaited": awaited})
             }
             Self::Add {
                 base,
@@ -166,7 +173,16 @@ impl Change {
                 before,
                 after,
             } => format!("~ {field}: {} → {}", plain(before), plain(after)),
-            Self::Topology { before, after, .. } => {
+            Self::Topology {
+                before,
+                after,
+                awaited,
+                ..
+            } => {
+                let then = match awaited.as_slice() {
+                    [] => String::new(),
+                    names => format!(" (once {} are there)", names.join(", ")),
+                };
                 let kinds = (&before["topology"], &after["topology"]);
                 if kinds.0 == kinds.1 {
                     let options = leaves("", &before["configuration"], &after["configuration"]);
@@ -176,10 +192,14 @@ impl Change {
                             format!("{name} {} → {}", plain(before), plain(after))
                         })
                         .collect();
-                    return format!("~ topology {}: {}", plain(kinds.0), options.join(", "));
+                    return format!(
+                        "~ topology {}: {}{then}",
+                        plain(kinds.0),
+                        options.join(", ")
+                    );
                 }
                 format!(
-                    "~ topology: {} → {} {}",
+                    "~ topology: {} → {} {}{then}",
                     plain(kinds.0),
                     plain(kinds.1),
                     plain(&after["configuration"])
@@ -217,10 +237,10 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// What is to be asked for to have the topology changed.
+/// What is to be asked for to have the topology changed, if that can be asked as things are.
 pub(super) fn topology_body(changes: &[Change]) -> Option<Value> {
     changes.iter().find_map(|change| match change {
-        Change::Topology { body, .. } => Some(body.clone()),
+        Change::Topology { body, awaited, .. } if awaited.is_empty() => Some(body.clone()),
         _ => None,
     })
 }
@@ -242,16 +262,74 @@ pub(super) fn changes(
     for (at, group) in declared.agents.iter().flatten().enumerate() {
         agents(at, group, current, &mut changes);
     }
+    await_who_comes(topology, declared, current, &mut changes);
     // Room first, then who comes, who changes, and at last who goes.
     changes.sort_by_key(|change| match change {
         Change::Create { .. } | Change::Set { .. } => 0,
-        Change::Topology { .. } => 1,
+        Change::Topology { awaited, .. } if awaited.is_empty() => 1,
         Change::Add { .. } => 2,
-        Change::Update { .. } => 3,
-        Change::Replace { .. } => 4,
-        Change::Remove { .. } => 5,
+        Change::Topology { .. } => 3,
+        Change::Update { .. } => 4,
+        Change::Replace { .. } => 5,
+        Change::Remove { .. } => 6,
     });
     changes
+}
+
+/// Notes at a change of the topology whom of those that it names the file itself brings: who is missing, and whose process
+/// has not joined since an earlier attempt.
+fn await_who_comes(
+    topology: Option<&Topology>,
+    declared: &Declared,
+    current: Option<&Current>,
+    changes: &mut [Change],
+) {
+    let named = topology.map(named).unwrap_or_default();
+    let mut coming: BTreeSet<String> = BTreeSet::new();
+    for change in &*changes {
+        if let Change::Add { names, .. } = change {
+            coming.extend(names.iter().cloned());
+        }
+    }
+    let starting = current.into_iter().flat_map(Current::staying);
+    let starting = starting.filter(|agent| agent["status"] == "starting");
+    let names = starting.filter_map(|agent| agent["agent_name"].as_str());
+    let ours = |name: &&str| {
+        let mut groups = declared.agents.iter().flatten();
+        groups.any(|group| group.takes(name))
+    };
+    coming.extend(names.filter(ours).map(str::to_owned));
+    for change in &*changes {
+        if let Change::Remove { agents, .. } = change {
+            coming.retain(|name| agents.iter().all(|(_, gone)| gone != name));
+        }
+    }
+    coming.retain(|name| named.contains(name.as_str()));
+    for change in changes {
+        if let Change::Topology { awaited, .. } = change {
+            *awaited = coming.iter().cloned().collect();
+        }
+    }
+}
+
+/// The agents that a topology names.
+fn named(topology: &Topology) -> BTreeSet<&str> {
+    let text = String::as_str;
+    match topology {
+        Topology::Star(star) => {
+            let hub = star.coordinator.agent_name.iter();
+            star.workers.iter().chain(hub).map(text).collect()
+        }
+        Topology::Mesh(mesh) => mesh.connections.iter().flatten().map(text).collect(),
+        Topology::Hierarchical(tree) => {
+            let parents = tree.parents.iter();
+            parents
+                .flat_map(|(child, parent)| [child, parent])
+                .map(text)
+                .collect()
+        }
+        Topology::Ring(_) => BTreeSet::new(),
+    }
 }
 
 fn created(declared: &Declared, topology: Option<&Topology>) -> Change {
@@ -369,6 +447,7 @@ fn shape(wanted: &Topology, current: &Current) -> Option<Change> {
         before: json!({"topology": current.shape["topology"], "configuration": current.shape["configuration"]}),
         after: json!({"topology": wanted.kind(), "configuration": configuration}),
         body: json!({"topology": wanted.kind(), "configuration": patch, "reason": "by a file"}),
+        awaited: Vec::new(),
     })
 }
 

@@ -62,8 +62,10 @@ async fn one(
     match change {
         // These are done by then.
         Change::Create { .. } | Change::Set { .. } => {}
-        Change::Topology { body, .. } => {
-            api.put(&format!("{swarm}/topology"), body).await?;
+        Change::Topology { body, awaited, .. } => {
+            let path = format!("{swarm}/topology");
+            until_there(async || api.get(&path, &[]).await, awaited, timeout).await?;
+            api.put(&path, body).await?;
         }
         Change::Add {
             group: at,
@@ -149,4 +151,41 @@ async fn until_stopped(api: &Api, path: &str, name: &str, timeout: Duration) -> 
         }
         sleep(LOOK).await;
     }
+}
+
+/// Waits until these agents have joined: a topology that names nobody who is there is refused. `shape` asks for the shape of the
+/// swarm, which the gateway knows before the lists.
+pub(super) async fn until_there(
+    shape: impl AsyncFn() -> Outcome<Value>,
+    names: &[String],
+    timeout: Duration,
+) -> Outcome {
+    let deadline = Instant::now() + timeout;
+    while !names.is_empty() {
+        let shape = shape().await?;
+        let nodes = shape["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+        let there = |name: &String| {
+            nodes.iter().any(|node| {
+                node["agent_name"] == **name
+                    && (node["status"] == "idle" || node["status"] == "busy")
+            })
+        };
+        let missing: Vec<&str> = names
+            .iter()
+            .filter(|name| !there(name))
+            .map(String::as_str)
+            .collect();
+        if missing.is_empty() {
+            break;
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::timeout(format!(
+                "the topology names {}, and after {timeout:?} they have not joined: the topology is as it was; see `swarm agent list`, \
+                 and apply the file again",
+                missing.join(", ")
+            )));
+        }
+        sleep(LOOK).await;
+    }
+    Ok(())
 }

@@ -1,12 +1,21 @@
 //! What a file changes, and that the second time it changes nothing.
 
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
 use serde_json::{Map, Value, json};
 
 use super::{
     diff::{self, Change, Current},
+    doing,
     file::{APPLIED, Declared},
 };
-use crate::{exit::Code, yaml};
+use crate::{
+    exit::{Code, Outcome},
+    yaml,
+};
 
 const FILE: &str = "\
 name: s
@@ -464,4 +473,128 @@ fn every_example_is_a_swarm_that_can_be() {
         );
     }
     assert_eq!(kinds.len(), 3, "{kinds:?}");
+}
+
+/// The change of the topology, and the words for what comes before it.
+fn order(changes: &[Change]) -> (Vec<&'static str>, Vec<String>) {
+    let word = |change: &Change| match change {
+        Change::Create { .. } | Change::Set { .. } => "set",
+        Change::Topology { .. } => "topology",
+        Change::Add { .. } => "add",
+        Change::Update { .. } => "update",
+        Change::Replace { .. } => "replace",
+        Change::Remove { .. } => "remove",
+    };
+    let awaited = changes.iter().find_map(|change| match change {
+        Change::Topology { awaited, .. } => Some(awaited.clone()),
+        _ => None,
+    });
+    (
+        changes.iter().map(word).collect(),
+        awaited.unwrap_or_default(),
+    )
+}
+
+#[test]
+fn given_a_topology_that_names_agents_of_the_file_then_it_waits_for_those_that_are_not_there() {
+    let before = "name: s\ntopology: star\nagents: [{agent_type: w, count: 2, command: [cat]}]";
+    let current = applied(&read(before));
+    let agents =
+        "agents: [{agent_type: w, count: 3, command: [cat]}, {agent_type: h, command: [cat]}]";
+    for (topology, awaited) in [
+        (
+            "topology: star\ntopology_configuration: {workers: [w-1, w-3]}",
+            &["w-3"][..],
+        ),
+        (
+            "topology: star\ntopology_configuration: {coordinator: {agent_name: h}, workers: [w-3, x]}",
+            &["h", "w-3"],
+        ),
+        (
+            "topology: hierarchical\ntopology_configuration: {parents: {w-1: h, w-2: h}}",
+            &["h"],
+        ),
+        (
+            "topology: mesh\ntopology_configuration: {connections: [[w-3, w-1]]}",
+            &["w-3"],
+        ),
+        // Nobody who comes: the change makes room for them first.
+        (
+            "topology: star\ntopology_configuration: {workers: [w-1, somebody]}",
+            &[],
+        ),
+        ("topology: ring", &[]),
+    ] {
+        let declared = read(&format!("name: s\n{topology}\n{agents}"));
+        let all = changes(&declared, Some(&current));
+        let (words, names) = order(&all);
+        assert_eq!(names, awaited, "{topology}");
+        let expected = if awaited.is_empty() {
+            ["topology", "add", "add"]
+        } else {
+            ["add", "add", "topology"]
+        };
+        assert_eq!(words, expected, "{topology}");
+        // A dry run cannot ask what would become of it.
+        assert_eq!(diff::topology_body(&all).is_some(), awaited.is_empty());
+        let told = all.iter().map(Change::line).collect::<Vec<_>>().join("\n");
+        assert_eq!(told.contains("are there)"), !awaited.is_empty(), "{told}");
+    }
+    // An earlier attempt has added it, and its process has not joined.
+    let declared = read(&format!(
+        "name: s\ntopology: star\ntopology_configuration: {{workers: [w-3]}}\n{agents}"
+    ));
+    let mut current = current;
+    let all = changes(&declared, Some(&current));
+    add(&declared, &all, &mut current);
+    for (status, awaited) in [("starting", &["w-3"][..]), ("idle", &[])] {
+        for agent in &mut current.agents {
+            if agent["agent_name"] == "w-3" {
+                agent["status"] = json!(status);
+            }
+        }
+        let all = changes(&declared, Some(&current));
+        let (words, names) = order(&all);
+        assert_eq!(
+            (words, names.as_slice()),
+            (vec!["topology"], awaited_of(awaited).as_slice())
+        );
+    }
+}
+
+fn awaited_of(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn who_is_awaited_is_there_once_it_works_and_the_wait_ends() {
+    let names = awaited_of(&["a", "b"]);
+    let node = |name: &str, status: &str| json!({"agent_name": name, "status": status});
+    let shapes = [
+        json!({"nodes": [node("a", "idle"), node("c", "idle")]}),
+        json!({"nodes": [node("a", "busy"), node("b", "starting")]}),
+        json!({"nodes": [node("a", "busy"), node("b", "idle")]}),
+    ];
+    let looks = AtomicUsize::new(0);
+    let shape = async || Ok(shapes[looks.fetch_add(1, Ordering::Relaxed)].clone());
+    let there = doing::until_there(shape, &names, Duration::from_secs(60)).await;
+    assert!(there.is_ok());
+    assert_eq!(looks.load(Ordering::Relaxed), 3);
+    // The limit: one look, and no wait.
+    looks.store(0, Ordering::Relaxed);
+    let shape = async || Ok(shapes[looks.fetch_add(1, Ordering::Relaxed)].clone());
+    let late = doing::until_there(shape, &names, Duration::ZERO).await;
+    let failure = late.expect_err("b is not there");
+    assert_eq!(
+        (failure.code, looks.load(Ordering::Relaxed)),
+        (Code::Timeout, 1)
+    );
+    assert!(failure.message.contains("names b, and after"), "{failure}");
+    // Nobody is awaited: nobody is asked.
+    let nobody = async || -> Outcome<Value> { panic!("asked") };
+    assert!(
+        doing::until_there(nobody, &[], Duration::ZERO)
+            .await
+            .is_ok()
+    );
 }

@@ -144,13 +144,16 @@ pub fn told(changed: &Value) -> String {
         "{what}, generation {}: {} agents, {} {gets} another role or parent",
         changed["generation"], changed["agents"], changed["moves"]
     );
-    if let Some(most) = changed["withdrawn_at_most"]
-        .as_u64()
-        .filter(|most| *most > 0)
-    {
-        told.push_str(&format!(
+    let tasks = |field: &str| changed[field].as_u64();
+    match (tasks("withdrawn"), tasks("withdrawn_at_most")) {
+        (Some(0), _) | (None, None | Some(0)) => {}
+        (Some(1), _) => told.push_str("; 1 task that had not started went back into the queue"),
+        (Some(tasks), _) => told.push_str(&format!(
+            "; {tasks} tasks that had not started went back into the queue"
+        )),
+        (None, Some(most)) => told.push_str(&format!(
             "; at most {most} waiting tasks go back into the queue"
-        ));
+        )),
     }
     if let Some(took) = changed["took_ms"].as_u64() {
         told.push_str(&format!("; it took {took} ms"));
@@ -228,6 +231,20 @@ mod tests {
             "star is ring now, generation 3: 2 agents, 1 got another role or parent; at most 4 waiting tasks go back into the \
              queue; it took 12 ms\n  a: coordinator on level 0 → worker on level 0 (r)"
         );
+        let end = |changed: &Value| {
+            let told = told(changed);
+            let first = told.lines().next().expect("a line").to_owned();
+            first.split("; ").nth(1).map(str::to_owned)
+        };
+        for (withdrawn, words) in [
+            (1, "1 task that had not started went back into the queue"),
+            (2, "2 tasks that had not started went back into the queue"),
+            (0, "it took 12 ms"),
+        ] {
+            changed["withdrawn"] = json!(withdrawn);
+            assert_eq!(end(&changed).as_deref(), Some(words));
+        }
+        changed["withdrawn"] = Value::Null;
         changed["outcome"] = json!("planned");
         changed["before"]["topology"] = json!("ring");
         changed["withdrawn_at_most"] = Value::Null;
