@@ -231,20 +231,40 @@ async fn open(
         Durability::Speed => LogDurability::Speed,
     };
     let how = LogSettings::new(durability, settings.replicas);
+    let context = async_nats::jetstream::new(connection.client().clone());
+    let provision = Provision {
+        replicas: settings.replicas,
+        max_bytes: settings.log_bytes_max,
+        ..Provision::default()
+    };
     match JetStreamLog::open(&connection, how.clone()).await {
         // Nobody has made the streams yet. Whoever has the right to does; the same from several processes at once.
         Err(LogError::Incompatible(why)) if service != ServiceName::AgentHost => {
             tracing::info!(why, "making the streams");
-            let context = async_nats::jetstream::new(connection.client().clone());
-            let provision = Provision {
-                replicas: settings.replicas,
-                max_bytes: settings.log_bytes_max,
-                ..Provision::default()
-            };
             swarm_log::provision::provision(&context, &provision).await?;
             Ok(JetStreamLog::open(&connection, how).await?)
         }
-        opened => Ok(opened?),
+        opened => {
+            let log = opened?;
+            if service != ServiceName::AgentHost {
+                // Beside its work: a server that answers late must not hold it up.
+                tokio::spawn(complete(context, provision));
+            }
+            Ok(log)
+        }
+    }
+}
+
+/// Makes what an earlier version of the installation did not know, if that may be. The log is there, so the service works
+/// without it; what needs the rest is refused with the same cure.
+async fn complete(context: async_nats::jetstream::Context, provision: Provision) {
+    match swarm_log::provision::provision_missing(&context, &provision).await {
+        Ok(made) if made.is_empty() => {}
+        Ok(made) => tracing::info!(streams = made.join(", "), "made what was missing"),
+        Err(error) => tracing::error!(
+            %error,
+            "this version keeps something beside the log that the installation lacks: run `swarm up` once, it makes what is missing"
+        ),
     }
 }
 
