@@ -22,12 +22,12 @@ use crate::{
 };
 
 use self::watch::Verdict;
-pub use self::watch::now_micros;
 pub use self::{
     availability::{Options as AvailabilityOptions, run as availability},
     shares::{Options as SharesOptions, run as shares},
     takeover::{Options as TakeoverOptions, run as takeover},
 };
+pub use self::{fleet::Fleet, watch::now_micros};
 
 /// Where, on what and for whom: the same for every measurement of replicas.
 #[derive(clap::Args, Debug)]

@@ -1,8 +1,10 @@
-//! `./dev bench topologies`: the same workloads through the four topologies, and what it takes to compute and change one.
+//! `./dev bench topologies`: the same workloads through the four topologies, and what it takes to compute and change one, in
+//! the core and through the whole system.
 
 mod change;
 mod compute;
 mod figures;
+mod live;
 mod workloads;
 
 use std::time::Instant;
@@ -41,6 +43,11 @@ pub struct Options {
     /// Only computing and changing topologies
     #[arg(long)]
     shapes: bool,
+    /// Only live changes, through real servers and services
+    #[arg(long, conflicts_with = "shapes")]
+    live: bool,
+    #[command(flatten)]
+    on: live::Options,
     /// Writes all figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<std::path::PathBuf>,
@@ -57,6 +64,7 @@ struct Report {
     workloads: Vec<Measured>,
     computing: Vec<compute::Figures>,
     changes: Vec<change::Figures>,
+    live: Vec<live::Figures>,
 }
 #[derive(Serialize)]
 struct Measured {
@@ -107,8 +115,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         workloads: Vec::new(),
         computing: Vec::new(),
         changes: Vec::new(),
+        live: Vec::new(),
     };
-    if !options.shapes {
+    if !options.shapes && !options.live {
         println!("model       {}", report.model);
         println!(
             "options     star with one hub, full mesh, tree with ratio 4 (25 above 75), ring in sequence; else the defaults"
@@ -117,8 +126,13 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             report.workloads.push(measure(*kind, options)?);
         }
     }
-    report.computing = compute::run(options.agents)?;
-    report.changes = change::run()?;
+    if !options.live {
+        report.computing = compute::run(options.agents)?;
+        report.changes = change::run()?;
+    }
+    if options.live {
+        report.live = live::run(&options.on)?;
+    }
     if let Some(file) = &options.json {
         let to = std::fs::File::create(file)
             .with_context(|| format!("cannot write {}", file.display()))?;

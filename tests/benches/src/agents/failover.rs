@@ -1,5 +1,5 @@
-//! `./dev bench failover`: an agent is killed or stopped, a host is killed; how long until its work is started elsewhere, and
-//! how often a busy machine looks like a dead agent.
+//! `./dev bench failover`: an agent is killed or stopped, a host is killed; how long until its work is started elsewhere. The
+//! agent that leads is killed; how long until another one does. And how often a busy machine looks like a dead agent.
 
 use std::{
     collections::BTreeSet,
@@ -63,7 +63,7 @@ pub struct Options {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// What is done
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Kill, Kind::Hang, Kind::Host])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Kill, Kind::Hang, Kind::Host, Kind::Leader])]
     kinds: Vec<Kind>,
     /// Agents, over two hosts
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(4..=200))]
@@ -86,6 +86,8 @@ enum Kind {
     Hang,
     /// SIGKILL of a host with all its agents
     Host,
+    /// SIGKILL of the agent that leads, until another one is elected
+    Leader,
 }
 
 impl Kind {
@@ -94,11 +96,12 @@ impl Kind {
             Self::Kill => "SIGKILL of an agent",
             Self::Hang => "SIGSTOP of an agent",
             Self::Host => "SIGKILL of a host",
+            Self::Leader => "SIGKILL of the leader",
         }
     }
     const fn target(self) -> Duration {
         match self {
-            Self::Kill | Self::Host => TARGET_KILLED,
+            Self::Kill | Self::Host | Self::Leader => TARGET_KILLED,
             Self::Hang => TARGET_HUNG,
         }
     }
@@ -125,7 +128,7 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
     );
     println!(
         "measured    from the signal to the store time of `started` at another agent; of a host the last of all tasks that its \
-         agents ran"
+         agents ran; of the leader to that of `leader_elected` with another one"
     );
     let swarm = Arc::new(swarm);
     let submitted = Arc::new(AtomicU64::new(0));
@@ -181,11 +184,11 @@ async fn runs(
             .await
             .with_context(|| format!("{}, run {}", kind.words(), number + 1))?;
         println!(
-            "  {:<20} run {:>2}: {} of {} tasks",
+            "  {:<20} run {:>2}: {}{}",
             kind.words(),
             number + 1,
             seconds(run.worst),
-            run.tasks
+            of_tasks(run.tasks)
         );
         times.push(run.worst);
         tasks += run.tasks;
@@ -194,9 +197,10 @@ async fn runs(
     let p99 = Duration::from_micros(spread.percentile(99).unsigned_abs());
     let limit = kind.target();
     Ok(format!(
-        "{:<22} {:>4}  {spread}   {tasks} tasks, ({}: p99 below {} s), load then {}",
+        "{:<22} {:>4}  {spread}  {} ({}: p99 below {} s), load then {}",
         kind.words(),
         spread.len(),
+        of_tasks(tasks),
         if p99 < limit {
             "target met"
         } else {
@@ -230,6 +234,11 @@ async fn run(
             Kind::Kill => one_agent(swarm, Signal::KILL).await?,
             Kind::Hang => one_agent(swarm, Signal::STOP).await?,
             Kind::Host => one_host(world, swarm, number).await?,
+            Kind::Leader => {
+                let worst = leader(swarm).await?;
+                settled(swarm, agents).await?;
+                return Ok(Run { worst, tasks: 0 });
+            }
         };
         let Some(worst) = taken_over(swarm, began, &victims, &lost).await? else {
             settled(swarm, agents).await?;
@@ -260,6 +269,26 @@ async fn one_agent(swarm: &Swarm, signal: Signal) -> anyhow::Result<Lost> {
     let began = now_micros();
     process::signal(pid, signal)?;
     Ok((began, BTreeSet::from([run.agent]), vec![run]))
+}
+
+/// Kills the agent that leads; the time until another one does, in microseconds.
+async fn leader(swarm: &Swarm) -> anyhow::Result<i64> {
+    let (pid, before) = swarm
+        .follower
+        .until("somebody leads", TAKEOVER_PATIENCE, |seen| {
+            let (leader, _) = seen.led?;
+            Some((seen.agents.get(&leader)?.process?.pid, leader))
+        })
+        .await?;
+    let began = now_micros();
+    process::signal(pid, Signal::KILL)?;
+    swarm
+        .follower
+        .until("another one leads", TAKEOVER_PATIENCE, |seen| {
+            let (leader, at) = seen.led?;
+            (leader != before && at > began).then_some(at - began)
+        })
+        .await
 }
 
 /// Kills one of the hosts.
@@ -433,6 +462,14 @@ impl Load {
     async fn stop(self) -> anyhow::Result<Vec<TaskId>> {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await?
+    }
+}
+
+/// Of the leader no task is measured.
+fn of_tasks(tasks: usize) -> String {
+    match tasks {
+        0 => String::new(),
+        tasks => format!(" of {tasks} tasks"),
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Seen {
     pub crash_looping: BTreeSet<AgentId>,
     /// Bytes and number of health's samples.
     pub sampled: (u64, u64),
+    /// Who leads, and the store time of the last election, in microseconds.
+    pub led: Option<(AgentId, i64)>,
 }
 
 impl Seen {
@@ -177,6 +179,9 @@ impl Seen {
             Body::TaskFailed(_) | Body::TaskCancelled(_) | Body::TaskRejected(_) => {
                 let completed = false;
                 self.ended.insert(task, End { completed, at });
+            }
+            Body::SwarmLeaderElected(elected) => {
+                self.led = elected.leader.map(|leader| (leader, at));
             }
             Body::SwarmSampled(_) => {
                 self.sampled.0 += bytes as u64;

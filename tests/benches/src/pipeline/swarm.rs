@@ -361,12 +361,22 @@ pub fn payload() -> anyhow::Result<Json> {
 
 /// The submission of a task that does nothing.
 pub fn submission(place: Place, task: TaskId, payload: &Json) -> anyhow::Result<Message> {
+    submission_of(place, task, "noop", payload)
+}
+
+/// The submission of a task of this type.
+pub fn submission_of(
+    place: Place,
+    task: TaskId,
+    task_type: &str,
+    payload: &Json,
+) -> anyhow::Result<Message> {
     let subject = Subject::Task(place, TaskVerb::Submitted, None);
     let submitted = Submitted {
         hand_to: None,
         origin: None,
         required_role: None,
-        task_type: "noop".to_owned(),
+        task_type: task_type.to_owned(),
         payload: payload.clone(),
         priority: swarm_events::task::PRIORITY_DEFAULT,
         required_capabilities: Vec::new(),
