@@ -1,8 +1,9 @@
 //! A topology is changed into each of the others while work comes in and goes out.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::{seated, shaped};
 use crate::support::{Installation, PATIENCE, Record, Team};
@@ -23,10 +24,10 @@ const CIRCUIT: [&str; 12] = [
     "star",
 ];
 const AGENTS: usize = 6;
-/// Clients that hand in tasks at the same time, and tasks of each: the last change comes before the load ends.
+/// Clients that hand in tasks at the same time, as long as there are changes to come.
 const CLIENTS: usize = 4;
-const TASKS_EACH: usize = 45;
-const TASKS: usize = CLIENTS * TASKS_EACH;
+/// How often each of them does: together about as many as a ring gets done.
+const PACE: Duration = Duration::from_millis(40);
 /// Completions between two changes.
 const COMPLETIONS_BETWEEN: usize = 12;
 
@@ -48,34 +49,46 @@ pub async fn all_pairs(swarm: &Installation) {
     }
     seated(swarm, &id, AGENTS).await;
     let mut record = Record::of(swarm, &id).await;
+    let (stop, stopped) = watch::channel(false);
     let client = |number: usize| {
-        let id = &id;
+        let (id, mut stopped) = (&id, stopped.clone());
         async move {
-            for n in 0..TASKS_EACH {
+            let mut pace = tokio::time::interval(PACE);
+            let mut count = 0;
+            while !*stopped.borrow_and_update() {
                 let task = json!({
-                    "task_type": "t", "payload": {"work_ms": 10}, "priority": (number + 3 * n) % 10 + 1,
+                    "task_type": "t", "payload": {"work_ms": 10}, "priority": (number + 3 * count) % 10 + 1,
                 });
                 swarm.task(id, task).await;
+                count += 1;
+                pace.tick().await;
             }
+            count
         }
     };
     let clients = futures::future::join_all((0..CLIENTS).map(client));
     let changes = async {
         let path = format!("/v1/swarms/{id}/topology");
         for (turn, topology) in (1..).zip(CIRCUIT) {
-            record
-                .until_count("completed", turn * COMPLETIONS_BETWEEN)
-                .await;
+            let completed = record.all("completed").len();
+            let wanted = completed + COMPLETIONS_BETWEEN;
+            record.until_count("completed", wanted).await;
             let outcome = swarm.put(&path, &json!({"topology": topology})).await;
             assert_eq!(outcome["topology"], topology, "{outcome}");
             assert_eq!(outcome["generation"], turn + 1, "{outcome}");
             let shape = seated(swarm, &id, AGENTS).await;
             assert_eq!(shape["topology"], topology, "{shape}");
+            let what = format!("change {turn}");
+            let found =
+                |_, event: &Value| is_change(event) && event["data"]["generation"] == turn + 1;
+            record.until(&what, found).await;
         }
+        stop.send_replace(true);
     };
-    tokio::join!(clients, changes);
-    record.until_count("completed", TASKS).await;
-    let tasks = swarm.until_ended(&id, TASKS, PATIENCE).await;
+    let (counts, ()) = tokio::join!(clients, changes);
+    let total: usize = counts.iter().sum();
+    record.until_count("completed", total).await;
+    let tasks = swarm.until_ended(&id, total, PATIENCE).await;
     assert!(
         tasks
             .iter()
@@ -84,8 +97,11 @@ pub async fn all_pairs(swarm: &Installation) {
     );
     let runs = team.runs();
     let once: BTreeSet<&String> = runs.iter().map(|(_, task)| task).collect();
-    assert_eq!((runs.len(), once.len()), (TASKS, TASKS));
-    let changed = |event: &serde_json::Value| event["type"] == "swarm.swarm.topology_changed.v1";
-    let changes = record.seen().iter().filter(|(_, event)| changed(event));
+    assert_eq!((runs.len(), once.len()), (total, total));
+    let changes = record.seen().iter().filter(|(_, event)| is_change(event));
     assert_eq!(changes.count(), CIRCUIT.len());
+}
+
+fn is_change(event: &Value) -> bool {
+    event["type"] == "swarm.swarm.topology_changed.v1"
 }
