@@ -50,7 +50,8 @@ planted! {
     dependency_resolved_twice: DependencyResolvedTwice by DependenciesRespected;
     decisions_applied_at_their_cause: AppliedAtCause by FoldsAgree;
     resend_without_a_new_claim: ResendWithoutClaim by
-        EveryTaskEnds | CommandsAnswered | GraphsDecided | GraphsCalledOff | LaunchedByTheClaimant;
+        EveryTaskEnds | CommandsAnswered | GraphsDecided | GraphsCalledOff | LaunchedByTheClaimant
+        | SeatsFollowTheRule;
     a_repeat_of_a_decision_not_void: RepeatedDecisionCounts by
         ResultOfStandingAssignment | OneStandingAssignment | OneTerminal | EveryTaskEnds | PriorityOrder
         | QuarantinesHaveFigures;
