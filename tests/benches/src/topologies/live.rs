@@ -58,6 +58,7 @@ const CIRCUIT: [&str; 12] = [
 
 /// Where, and on what.
 #[derive(clap::Args, Debug)]
+#[group(skip)]
 pub struct Options {
     /// Folder on the disk to measure live changes on (default: beside the build)
     #[arg(long, value_name = "DIR")]
