@@ -88,9 +88,18 @@ async fn it_ends_well(swarm: &Installation) {
 
 async fn it_ignores_sigterm(swarm: &Installation) {
     let mut crew = Crew::of(swarm, "deaf", json!({})).await;
-    let deaf = "trap '' TERM; while :; do sleep 0.1; done";
-    let agent = crew.process("deaf", deaf, json!("always")).await;
+    // A process that runs is not one that has its trap yet: it says so by a file.
+    let ready = swarm.dir().join("deaf");
+    let deaf = format!(
+        "trap '' TERM; echo > {}; while :; do sleep 0.1; done",
+        ready.display()
+    );
+    let agent = crew.process("deaf", &deaf, json!("always")).await;
     let (at, process) = crew.launched_after(0, &agent).await;
+    eventually("it has set its trap", PATIENCE, || async {
+        ready.exists().then_some(())
+    })
+    .await;
     crew.delete(&agent, "?grace_ms=300").await;
     let (_, exited) = crew.record.agent_after(at, "exited", &agent).await;
     assert_eq!(exited["data"]["exit"]["signal"], 9, "{exited}");
