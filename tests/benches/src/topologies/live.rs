@@ -30,8 +30,15 @@ use crate::{
 const AGENTS: u32 = 100;
 /// Tasks that wait in the queue all the time.
 const QUEUED: u64 = 1_000;
-/// What a task takes: 100 agents with a slot begin 400 a second then, which two cores bear with room.
-const WORK: Duration = Duration::from_millis(250);
+/// What tasks take, in even steps from the shortest to the longest: 100 agents with a slot begin 400 a second then, which two
+/// cores bear with room. Tasks of one length would all end at once, again and again after agents were filled at once, and the
+/// gaps between would be as long as a task.
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_millis(450);
+/// Lengths between the two. The next task has the length this many further: one of all lengths after as many tasks, and two
+/// that follow each other are far apart.
+const LENGTHS: u32 = 401;
+const STRIDE: u32 = 248;
 /// How often the queue is filled up.
 const FILL_EVERY: Duration = Duration::from_millis(25);
 /// How long nothing is changed before each change: the same figure is taken of that time.
@@ -112,8 +119,9 @@ async fn measure(options: &Options) -> anyhow::Result<Vec<Figures>> {
     installation.until_ready().await?;
     println!(
         "\na live change through the real services: {AGENTS} agents of one process, each with a slot and a waiting place, tasks \
-         of {} ms, {QUEUED} of them queued all the time; durability always (fsync of 4 KiB: p50 {:.2} ms, p99 {:.2} ms)",
-        WORK.as_millis(),
+         of {} to {} ms, {QUEUED} of them queued all the time; durability always (fsync of 4 KiB: p50 {:.2} ms, p99 {:.2} ms)",
+        SHORTEST.as_millis(),
+        LONGEST.as_millis(),
         p50.as_secs_f64() * 1e3,
         p99.as_secs_f64() * 1e3
     );
@@ -318,6 +326,14 @@ impl Watch {
     }
 }
 
+/// What one task after the other takes.
+fn lengths() -> impl Iterator<Item = Duration> {
+    let step = (LONGEST - SHORTEST) / (LENGTHS - 1);
+    (0..LENGTHS)
+        .cycle()
+        .map(move |n| SHORTEST + step * (n * STRIDE % LENGTHS))
+}
+
 /// Keeps the queue full.
 struct Load {
     task: JoinHandle<anyhow::Result<()>>,
@@ -326,10 +342,14 @@ struct Load {
 impl Load {
     fn start(log: JetStreamLog, place: Place, seen: Arc<Mutex<Seen>>) -> Self {
         let task = tokio::spawn(async move {
-            let payload = Json::from_value(&json!({"micros": WORK.as_micros()}))?;
+            let mut lengths = lengths();
             loop {
                 let missing = QUEUED.saturating_sub(lock(&seen).queued());
-                let one = |_| submission_of(place, TaskId(Uuid::now_v7()), SLEEP, &payload);
+                let one = |_| {
+                    let length = lengths.next().unwrap_or(SHORTEST);
+                    let payload = Json::from_value(&json!({"micros": length.as_micros()}))?;
+                    submission_of(place, TaskId(Uuid::now_v7()), SLEEP, &payload)
+                };
                 let messages = (0..missing).map(one).collect::<anyhow::Result<Vec<_>>>()?;
                 for stored in log.append(messages).await {
                     stored?;
@@ -359,6 +379,17 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn tasks_have_every_length_once_and_then_again() {
+        let all: Vec<_> = lengths().take(2 * LENGTHS as usize).collect();
+        let (first, second) = all.split_at(LENGTHS as usize);
+        assert_eq!(first, second);
+        let distinct: BTreeSet<_> = first.iter().collect();
+        assert_eq!(distinct.len(), first.len());
+        assert_eq!(first.iter().min(), Some(&SHORTEST));
+        assert_eq!(first.iter().max(), Some(&LONGEST));
+    }
 
     #[test]
     fn every_pair_is_changed_once() {
