@@ -1,15 +1,17 @@
 //! A process of a deciding service: the real replica, with a line to the log on which everything takes time.
 
 mod line;
+mod post;
+mod snapshot;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use futures::{FutureExt, StreamExt, stream::BoxStream};
 use rand::{Rng, rngs::StdRng};
 use swarm_audit::Violation;
 use swarm_events::{
     AgentId, Body, Event, EventId, Input, InstanceId, Partition, Subject,
-    control::{Claimed, Observed, Woken},
+    control::{Claimed, Woken},
     decider::Decider,
     envelope::Source,
     planted::{self, Bug},
@@ -22,7 +24,7 @@ use swarm_runtime::{
         machine::{Met as Owning, Mode, Need},
         replica::{Action, Joined, Replica},
     },
-    snapshots::{Meta, Store, Wanted, decode, encode},
+    snapshots::{Meta, Store, Wanted},
 };
 
 use crate::{
@@ -34,6 +36,7 @@ use crate::{
     world::Faultiness,
 };
 use line::{Kind, Line};
+use post::Mail;
 
 /// What a step needs of the world.
 pub struct Around<'a> {
@@ -105,21 +108,8 @@ pub struct Process<D: Decider> {
     mail: BTreeMap<Partition, Mail>,
 }
 
-/// What an owner has told other partitions under one claim.
-#[derive(Default)]
-struct Mail {
-    epoch: u64,
-    /// Letters that are stored where they go, and when that was said last.
-    stored: BTreeMap<u64, u64>,
-}
-
-/// What is stored and not known to be is said again after this many microseconds.
-const TELL_AGAIN: u64 = 2_000_000;
-
 /// Longest that a join takes in microseconds.
 const JOIN_MAX: u64 = 300_000;
-/// Longest that storing a snapshot takes in microseconds.
-const SNAPSHOT_MAX: u64 = 500_000;
 /// Messages that are kept to be repeated.
 const SENT_MAX: usize = 64;
 
@@ -478,107 +468,6 @@ impl<D: Decider + Shell> Process<D> {
         };
         self.line
             .send(partition, expected, kind, VecDeque::from([message]), around);
-    }
-
-    fn snapshot(&mut self, partition: Partition, around: &mut Around<'_>) {
-        let Some(state) = self.replica.machine(partition).map(|m| m.state()) else {
-            return;
-        };
-        let meta = Meta::of(state, self.created_micros);
-        if meta.sequence == 0 || self.common.cut || self.storing.is_some() {
-            return;
-        }
-        let bytes = encode(&meta, state).expect("a state can be encoded");
-        let due = around.clock.micros() + around.rng.random_range(0..SNAPSHOT_MAX);
-        self.storing = Some((due, meta, bytes));
-    }
-
-    /// A snapshot that was taken a while ago reaches the object store.
-    fn store(&mut self, around: &Around<'_>) {
-        let due = self
-            .storing
-            .as_ref()
-            .is_some_and(|s| s.0 <= around.clock.micros());
-        let Some((_, mut meta, mut bytes)) = self.storing.take_if(|_| due) else {
-            return;
-        };
-        if planted::is(Bug::SnapshotAhead) {
-            // It is said to be of now.
-            let wanted = Wanted::of::<D>(meta.partition, self.created_micros);
-            let (_, state) = decode::<D>(&wanted, &bytes).expect("its own snapshot");
-            meta.sequence = self.replica.position().max(meta.sequence);
-            bytes = encode(&meta, &state).expect("a state can be encoded");
-        }
-        let (sequence, size) = (meta.sequence, bytes.len() as u64);
-        let put = Store::new(self.log.clone())
-            .put(&meta, bytes)
-            .now_or_never();
-        let taken = put
-            .is_some_and(|outcome| outcome.is_ok())
-            .then_some((sequence, size));
-        self.common.snapshots += u64::from(taken.is_some());
-        let now = self.clock.monotonic(around.clock);
-        self.replica.snapshotted(meta.partition, taken, now);
-    }
-
-    /// Tells other partitions what is for them, one letter at a time about one thing, and that they have it.
-    fn post(&mut self, around: &mut Around<'_>) {
-        if self.common.cut || around.rng.random_ratio(3, 4) {
-            return;
-        }
-        let now = around.clock.micros();
-        let source = Source::Service(D::SERVICE, self.common.instance);
-        for at in 0..self.partitions.len() {
-            let partition = self.partitions[at];
-            let Some((Mode::Owner { epoch }, state)) = self
-                .replica
-                .machine(partition)
-                .map(|machine| (machine.mode(), machine.state()))
-            else {
-                self.mail.remove(&partition);
-                continue;
-            };
-            let letters = D::letters(state, &self.log, &source, self.clock.wall(around.clock));
-            let mail = self.mail.entry(partition).or_default();
-            if mail.epoch != epoch {
-                *mail = Mail {
-                    epoch,
-                    ..Mail::default()
-                };
-                if planted::is(Bug::LettersForgotten) {
-                    mail.stored = letters
-                        .iter()
-                        .map(|letter| (letter.sequence, now))
-                        .collect();
-                }
-            }
-            let open: BTreeSet<u64> = letters.iter().map(|letter| letter.sequence).collect();
-            mail.stored.retain(|sequence, _| open.contains(sequence));
-            let mut waiting = BTreeSet::new();
-            let mut sequences = Vec::new();
-            for letter in letters {
-                let told = mail.stored.get(&letter.sequence).copied();
-                if told.is_none() {
-                    // Behind one about the same thing that is not there yet.
-                    if !waiting.insert(letter.about) {
-                        continue;
-                    }
-                    let stored = self.log.append(vec![letter.message]).now_or_never();
-                    if !stored.is_some_and(|outcomes| outcomes.iter().all(Result::is_ok)) {
-                        continue;
-                    }
-                }
-                if told.is_none_or(|at| now > at + TELL_AGAIN) {
-                    mail.stored.insert(letter.sequence, now);
-                    sequences.push(letter.sequence);
-                }
-            }
-            if !sequences.is_empty() {
-                let observed = Observed::Delivered { sequences };
-                let verb = ControlVerb::Observed;
-                self.control(partition, epoch, Kind::Control, verb, observed, around);
-            }
-        }
     }
 
     fn observe(&mut self, around: &mut Around<'_>) {

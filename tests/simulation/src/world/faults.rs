@@ -13,7 +13,10 @@ use swarm_log::{
     simulated::{FaultRates, Faults},
 };
 
-use super::{FULL, RATES, World};
+use super::{
+    World,
+    faultiness::{FULL, RATES},
+};
 use crate::{group::Coming, shells::HOST_SILENCE_MS};
 
 /// Most processes of a service.
