@@ -130,13 +130,10 @@ impl<D: Decider> Cold<D> {
         sampling: Sampling,
         hashes: &mut BTreeMap<(usize, u8, u64), Hash>,
     ) -> Option<Violation> {
-        if !met.is_input_of(D::SERVICE) {
-            return None;
-        }
         let sequence = met.sequence();
         for state in &mut self.states {
             let partition = state.head().partition;
-            if !met.concerns(partition) {
+            if !met.is_for(D::SERVICE, partition) {
                 continue;
             }
             state.evolve(&met.input, None);

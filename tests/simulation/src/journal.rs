@@ -28,7 +28,7 @@ pub struct Met {
     inputs: [bool; 3],
     /// The partition in its subject.
     pub partition: Option<Partition>,
-    /// It concerns every partition.
+    /// It is about an organization.
     pub of_org: bool,
     /// Place of the message before it on its subject.
     previous: Option<usize>,
@@ -46,9 +46,11 @@ impl Met {
     pub fn is_input_of(&self, service: Service) -> bool {
         self.inputs[number_of(service)]
     }
-    /// Whether a fold of `partition` meets it.
-    pub fn concerns(&self, partition: Partition) -> bool {
-        self.of_org || self.partition == Some(partition)
+    /// Whether a service's fold of `partition` meets it: of what is its input, as the services' own loop has it, events of
+    /// organizations concern every partition of the coordinator, and all else its own.
+    pub fn is_for(&self, service: Service, partition: Partition) -> bool {
+        let of_all = self.of_org && service == Service::Coordinator;
+        self.is_input_of(service) && (of_all || self.partition == Some(partition))
     }
 }
 

@@ -278,7 +278,7 @@ impl<D: Decider + Shell> Process<D> {
             None => (D::new(partition), 0, (0, 0)),
         };
         for met in around.journal.after(from) {
-            if !met.is_input_of(D::SERVICE) || !met.concerns(partition) {
+            if !met.is_for(D::SERVICE, partition) {
                 continue;
             }
             if self.reads(&met.input) {
@@ -304,12 +304,11 @@ impl<D: Decider + Shell> Process<D> {
         let journal = around.journal;
         for met in journal.after(self.replica.position()) {
             self.replica.passed(met.sequence(), met.input.time());
-            if !met.is_input_of(D::SERVICE) {
-                continue;
-            }
             for at in 0..self.partitions.len() {
                 let partition = self.partitions[at];
-                if met.concerns(partition) && self.replica.wants(partition, met.sequence()) {
+                if met.is_for(D::SERVICE, partition)
+                    && self.replica.wants(partition, met.sequence())
+                {
                     self.meet(partition, met, around);
                     left -= 1;
                 }

@@ -204,19 +204,15 @@ impl Fold {
     fn meet(&mut self, met: &Met) -> bool {
         self.sequence = met.sequence();
         let mut void = false;
-        if met.is_input_of(Service::Coordinator) {
-            for core in &mut self.coordinators {
-                if met.concerns(core.head().partition) {
-                    core.evolve_traced(&met.input, &mut self.members);
-                }
+        for core in &mut self.coordinators {
+            if met.is_for(Service::Coordinator, core.head().partition) {
+                core.evolve_traced(&met.input, &mut self.members);
             }
         }
-        if met.is_input_of(Service::Distributor) {
-            for core in &mut self.distributors {
-                if met.concerns(core.head().partition) {
-                    let verdict = core.evolve_traced(&met.input, &mut self.tasks);
-                    void |= matches!(verdict, swarm_events::decider::Verdict::Void(_));
-                }
+        for core in &mut self.distributors {
+            if met.is_for(Service::Distributor, core.head().partition) {
+                let verdict = core.evolve_traced(&met.input, &mut self.tasks);
+                void |= matches!(verdict, swarm_events::decider::Verdict::Void(_));
             }
         }
         void
