@@ -114,6 +114,8 @@ pub struct Client {
     unknown: SwarmId,
     /// What agents asked, by swarm.
     asked: Vec<Vec<CommandId>>,
+    /// The task that was handed over last, by swarm.
+    away: Vec<Option<TaskId>>,
 }
 
 /// Most agents that a client adds to a swarm one by one.
@@ -128,6 +130,7 @@ impl Client {
             added: vec![Vec::new(); places.len()],
             unknown: shapes::unknown_swarm(&places),
             asked: vec![Vec::new(); places.len()],
+            away: vec![None; places.len()],
             sent: vec![Vec::new(); places.len()],
             graphs: vec![Vec::new(); places.len()],
             dead: vec![Vec::new(); places.len()],
@@ -219,8 +222,9 @@ impl Client {
     /// One step of a client's life.
     pub fn step(&mut self, clock: &Clock, rng: &mut StdRng) {
         let at = rng.random_range(0..self.places.len());
-        match rng.random_range(0..112) {
-            110.. => self.answer(at, clock, rng),
+        match rng.random_range(0..116) {
+            114.. => self.call_back(at, clock, rng),
+            112.. => self.answer(at, clock, rng),
             108.. => self.change_topology(at, clock, rng),
             100.. => self.about_agents(at, clock, rng),
             0..46 => self.single(at, clock, rng),
@@ -414,6 +418,7 @@ impl Client {
     /// Takes note of tasks that failed for good.
     pub fn hear(&mut self, met: &Met) {
         self.hear_question(met);
+        self.hear_of_other_swarms(met);
         let Some(recorded) = met.recorded() else {
             return;
         };
@@ -540,6 +545,17 @@ impl Client {
             Some(id) if !rng.random_ratio(1, 20) => *id,
             _ => TaskId(new_id(clock, rng)),
         };
+        self.command_on(task_id, at, clock, rng, verb);
+    }
+
+    fn command_on(
+        &mut self,
+        task_id: TaskId,
+        at: usize,
+        clock: &Clock,
+        rng: &mut StdRng,
+        verb: CommandVerb,
+    ) {
         let body: Body = match verb {
             CommandVerb::Cancel => command::Cancel {
                 task_id,

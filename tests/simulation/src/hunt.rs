@@ -6,11 +6,9 @@ use swarm_events::planted::{Bug, plant};
 
 use crate::{Options, Violation, run};
 
-/// Defects that take a verdict in flight across a second join, or the word of another swarm across a cancellation and a
-/// retry, which seeds draw too seldom. The tests of the cores find them: `another_incarnation_or_nobody_is_not_judged` in
-/// `services/health/core/tests/verdicts.rs`, `only_the_swarm_that_has_it_hands_it_back` in
-/// `services/distributor/core/tests/rules/hand_over/refused.rs`.
-pub const FOUND_BY_UNIT_TESTS: [Bug; 2] = [Bug::OldIncarnationFailed, Bug::HandBackCountsAlways];
+/// A defect that takes a verdict in flight across a second join, which seeds draw too seldom. A test of the core finds it:
+/// `another_incarnation_or_nobody_is_not_judged` in `services/health/core/tests/verdicts.rs`.
+pub const FOUND_BY_UNIT_TESTS: [Bug; 1] = [Bug::OldIncarnationFailed];
 
 /// A defect that was found.
 #[derive(Clone, Debug)]

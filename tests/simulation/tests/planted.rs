@@ -46,7 +46,8 @@ planted! {
     no_start_check: NoStartCheck by NoStartAfterWithdrawal;
     repair_skipped: RepairSkipped by CommandsAnswered | EveryTaskEnds;
     stale_result_accepted: StaleResultAccepted by
-        ResultOfStandingAssignment | OneTerminal | EveryTaskEnds | NothingWaitsUnderPriorityQueue;
+        ResultOfStandingAssignment | OneStandingAssignment | OneTerminal | EveryTaskEnds
+        | NothingWaitsUnderPriorityQueue;
     dependency_resolved_twice: DependencyResolvedTwice by DependenciesRespected;
     decisions_applied_at_their_cause: AppliedAtCause by FoldsAgree;
     resend_without_a_new_claim: ResendWithoutClaim by
@@ -57,7 +58,7 @@ planted! {
         | QuarantinesHaveFigures;
     a_repeat_of_a_command_not_void: RepeatedCommandCounts by CommandsAnsweredOnce;
     plan_not_emptied_at_a_claim: PlanKeptAtClaim by
-        EveryTaskEnds | CommandsAnswered | GraphsDecided | PriorityOrder;
+        EveryTaskEnds | CommandsAnswered | GraphsDecided | PriorityOrder | QueueLimitsKept;
     deciding_under_anothers_claim: DecidesUnderAnothersClaim by OneOwnerPerEpoch;
     what_has_started_is_withdrawn:
         WithdrawsTheStarted by
@@ -66,7 +67,7 @@ planted! {
         EveryTaskEnds | GraphsDecided | CommandsAnswered | QuestionsEndOnce;
     a_snapshot_that_says_it_is_ahead: SnapshotAhead by FoldsAgree;
     a_checkpoint_apart_from_its_rows: CheckpointApart by ReadModelEqualsFold;
-    an_assignment_started_twice: StartsTwice by OneStart;
+    an_assignment_started_twice: StartsTwice by OneStart | NoStartAfterWithdrawal;
     what_a_newer_version_wrote_is_skipped: NewerSkipped by FoldsAgree;
     priority_ignored: PriorityIgnored by PriorityOrder;
     an_agent_is_given_more_than_it_has_places: PlacesExceeded by SlotsKept;
@@ -84,7 +85,7 @@ planted! {
     work_for_those_that_go: DrainingGetsWork by NothingToTheLeaving;
     what_was_declined_goes_back: DeclineGoesBackToSame by DeclinesKept | DeclinesWait;
     what_was_declined_costs_an_attempt: DeclineCountsAttempt by DeclinesKept;
-    an_update_that_is_not_heard: UpdateNotHeard by AssignedToTheAble | SlotsKept | CircleKept;
+    an_update_that_is_not_heard: UpdateNotHeard by AssignedToTheAble | SlotsKept | CircleKept | RingOrder;
     the_second_claim_starts: SecondClaimStarts by LaunchedByTheClaimant;
     the_end_of_an_old_process_counts: OldSpawnExitCounts by OneProcessWanted | ExitsJudged | WantedAgentsRun;
     a_claim_that_outlives_its_host: HostFailedKeepsClaim by WantedAgentsRun;
@@ -113,6 +114,7 @@ planted! {
     parts_that_outlive_a_failure: PartsOutliveFailure by PartsEndOnce;
     what_was_handed_over_is_done_here: HandedOverStaysHere by HandedBackOnce;
     a_failure_comes_back_as_a_result: HandedBackAsDone by HandedBackOnce;
+    what_is_not_there_comes_back: HandBackCountsAlways by HandedBackOnce | OneTerminal;
     letters_that_are_said_once: LettersForgotten by EveryTaskEnds;
     a_second_answer_counts: AnsweredTwice by QuestionsEndOnce;
     no_wait_after_a_decline: DeclineWaitSkipped by DeclinesWait;

@@ -3,7 +3,7 @@
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Value, json};
 use swarm_events::{
-    Body, CommandId, Json, Partition, Place, Subject, SwarmId, command::ChangeTopology,
+    Body, CommandId, Json, Partition, Place, Subject, SwarmId, TaskId, command::ChangeTopology,
     configuration::TopologyKind, message::Answer, subject::CommandVerb, task::Submitted,
     topology::Role,
 };
@@ -117,6 +117,28 @@ impl Client {
             && let Some(at) = self.places.iter().position(|known| *known == place)
         {
             self.asked[at].push(asked.question_id);
+        }
+    }
+
+    /// Takes note of what other swarms are to do.
+    pub(super) fn hear_of_other_swarms(&mut self, met: &Met) {
+        if let Some(recorded) = met.recorded()
+            && matches!(recorded.event.body, Body::TaskHandedOver(_))
+            && let Some(place) = recorded.subject.place()
+            && let Some(at) = self.places.iter().position(|known| *known == place)
+        {
+            self.away[at] = Some(TaskId(recorded.event.about));
+        }
+    }
+
+    /// Calls off what was handed over last, and mostly wants it again at once: what comes back may be of either time.
+    pub(super) fn call_back(&mut self, at: usize, clock: &Clock, rng: &mut StdRng) {
+        let Some(id) = self.away[at] else {
+            return;
+        };
+        self.command_on(id, at, clock, rng, CommandVerb::Cancel);
+        if rng.random_ratio(3, 4) {
+            self.command_on(id, at, clock, rng, CommandVerb::Retry);
         }
     }
 
