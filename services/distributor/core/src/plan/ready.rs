@@ -349,8 +349,9 @@ impl SwarmPlan {
     fn splitter(&self, task: &Task) -> Option<u32> {
         let at = task.prefers()?;
         let free = self.agents.get(at as usize)?.standing.is_free();
-        (free && self.agent_fits(task.class, at) && !self.excluded(task.class).contains(&at))
-            .then_some(at)
+        let may = self.agent_fits(task.class, at) && !self.excluded(task.class).contains(&at);
+        // It may have split what is to be done below it, or elsewhere, while nobody was there.
+        (free && may && self.is_placed(task.class, at)).then_some(at)
     }
 
     /// Whether an agent's place is one for tasks of a class.

@@ -254,3 +254,31 @@ fn who_comes_below_it_later_does_them_too() {
     assert_eq!(s.assignment("t/3").2.path, [top, left, right]);
     s.plans_agree();
 }
+
+#[test]
+fn what_is_to_be_done_below_somebody_is_reduced_there_too_whoever_split_it() {
+    let mut s = tree();
+    for name in ["a", "b"] {
+        s.leave(name);
+        s.unseat(name);
+    }
+    s.submit_as("t", |t| t.required_role = Some(Role::Supervisor));
+    s.begin("t");
+    s.split("t", &["1"]);
+    s.news();
+    // Nobody is below `left`: one of the others has it, and splits it.
+    let other = s.holder("t/1");
+    s.start("t/1");
+    s.split("t/1", &["x"]);
+    s.news();
+    s.start("t/1/x");
+    s.join_as("e", 1, 1, &["e"]);
+    s.seat_below("e", Role::Worker, Some("left"), 9, true);
+    s.complete("t/1/x");
+    assert_eq!(
+        s.news(),
+        ["assigned t/1 to e"],
+        "its parts' results are made one below left again, and not by {other}"
+    );
+    s.plans_agree();
+}
