@@ -142,7 +142,7 @@ impl Checker {
             return;
         };
         let wish = self.swarms[number].wishes.entry(id).or_default();
-        wish.void_request(request.spawn);
+        wish.void_request(request.spawn, recorded.sequence, recorded.time);
     }
 
     /// Judges a request for a process by what the coordinator had met, and takes note of it.

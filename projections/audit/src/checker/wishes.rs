@@ -187,9 +187,15 @@ impl Wish {
         true
     }
 
-    /// Takes note of a request that is void because another decision overtook it.
-    pub(super) fn void_request(&mut self, spawn: u64) {
+    /// Takes note of a request that is void because another decision overtook it, or stored before. One that is older than
+    /// the open one hides that from hosts that begin: the open one is taken back, and who claims it does so in good faith.
+    pub(super) fn void_request(&mut self, spawn: u64, sequence: u64, at: Timestamp) {
         bounded(&mut self.void_requests, spawn, ());
+        if spawn < self.now.spawn && self.now.phase == Phase::Requested {
+            bounded(&mut self.void_requests, self.now.spawn, ());
+            self.since = at;
+            self.turn(sequence, |turn| turn.phase = Phase::Idle);
+        }
     }
 
     /// Whether a host may hold a request for valid that is not.

@@ -31,7 +31,10 @@ impl Coordinator {
         opened: &mut Vec<u64>,
     ) -> Verdict {
         match admission {
-            Admission::Void(why) => return Verdict::Void(why),
+            Admission::Void(why) => {
+                self.hidden_request(input, touched);
+                return Verdict::Void(why);
+            }
             Admission::Claimed => {
                 if let Input::Event(recorded) = input
                     && let Body::Claimed(claimed) = &recorded.event.body
@@ -53,6 +56,21 @@ impl Coordinator {
             self.head.voids += 1;
             Verdict::Void(why)
         })
+    }
+
+    /// A decision that does not count is the last on its subject all the same, and a host that begins reads no more of it
+    /// than that: an older request hides the one that is open.
+    fn hidden_request(&mut self, input: &Input, touched: &mut Touched) {
+        if let Input::Event(recorded) = input
+            && let Body::AgentSpawnRequested(hides) = &recorded.event.body
+            && let Subject::Agent(place, _, id) = recorded.subject
+            && place.partition == self.head.partition
+            && let Some(swarm) = self.swarms.get_mut(&(place.org, place.swarm))
+            && let Some(managed) = swarm.agents.get_mut(&id).and_then(|a| a.managed.as_mut())
+            && managed.hidden_by(hides.spawn)
+        {
+            touched.agents.insert((place.org, place.swarm, id));
+        }
     }
 
     fn event(

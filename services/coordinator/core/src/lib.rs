@@ -162,10 +162,12 @@ impl Decider for Coordinator {
         let verdict = self.fold(admission, input, &mut touched, &mut opened);
         if let Some(plan) = plan {
             plan.due.extend(opened);
-            // A decision that is met again, or one of an older claim, says nothing of what is under way.
-            if let Input::Event(recorded) = input
-                && !matches!(admission, Admission::Void(_))
-            {
+            // A decision that is met again, or one of an older claim, says nothing of what is under way; it may hide something.
+            if matches!(admission, Admission::Void(_)) {
+                for key in &touched.agents {
+                    self.schedule(plan, *key);
+                }
+            } else if let Input::Event(recorded) = input {
                 if let Some(mark) = own_cause(recorded).and_then(|cause| plan.met(cause))
                     && self.marks.contains_key(&mark)
                 {

@@ -273,6 +273,16 @@ impl Agent {
 }
 
 impl Managed {
+    /// Takes an open request back that an older one hides from hosts that begin. Answers whether it did: the next one asks
+    /// for the same under a new number, and whoever has claimed this one meanwhile meets that and ends what it started.
+    pub(crate) fn hidden_by(&mut self, spawn: u64) -> bool {
+        let hidden = spawn < self.spawn && matches!(self.phase, Phase::Requested { .. });
+        if hidden {
+            self.phase = Phase::Idle;
+        }
+        hidden
+    }
+
     /// What its policy makes of an end.
     fn after_exit(&mut self, exited: &Exited, met: Met) {
         if exited.host_leaving {

@@ -401,3 +401,49 @@ fn a_join_that_crosses_the_end_of_its_process_is_undone() {
     given.later(500);
     assert_eq!(given.requests(1).len(), 2);
 }
+
+#[test]
+fn a_request_that_a_repeat_of_an_older_one_hides_is_made_anew() {
+    each_way(|| {
+        let mut given = Given::a_swarm("{}");
+        given.add(1, spec("worker"));
+        given.claim(1, 1, 1);
+        given.launch(1, 1, 1);
+        let (subject, payload) = {
+            let mut all = given.0.log.iter();
+            let found = all.find(|stored| stored.subject.contains(".agent.spawn_requested."));
+            let found = found.expect("it was requested");
+            (found.subject.clone(), found.payload.clone())
+        };
+        let again = |given: &mut Given| {
+            let verdict = given.0.store(&subject, payload.clone());
+            assert!(matches!(verdict, Verdict::Void(_)), "{verdict:?}");
+            given.settle();
+        };
+        // Nothing waits: the repeat hides nothing.
+        again(&mut given);
+        assert_eq!(given.requests(1).len(), 1);
+        given.host_gone(1, 1, 1);
+        given.settle();
+        assert_eq!(given.requests(1).len(), 2);
+        // A host that begins now reads the last message of each subject, and never meets the second request.
+        again(&mut given);
+        let requests = given.requests(1);
+        assert_eq!(requests.len(), 3);
+        assert_eq!(requests[2].spawn, 3);
+        assert_eq!(
+            (requests[2].reason, requests[2].crashes),
+            (requests[1].reason, requests[1].crashes)
+        );
+        assert_eq!(
+            given.claim(1, 2, 2),
+            Verdict::Void("other-spawn"),
+            "by a host that met both"
+        );
+        assert_eq!(given.claim(1, 3, 3), Verdict::Applied);
+        // Another repeat, and nothing waits.
+        again(&mut given);
+        assert_eq!(given.requests(1).len(), 3);
+        assert_eq!(given.0.cold(), given.0.state);
+    });
+}

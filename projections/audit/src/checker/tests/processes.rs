@@ -148,6 +148,45 @@ fn one_process_wanted() {
     scene.broken(Invariant::OneProcessWanted, second);
 }
 
+/// A host that begins reads the last request alone: an older one that is stored again hides the one that is open.
+#[test]
+fn a_request_that_is_hidden_is_made_anew_and_no_other() {
+    let open = || {
+        let mut scene = runs();
+        scene.exit(agent(5), 1, OWNER);
+        scene.later(500);
+        scene.measure(0);
+        scene.request(agent(5), 2, SpawnReason::Exited, 1);
+        scene
+    };
+    let added = given().add(agent(5));
+    let repeat = |scene: &mut Scene| {
+        // The decision before the last one, with what it was decided on.
+        scene.forged.ordinal = Some(scene.epochs[&COORDINATOR].1 - 1);
+        scene.forged.cause = Some(added);
+        scene.request(agent(5), 1, SpawnReason::Added, 0);
+        assert_eq!(scene.checker.voids()["repeated-decision"], 1);
+    };
+    let mut scene = open();
+    let third = scene.request(agent(5), 3, SpawnReason::Exited, 1);
+    scene.broken(Invariant::OneProcessWanted, third);
+    let mut scene = open();
+    repeat(&mut scene);
+    // In good faith, by one that met the second.
+    scene.claim_spawn(agent(5), 2, OWNER);
+    scene.launch(agent(5), 2, OWNER);
+    scene.request(agent(5), 3, SpawnReason::Exited, 1);
+    scene.claim_spawn(agent(5), 3, OWNER);
+    scene.launch(agent(5), 3, OWNER);
+    scene.clean();
+    // Nothing was open.
+    let mut scene = open();
+    scene.claim_spawn(agent(5), 2, OWNER);
+    repeat(&mut scene);
+    let third = scene.request(agent(5), 3, SpawnReason::Exited, 1);
+    scene.broken(Invariant::OneProcessWanted, third);
+}
+
 #[test]
 fn one_process_wanted_beside_one_that_an_earlier_request_made() {
     let evidence = || Evidence {
