@@ -315,6 +315,7 @@ impl Wish {
 
     pub(super) fn stopping(&mut self, stopping: &Stopping, sequence: u64, at: Timestamp) {
         self.since = at;
+        let starts = self.order.as_ref().is_some_and(|order| order.adapter);
         self.turn(sequence, |turn| {
             turn.stop = Some(Stop {
                 incarnation: stopping.incarnation,
@@ -323,8 +324,10 @@ impl Wish {
                 then: stopping.then,
             });
             turn.scaled_away = false;
-            if stopping.then == StopThen::Remove {
-                turn.wanted = false;
+            match stopping.then {
+                StopThen::Remove => turn.wanted = false,
+                // One that ended by its policy is wanted again from here on, and not from its request on.
+                StopThen::Restart => turn.wanted |= starts,
             }
             // Nobody has it yet: nothing is to be waited for.
             if turn.phase == Phase::Requested {

@@ -460,3 +460,47 @@ fn scales_add_up_and_min_agents_kept() {
     scene.checker.finish(last);
     scene.broken(Invariant::MinAgentsKept, last);
 }
+
+#[test]
+fn one_that_has_ended_counts_again_from_the_order_to_start_it_anew() {
+    let ended = || {
+        let mut scene = given();
+        let once = r#"{"agent_type": "t", "adapter": "process", "command": ["c"], "restart": {"restart": "never"}}"#;
+        let added = Added {
+            spec: serde_json::from_str(once).expect("a spec"),
+            reason: "by order".to_owned(),
+        };
+        scene.agent_event(AgentVerb::Added, agent(5), added);
+        scene.request(agent(5), 1, SpawnReason::Added, 0);
+        scene.claim_spawn(agent(5), 1, OWNER);
+        scene.launch(agent(5), 1, OWNER);
+        scene.exit(agent(5), 1, OWNER);
+        scene
+    };
+    let scale = |scene: &mut Scene| {
+        let body = Scaled {
+            before: 2,
+            desired: 3,
+            like: Some(agent(5)),
+            add: vec![agent(50)],
+            remove: Vec::new(),
+            reason: "r".to_owned(),
+        };
+        let subject = Subject::Swarm(scene.place, SwarmVerb::Scaled);
+        scene.decide(COORDINATOR, subject, scene.place.swarm.0, body)
+    };
+    let mut scene = ended();
+    let wrong = scale(&mut scene);
+    scene.broken(Invariant::ScalesAddUp, wrong);
+    let mut scene = ended();
+    let body = Stopping {
+        incarnation: 0,
+        spawn: 0,
+        grace_ms: 1_000,
+        then: StopThen::Restart,
+        reason: "r".to_owned(),
+    };
+    scene.agent_event(AgentVerb::Stopping, agent(5), body);
+    scale(&mut scene);
+    scene.clean();
+}
