@@ -128,7 +128,12 @@ async fn it_declines(swarm: &Installation) {
         format!("/swarm/agent/{willing}"),
         "{completed}"
     );
-    let shown = swarm.get(&crew.path(&format!("/tasks/{task}"))).await;
+    let path = crew.path(&format!("/tasks/{task}"));
+    let shown = eventually("the read model has its end", PATIENCE, || async {
+        let shown = swarm.get(&path).await;
+        (shown["status"] == "completed").then_some(shown)
+    })
+    .await;
     assert_eq!(
         shown["attempts"].as_array().map(Vec::len),
         Some(2),
