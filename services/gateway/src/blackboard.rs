@@ -277,7 +277,8 @@ async fn write(
         if let Some(expected) = expected {
             headers.insert(EXPECTED, NatsValue::from(expected));
         }
-        match bus.keep(&subject, &headers, payload, deadline).await {
+        let kept = bus.keep(STREAM, &subject, &headers, payload, deadline);
+        match kept.await {
             Ok(kept) => return Ok(kept.sequence),
             Err(KeepError::Changed(_)) => {
                 if let Precondition::At(_) = only {

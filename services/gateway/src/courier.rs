@@ -256,7 +256,8 @@ async fn send(
     let (headers, payload) = message_of(&event, &delivery_id(delivery.id))
         .map_err(|problem| KeepError::Refused(problem.problem.detail.clone()))?;
     let deadline = Instant::now() + STORE_WAIT;
-    bus.keep(&subject.to_string(), &headers, &payload, deadline)
+    let to = subject.to_string();
+    bus.keep(MESSAGES_STREAM, &to, &headers, &payload, deadline)
         .await?;
     Ok(outcome)
 }

@@ -222,7 +222,8 @@ async fn store(
     let (headers, payload) = message_of(&event, &id.to_string())?;
     let deadline = Instant::now() + OUTCOME_TIMEOUT;
     let to = subject.to_string();
-    let kept = bus.keep(&to, &headers, &payload, deadline).await;
+    let kept = bus.keep(MESSAGES_STREAM, &to, &headers, &payload, deadline);
+    let kept = kept.await;
     let kept = kept.map_err(|error| not_kept(&error, "body").with("id", id.to_string()))?;
     if kept.duplicate && key.is_some() {
         let stored = bus.stored_at(MESSAGES_STREAM, kept.sequence).await;

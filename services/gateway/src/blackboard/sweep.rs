@@ -147,7 +147,7 @@ async fn clear(bus: &Bus, place: Place) -> Result<Cleared, BusError> {
             headers.insert(EXPECTED, NatsValue::from(stored.sequence));
             let deadline = Instant::now() + OUTCOME_TIMEOUT;
             let nothing = Bytes::new();
-            let kept = bus.keep(&stored.subject, &headers, &nothing, deadline);
+            let kept = bus.keep(STREAM, &stored.subject, &headers, &nothing, deadline);
             match kept.await {
                 Ok(_) => done.cleared += 1,
                 Err(KeepError::Changed(_) | KeepError::Unknown(_)) => done.contended += 1,

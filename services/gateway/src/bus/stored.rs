@@ -319,12 +319,13 @@ impl Bus {
 
     /// Stores one message, and sends it again until `deadline` while nothing is known of it. That is safe for a message with
     /// an id (`Nats-Msg-Id`); one with an expected sequence may find its own first attempt, which shows as
-    /// [`KeepError::Unknown`].
+    /// [`KeepError::Unknown`]. That there is no `stream` is said at once.
     ///
     /// # Errors
     /// See [`KeepError`].
     pub async fn keep(
         &self,
+        stream: &str,
         subject: &str,
         headers: &HeaderMap,
         payload: &Bytes,
@@ -338,6 +339,9 @@ impl Bus {
                 Err(Attempt::NotStored(error)) => (error, true),
             };
             match (error, silence.take()) {
+                (error @ KeepError::Missing(_), None) if self.is_missing(stream).await => {
+                    return Err(error);
+                }
                 (error @ (KeepError::Unknown(_) | KeepError::Missing(_)), before) => {
                     if Instant::now() + RESEND_PAUSE >= deadline {
                         // An attempt of which nothing is known weighs more than one that nobody heard.
@@ -354,6 +358,11 @@ impl Bus {
                 (error, _) => return Err(error),
             }
         }
+    }
+
+    /// Whether nats-server says that there is no such stream: not merely nobody who answers for it.
+    async fn is_missing(&self, stream: &str) -> bool {
+        matches!(self.last_sequence(stream).await, Err(BusError::Missing(_)))
     }
 
     async fn keep_once(
