@@ -23,6 +23,9 @@ use super::{Bus, BusError};
 const READ_WAIT: Duration = Duration::from_secs(5);
 /// How long an acknowledgement is awaited before the message is sent again.
 const ACK_WAIT: Duration = Duration::from_secs(2);
+/// How long nobody's taking a message is looked into: who knows of no such stream says so at once, and while a stream is
+/// without its leader nothing may be said at all, and the message is better sent again.
+const MISSING_WAIT: Duration = Duration::from_millis(500);
 /// Pause before a message without acknowledgement is sent again.
 const RESEND_PAUSE: Duration = Duration::from_millis(50);
 /// Most bytes of a page: with the most messages of the largest size it would be 80 MB.
@@ -332,6 +335,7 @@ impl Bus {
         deadline: Instant,
     ) -> Result<Kept, KeepError> {
         let mut silence: Option<String> = None;
+        let mut looked = false;
         loop {
             let (error, nothing) = match self.keep_once(subject, headers, payload).await {
                 Ok(kept) => return Ok(kept),
@@ -339,7 +343,9 @@ impl Bus {
                 Err(Attempt::NotStored(error)) => (error, true),
             };
             match (error, silence.take()) {
-                (error @ KeepError::Missing(_), None) if self.is_missing(stream).await => {
+                (error @ KeepError::Missing(_), None)
+                    if !std::mem::replace(&mut looked, true) && self.is_missing(stream).await =>
+                {
                     return Err(error);
                 }
                 (error @ (KeepError::Unknown(_) | KeepError::Missing(_)), before) => {
@@ -362,7 +368,8 @@ impl Bus {
 
     /// Whether nats-server says that there is no such stream: not merely nobody who answers for it.
     async fn is_missing(&self, stream: &str) -> bool {
-        matches!(self.last_sequence(stream).await, Err(BusError::Missing(_)))
+        let said = timeout(MISSING_WAIT, self.last_sequence(stream)).await;
+        matches!(said, Ok(Err(BusError::Missing(_))))
     }
 
     async fn keep_once(
